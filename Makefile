@@ -1,0 +1,49 @@
+# What a developer does here; `make help` lists it. Each target makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find them by text: ./demo
+	$(BIN)/mdmmt demo --out demo
+
+.PHONY: test
+test: lint  ## lint, then run all tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/installed-test  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(VENV)/installed-test  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: sample
+sample: $(VENV)/installed  ## train the shipped sample model anew
+	$(BIN)/python -m mdmmt.sample.train --out mdmmt/sample/model
+
+.PHONY: pictures
+pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
+	$(BIN)/python tests/make_pictures.py
+
+.PHONY: clean
+clean:  ## remove the environment and everything made
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@

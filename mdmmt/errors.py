@@ -1,0 +1,15 @@
+"""The errors this package raises on purpose; each message is one sentence that says what to do."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used: a text, a video, features or an option."""
+
+
+class InputTypeError(InputError, TypeError):
+    """What the caller gave is of the wrong type altogether."""
+
+
+class WeightsError(ValueError):
+    """A weights file or model folder cannot be found, read, or does not fit the model."""

@@ -1,0 +1,341 @@
+"""The model as a caller sees it: text and video in, embeddings and similarities out.
+
+`load` only looks at where the weights are and what they are of; each tower is built and read when
+it is first needed, once, so a process that embeds video never touches the text tower.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .config import (
+    EncoderConfig,
+    ModelConfig,
+    bert_config,
+    with_mmttxt_params,
+    with_mmtvid_params,
+)
+from .errors import InputError, InputTypeError, WeightsError
+from .features import Video, collate, read_videos, to_tokens, token_count
+from .text_tower import TextTower
+from .tokenizer import BERT_BASE_CASED_ID, Tokenizer, has_tokenizer, load_tokenizer
+from .video_tower import VideoTower
+from .weights import (
+    BERT_PREFIX,
+    TEXT_PREFIXES,
+    VIDEO_PREFIXES,
+    find_weights,
+    load_strict,
+    read_config,
+    read_tower,
+)
+
+BATCH_SIZE = 32
+
+
+class Similarity(NamedTuple):
+    """How well t texts and v videos match."""
+
+    score: np.ndarray  # (t, v) float32, inner products
+    by_expert: np.ndarray  # (t, v, m) float32, each expert's share; they add up to the score
+    experts: tuple[str, ...]  # the m names
+
+
+class Model:
+    """MDMMT with both its towers. Made by `load`; safe to share between threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        device: torch.device,
+        txt_bert: str | os.PathLike[str] | nn.Module | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.device = device
+        self._txt_bert = txt_bert
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._video_tower: VideoTower | None = None
+        self._text_tower: tuple[TextTower, Tokenizer] | None = None
+
+    def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
+        """Embed texts.
+
+        Args:
+            text: one text, or a list of N.
+            batch_size: texts that go through the tower at once.
+
+        Returns:
+            (D,) float32 for one text, (N, D) for a list; D is 1536 for the released model. The
+            norm of an embedding is at most 1.
+
+        Raises:
+            InputError, InputTypeError: not a text, an empty or blank one, or an empty list.
+        """
+        single = isinstance(text, str)
+        texts = [text] if single else _as_list(text, "text", "a str or a list of str")
+        for index, one in enumerate(texts):
+            where = "text" if single else f"text {index}"
+            if not isinstance(one, str):
+                raise InputTypeError(f"{where} is a {type(one).__name__}, expected a str")
+            if not one.strip():
+                raise InputError(f"{where} is {one!r}, expected some words")
+            if any("\ud800" <= character <= "\udfff" for character in one):
+                raise InputError(
+                    f"{where} is {one!r}, which is not valid Unicode (a lone surrogate)"
+                )
+        tower, tokenizer = self.text_tower
+        ids = tokenizer(texts)
+
+        def embed(rows: Sequence[int]) -> Tensor:
+            input_ids, mask = tokenizer.pad([ids[row] for row in rows])
+            return tower(input_ids.to(self.device), mask.to(self.device))
+
+        vectors = _in_batches(embed, [len(row) for row in ids], batch_size)
+        return vectors[0] if single else vectors
+
+    def encode_video(self, video: Any, batch_size: int = BATCH_SIZE) -> np.ndarray:
+        """Embed videos.
+
+        Args:
+            video: the expert features of a video (a dict, see `mdmmt.features`), of a batch (the
+                same with a leading axis b), the path of a video file, or a list of N dicts and
+                paths with any numbers of tokens. Paths need a model whose experts this package
+                can run.
+            batch_size: videos that go through the tower at once.
+
+        Returns:
+            (D,) float32 for one video, (b, D) for a batched dict, (N, D) for a list; D is 1536
+            for the released model. The norm of an embedding is sqrt(number of experts).
+
+        Raises:
+            InputError, InputTypeError: naming the expert, the index in the list, what was given
+                and what was expected.
+        """
+        experts = self.config.video.experts
+        if isinstance(video, Mapping | str | os.PathLike):
+            videos, batched = self._read_video(video, "video")
+        else:
+            batched = True
+            videos = []
+            wanted = "a dict of expert features, a path, or a list of them"
+            for index, item in enumerate(_as_list(video, "video", wanted)):
+                rows, is_batch = self._read_video(item, f"video {index}")
+                if is_batch:
+                    raise InputError(
+                        f"video {index} has a batch axis, expected un-batched dicts in a list"
+                    )
+                videos += rows
+        tower = self.video_tower
+
+        def embed(rows: Sequence[int]) -> Tensor:
+            return tower(*collate([videos[row] for row in rows], experts, self.device))
+
+        vectors = _in_batches(embed, [token_count(one) for one in videos], batch_size)
+        return vectors if batched else vectors[0]
+
+    def extract(self, path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Run the model's experts on a video file; the dict is what `encode_video` takes."""
+        from .experts import extract
+
+        experts = self.config.video.experts
+        return to_tokens(extract(path, [expert.name for expert in experts]), experts)
+
+    def similarity(self, text: Any, video: Any) -> Similarity:
+        """Inner products of t texts and v videos, and what each expert contributes.
+
+        Args:
+            text: embeddings (D,) or (t, D), or what `encode_text` takes.
+            video: embeddings (D,) or (v, D), or what `encode_video` takes.
+        """
+        names, width = self.config.text.experts, self.config.text.same_dim
+        if names != tuple(e.name for e in self.config.video.experts):
+            raise InputError("the towers have different experts, so they share no space")
+        t = text if isinstance(text, np.ndarray) else self.encode_text(text)
+        v = video if isinstance(video, np.ndarray) else self.encode_video(video)
+        for what, given in (("text", t), ("video", v)):
+            if given.ndim not in (1, 2) or given.shape[-1] != len(names) * width:
+                raise InputError(
+                    f"{what} embeddings are {given.shape}, expected (n, {len(names) * width})"
+                )
+        by_expert = np.einsum(
+            "tmd,vmd->tvm", t.reshape(-1, len(names), width), v.reshape(-1, len(names), width)
+        )
+        return Similarity(by_expert.sum(axis=-1), by_expert, names)
+
+    @property
+    def video_tower(self) -> VideoTower:
+        with self._lock:
+            if self._video_tower is None:
+                with torch.device("meta"):
+                    tower = VideoTower(self.config.video)
+                load_strict(tower, read_tower(self.path, VIDEO_PREFIXES), self.path)
+                self._video_tower = tower.to(self.device).eval()
+            return self._video_tower
+
+    @property
+    def text_tower(self) -> tuple[TextTower, Tokenizer]:
+        """The tower and the tokenizer that feeds it."""
+        with self._lock:
+            if self._text_tower is None:
+                tokenizer = Tokenizer(self._find_tokenizer(), self.config.text)
+                vocab_size = self.config.text.bert.vocab_size
+                if len(tokenizer.tokenizer) > vocab_size:
+                    raise WeightsError(
+                        f"the tokenizer has {len(tokenizer.tokenizer)} tokens and the text tower "
+                        f"{vocab_size}: it is not the one this model was trained with"
+                    )
+                with torch.device("meta"):
+                    tower = TextTower(self.config.text)
+                state = read_tower(self.path, TEXT_PREFIXES)
+                if isinstance(self._txt_bert, nn.Module):
+                    state = _with_bert(state, self._txt_bert)
+                load_strict(tower, state, self.path)
+                self._text_tower = tower.to(self.device).eval(), tokenizer
+            return self._text_tower
+
+    def _find_tokenizer(self) -> Any:
+        """The given tokenizer, or that of `txt_bert`, or the weights' own, or BERT's."""
+        if self._tokenizer is not None and not isinstance(self._tokenizer, str | os.PathLike):
+            return self._tokenizer
+        if self._tokenizer is not None:
+            return load_tokenizer(self._tokenizer)
+        if isinstance(self._txt_bert, str | os.PathLike):
+            return load_tokenizer(self._txt_bert)
+        beside = self.path if self.path.is_dir() else self.path.parent
+        return load_tokenizer(beside if has_tokenizer(beside) else BERT_BASE_CASED_ID)
+
+    def _read_video(self, item: Any, where: str) -> tuple[list[Video], bool]:
+        if isinstance(item, str | os.PathLike):
+            if not os.path.isfile(item):
+                raise InputError(
+                    f"{where} is {str(item)!r}, where there is no file; "
+                    "expected a video file or a dict of expert features"
+                )
+            item = self.extract(item)
+        return read_videos(item, self.config.video.experts, where)
+
+
+def load(
+    weight_path: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    mmtvid_params: Mapping[str, Any] | None = None,
+    mmttxt_params: Mapping[str, Any] | None = None,
+) -> Model:
+    """Open a model. Nothing is downloaded but, for bare weights, the tokenizer's small files.
+
+    Args:
+        weight_path: the released `mdmmt_3mod.pth`, another `.pth` or `.safetensors` with its
+            tensors, a model folder, or 'sample'. None: `weights/` beside the operator, else the
+            variable MDMMT_WEIGHTS.
+        device: as torch spells it; None takes CUDA if it is there, else the CPU.
+        mmtvid_params: what differs from the released model, or from the model folder, by the
+            names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
+        mmttxt_params: likewise for `MMTTXT`: txt_bert (folder, hub id or module), tokenizer,
+            max_length, modalities, add_special_tokens, add_dot, same_dim, dout_prob.
+
+    Raises:
+        WeightsError: no weights there, or a model folder that describes no model.
+        InputError: a device or a parameter that is not known.
+    """
+    resolved = resolve_device(device)
+    path = find_weights(weight_path)
+    config = read_config(path)
+    params = mmttxt_params or {}
+    video = with_mmtvid_params(config.video, mmtvid_params)
+    text = with_mmttxt_params(config.text, mmttxt_params)
+    txt_bert = params.get("txt_bert")
+    if txt_bert is not None:
+        text = replace(text, bert=_read_bert_config(txt_bert))
+    return Model(path, ModelConfig(video, text), resolved, txt_bert, params.get("tokenizer"))
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device meant; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError, InputTypeError: not a device, not one this package runs on, or not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "expected 'cpu', 'cuda', 'cuda:N' or None"
+    if not isinstance(device, str | torch.device):
+        raise InputTypeError(f"device is a {type(device).__name__}, {expected}")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device is {device!r}, {expected}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {str(device)!r}, {expected}")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device is {str(device)!r}, but torch sees {torch.cuda.device_count()} CUDA devices "
+            "here; device='cpu' runs without, device=None takes what there is"
+        )
+    return resolved
+
+
+def _read_bert_config(txt_bert: Any) -> EncoderConfig:
+    if isinstance(txt_bert, nn.Module):
+        if not hasattr(txt_bert, "config"):
+            raise InputError("txt_bert is a module without a config, expected a Hugging Face BERT")
+        return bert_config(txt_bert.config)
+    if not isinstance(txt_bert, str | os.PathLike):
+        raise InputTypeError(
+            f"txt_bert is a {type(txt_bert).__name__}, expected a folder, a hub id or a module"
+        )
+    from transformers import AutoConfig
+
+    try:
+        return bert_config(AutoConfig.from_pretrained(str(txt_bert)))
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"no config.json of txt_bert {str(txt_bert)!r}: {reason}") from error
+
+
+def _with_bert(state: dict[str, Tensor], txt_bert: nn.Module) -> dict[str, Tensor]:
+    """The given module's state for BERT, where the weights hold only the heads."""
+    if any(name.startswith(BERT_PREFIX) for name in state):
+        return state
+    return state | {BERT_PREFIX + name: tensor for name, tensor in txt_bert.state_dict().items()}
+
+
+def _as_list(value: Any, what: str, expected: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise InputTypeError(f"{what} is a {type(value).__name__}, expected {expected}")
+    if not value:
+        raise InputError(f"{what} is an empty list, expected {expected}")
+    return list(value)
+
+
+@torch.inference_mode()
+def _in_batches(
+    embed: Callable[[Sequence[int]], Tensor], lengths: Sequence[int], batch_size: int
+) -> np.ndarray:
+    """Embed rows in batches of like length, and put the vectors back into the order of the rows.
+
+    Args:
+        embed: row numbers -> vectors (b, D).
+        lengths: tokens of each row; batches of like length hold little padding.
+
+    Returns:
+        (N, D) float32.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batches = [embed(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    vectors = torch.cat(batches).cpu().numpy()
+    result = np.empty_like(vectors)
+    result[order] = vectors
+    return result

@@ -1,0 +1,93 @@
+"""Text -> token ids, as the released model was trained on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import TextConfig
+from .errors import InputError, WeightsError
+
+BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
+SENTENCE_ENDS = (".", "?", "!")
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer with the text preparation of MDMMT around it.
+
+    Safe to share between threads: the fast tokenizers of `transformers` keep their truncation
+    as state and are not.
+    """
+
+    def __init__(self, tokenizer: Any, config: TextConfig) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self._lock = threading.Lock()
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, at most `max_length` of them.
+
+        Raises:
+            InputError: a text of which the tokenizer leaves nothing.
+        """
+        if self.config.add_dot:
+            texts = [end_sentence(text) for text in texts]
+        with self._lock:
+            ids = self.tokenizer(
+                list(texts),
+                max_length=self.config.max_length,
+                truncation=True,
+                add_special_tokens=self.config.add_special_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+        for index, row in enumerate(ids):
+            if not row:
+                raise InputError(f"text {index} is {texts[index]!r}, of which no token is left")
+        return ids
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Rows of token ids -> ids (b, n) int64 and mask (b, n) bool, n that of the longest."""
+        n = max(map(len, ids))
+        padded = torch.full((len(ids), n), self.tokenizer.pad_token_id)
+        mask = torch.zeros(len(ids), n, dtype=torch.bool)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = True
+        return padded, mask
+
+
+def end_sentence(text: str) -> str:
+    """The text stripped, with a full stop unless it ends a sentence already."""
+    text = text.strip()
+    return text if text.endswith(SENTENCE_ENDS) else text + "."
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The Hugging Face tokenizer in a folder, or of a hub id (from its cache, or downloaded).
+
+    Raises:
+        WeightsError: there is none, or it cannot be had here.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"no tokenizer could be loaded from {source} ({reason}); put the files of "
+            f"{BERT_BASE_CASED_ID} ({' or '.join(TOKENIZER_FILES)}) beside the weights, or name "
+            "their folder as mmttxt_params={'tokenizer': FOLDER}"
+        ) from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)

@@ -1,0 +1,264 @@
+"""Weights: where they are, how they are read, and how a model folder is written.
+
+What can be read: the released `mdmmt_3mod.pth` (a dict of `vid_state_dict` and `txt_state_dict`),
+files of the MMT lineage (one `state_dict` of both towers), a `.safetensors` of both towers' tensors
+side by side, and a model folder (`config.json`, `model.safetensors`, tokenizer files).
+
+Reading is strict and safe: pickles are opened with `weights_only=True`, and every key that is
+unknown, missing or of another shape is an error that lists it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import RELEASED, ModelConfig, from_dict, to_dict
+from .errors import InputError, WeightsError
+
+SAMPLE = "sample"
+SAMPLE_FOLDER = Path(__file__).parent / "sample" / "model"
+# Beside the operator: the parent of this package. `__file__` must not be resolved, since
+# Towhee's hub lays an operator as symbolic links into a folder of blobs.
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+WEIGHTS_VARIABLE = "MDMMT_WEIGHTS"
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLES)
+
+NESTED = ("vid_state_dict", "txt_state_dict", "state_dict")  # where a pickle may hold tensors
+VIDEO_PREFIXES = ("vid_bert.", "video_dim_reduce.", "video_dim_reduce_out.")
+TEXT_PREFIXES = ("txt_bert.", "text_gu.", "moe_fc_txt.")
+BERT_PREFIX = "txt_bert."
+
+# Old spellings, each a pattern and what stands for it today; applied in this order.
+RENAMES = (
+    (r"^module\.", ""),  # torch.nn.DataParallel
+    (r"^text_GU\.", "text_gu."),  # MMT
+    (r"\.gamma$", ".weight"),  # BERT checkpoints converted from TensorFlow
+    (r"\.beta$", ".bias"),
+)
+# Buffers of old `transformers` releases that hold no weights.
+IGNORED = (r"^txt_bert\.embeddings\.position_ids$",)
+LISTED = 8  # names an error lists before it only counts the rest
+
+
+def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
+    """The weights file or model folder that `weight_path` means.
+
+    Args:
+        weight_path: a file, a folder, `'sample'`, or None for the first of `weights/` beside the
+            operator and the variable MDMMT_WEIGHTS.
+
+    Raises:
+        WeightsError: there is no such thing; says what can be done.
+    """
+    if weight_path is None:
+        if WEIGHTS_FOLDER.is_dir():
+            return _in_folder(WEIGHTS_FOLDER)
+        weight_path = os.environ.get(WEIGHTS_VARIABLE)
+        if not weight_path:
+            raise WeightsError(
+                f"no weights: give weight_path (a .pth or .safetensors file, a model folder, or "
+                f"'{SAMPLE}' for the small sample model), or set {WEIGHTS_VARIABLE}, or put the "
+                f"released mdmmt_3mod.pth into {WEIGHTS_FOLDER}"
+            )
+    if not isinstance(weight_path, str | os.PathLike):
+        raise WeightsError(
+            f"weight_path is a {type(weight_path).__name__}, expected a path or '{SAMPLE}'"
+        )
+    if weight_path == SAMPLE:
+        return SAMPLE_FOLDER
+    path = Path(weight_path).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.is_file():
+        raise WeightsError(f"weight_path is {str(path)!r}, where there is no file and no folder")
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"weight_path is {str(path)!r}, expected one of {', '.join(SUFFIXES)}")
+    return path
+
+
+def _in_folder(folder: Path) -> Path:
+    """A model folder itself, or the one weights file in a folder."""
+    if (folder / CONFIG_FILE).is_file():
+        return folder
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files) or "none"
+        raise WeightsError(
+            f"the folder {folder} is no model folder (it has no {CONFIG_FILE}) and should hold "
+            f"exactly one weights file; found: {found}"
+        )
+    return files[0]
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The configuration of a model folder; that of the released model for a bare file."""
+    if not path.is_dir():
+        return RELEASED
+    file = path / CONFIG_FILE
+    try:
+        return from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{file} does not describe a model: {error}") from error
+
+
+def read_tower(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of one tower, under today's names.
+
+    Args:
+        path: a weights file or a model folder.
+        prefixes: `VIDEO_PREFIXES` or `TEXT_PREFIXES`.
+
+    Raises:
+        WeightsError: the file cannot be read, holds something other than tensors, has keys of
+            neither tower, or nothing of this one.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    state = _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file, prefixes)
+    unknown = [name for name in state if not name.startswith(VIDEO_PREFIXES + TEXT_PREFIXES)]
+    if unknown:
+        raise WeightsError(f"{file} has keys of neither tower: {_listed(unknown)}")
+    state = {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+    if not state:
+        raise WeightsError(f"{file} holds nothing of this tower (no {', '.join(prefixes)})")
+    return state
+
+
+def load_strict(tower: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Give a tower its weights as float32; the tensors are taken over, not copied.
+
+    Raises:
+        WeightsError: listing the keys that are unknown, missing or of another shape.
+    """
+    expected = tower.state_dict()
+    unknown = [name for name in state if name not in expected]
+    missing = [name for name in expected if name not in state]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{what}: {_listed(names)}"
+        for what, names in (
+            ("unknown keys", unknown),
+            ("missing keys", missing),
+            ("other shapes", shapes),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
+    state = {
+        name: tensor.to(expected[name].dtype) if tensor.dtype != expected[name].dtype else tensor
+        for name, tensor in state.items()
+    }
+    tower.load_state_dict(state, assign=True)
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    config: ModelConfig,
+    video_tower: nn.Module,
+    text_tower: nn.Module,
+    tokenizer: Any,
+) -> None:
+    """Write a model folder: `config.json`, `model.safetensors` and the tokenizer's files.
+
+    Each file appears whole or not at all; files of the same name are replaced.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for tower in (video_tower, text_tower)
+        for name, tensor in tower.state_dict().items()
+    }
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+        tokenizer.save_pretrained(scratch)
+        save_file(state, Path(scratch) / MODEL_FILE, metadata={"format": "pt"})
+        text = json.dumps(to_dict(config), indent=2) + "\n"
+        (Path(scratch) / CONFIG_FILE).write_text(text, encoding="utf-8")
+        for file in sorted(Path(scratch).iterdir()):
+            os.replace(file, folder / file.name)
+
+
+def _read_safetensors(file: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of one tower, the others only as names on the meta device."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            state: dict[str, Tensor] = {}
+            for name in tensors.keys():  # noqa: SIM118, it is no dict
+                today = _rename(name, file, state)
+                if today is None:
+                    continue
+                wanted = today.startswith(prefixes)
+                state[today] = tensors.get_tensor(name) if wanted else torch.empty(0, device="meta")
+            return state
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} is no readable safetensors file: {error}") from error
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    try:
+        # A file in torch's zip format is mapped, so a tower reads only its own pages.
+        content = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} holds Python objects that are not tensors, or is damaged; it was not loaded, "
+            "since loading such objects can run code: save the tensors alone, best as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{file} is no readable torch file: {error}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{file} holds a {type(content).__name__}, expected a dict of tensors")
+    parts = [content[key] for key in NESTED if isinstance(content.get(key), Mapping)] or [content]
+    state: dict[str, Tensor] = {}
+    for part in parts:
+        for name, tensor in part.items():
+            today = _rename(str(name), file, state)
+            if today is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise WeightsError(
+                    f"{file}: {name} is a {type(tensor).__name__}, expected a tensor"
+                )
+            state[today] = tensor
+    return state
+
+
+def _rename(name: str, file: Path, taken: Mapping[str, Tensor]) -> str | None:
+    """A key under today's name, or None if it holds no weights."""
+    today = name
+    for pattern, replacement in RENAMES:
+        today = re.sub(pattern, replacement, today)
+    if any(re.search(pattern, today) for pattern in IGNORED):
+        return None
+    if today in taken:
+        raise WeightsError(f"{file} holds {today} twice, once as {name}")
+    return today
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
