@@ -1,4 +1,4 @@
-"""The command `mdmmt`: demo, embed, install-operator."""
+"""The command `mdmmt`: demo, embed, download, convert, info, install-operator."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .errors import InputError, WeightsError
 from .version import VERSION
 
 EMBEDDING_FORMATS = (".npy", ".jsonl")
+WEIGHTS_HELP = "weights file, model folder, owner/name[@revision] on Hugging Face, or 'sample'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,12 +44,26 @@ def _parser() -> argparse.ArgumentParser:
     what = embed.add_mutually_exclusive_group(required=True)
     what.add_argument("videos", nargs="*", default=[], metavar="FILE", help="video files")
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
-    embed.add_argument("--weights", help="weights file, model folder, or 'sample'")
+    embed.add_argument("--weights", help=WEIGHTS_HELP)
     embed.add_argument("--device", help="cpu, cuda or cuda:N; default CUDA if there is one")
     embed.add_argument(
         "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
     )
     embed.set_defaults(run=_embed)
+
+    download = commands.add_parser(
+        "download", help="fetch the released weights from Google Drive into this user's cache"
+    )
+    download.set_defaults(run=_download)
+
+    convert = commands.add_parser("convert", help="write a model folder from any weights")
+    convert.add_argument("source", metavar="IN", help=WEIGHTS_HELP)
+    convert.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    convert.set_defaults(run=_convert)
+
+    info = commands.add_parser("info", help="say what weights are: layout, experts, sizes, hash")
+    info.add_argument("weights", metavar="PATH", help=WEIGHTS_HELP)
+    info.set_defaults(run=_info)
 
     install = commands.add_parser(
         "install-operator", help="put the operator into Towhee's operator folder"
@@ -128,6 +143,30 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from .download import add_tokenizer, released_weights
+
+    folder = released_weights()
+    add_tokenizer(folder)
+    print(f"the released weights are in {folder}; weight_path=None finds them there")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from .convert import convert
+
+    print(f"model folder written to {convert(arguments.source, arguments.out)}")
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from .info import info
+
+    for fact, value in info(arguments.weights).items():
+        print(f"{fact:<12} {value}")
+    return 0
 
 
 def _install_operator(arguments: argparse.Namespace) -> int:

@@ -63,6 +63,17 @@ class VideoConfig:
     encoder: EncoderConfig
     same_dim: int  # width of one expert's block of the embedding
 
+    def __post_init__(self) -> None:
+        if not self.experts:
+            raise InputError("the video tower has no expert, expected at least one")
+        rows = self.encoder.type_vocab_size
+        for expert in self.experts:
+            if not 0 <= expert.type_id < rows:
+                raise InputError(
+                    f"expert {expert.name!r} has the type id (idx) {expert.type_id}, expected "
+                    f"0 to {rows - 1}, type_vocab_size being {rows}"
+                )
+
     @property
     def embedding_dim(self) -> int:
         return len(self.experts) * self.same_dim
@@ -79,6 +90,16 @@ class TextConfig:
     add_special_tokens: bool = True
     add_dot: bool = True  # end each text in ".", "?" or "!"
     dropout: float = 0.1  # before the expert weights, in training only
+
+    def __post_init__(self) -> None:
+        if not self.experts:
+            raise InputError("the text tower has no modality, expected at least one")
+        positions = self.bert.max_position_embeddings
+        if not 0 < self.max_length <= positions:
+            raise InputError(
+                f"max_length is {self.max_length}, expected 1 to {positions}, "
+                "the positions that BERT has"
+            )
 
     @property
     def embedding_dim(self) -> int:
@@ -168,9 +189,10 @@ def with_mmtvid_params(base: VideoConfig, params: Mapping[str, Any] | None) -> V
     experts = base.experts
     if "expert_dims" in params:
         known = {expert.name: expert for expert in base.experts}
-        experts = tuple(
-            _expert(name, values, known.get(name)) for name, values in params["expert_dims"].items()
-        )
+        given = params["expert_dims"]
+        if not isinstance(given, Mapping):
+            raise InputTypeError(f"expert_dims is a {type(given).__name__}, expected a dict")
+        experts = tuple(_expert(name, values, known.get(name)) for name, values in given.items())
     return VideoConfig(
         experts=experts,
         encoder=replace(base.encoder, **encoder),
@@ -187,6 +209,8 @@ def with_mmttxt_params(base: TextConfig, params: Mapping[str, Any] | None) -> Te
         InputError: a name that upstream does not know.
     """
     params = _known("mmttxt_params", params, MMTTXT_KEYS)
+    if isinstance(params.get("modalities"), str):
+        raise InputTypeError("modalities is a str, expected a list of expert names")
     return replace(
         base,
         experts=tuple(params.get("modalities", base.experts)),
@@ -237,6 +261,7 @@ def _build(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _known(where: str, values: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """`values` without those that are None, as upstream spells "not given"."""
     if values is None:
         return {}
     if not isinstance(values, Mapping):
@@ -244,13 +269,17 @@ def _known(where: str, values: Mapping[str, Any] | None, names: tuple[str, ...])
     unknown = [str(name) for name in values if name not in names]
     if unknown:
         raise InputError(f"{where} has unknown {', '.join(unknown)}; known: {', '.join(names)}")
-    return dict(values)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _as_mapping(config: Any) -> Mapping[str, Any] | None:
     """A dict as it is; an object's public attributes, set on it or on its class."""
     if config is None or isinstance(config, Mapping):
         return config
+    if isinstance(config, str | int | float | list | tuple):
+        raise InputTypeError(
+            f"vid_bert_config is a {type(config).__name__}, expected a dict or a configuration"
+        )
     public = {name: getattr(config, name) for name in dir(config) if not name.startswith("_")}
     return {name: value for name, value in public.items() if not callable(value)}
 

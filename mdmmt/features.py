@@ -49,7 +49,11 @@ def to_tokens(
     Args:
         extracted: for each expert features (n, d) and times (n, 2) in seconds.
         experts: those of the model, which say how many tokens are kept.
+
+    Raises:
+        InputError: an expert that the model does not have.
     """
+    _check_known(extracted, experts, "the extracted features")
     item: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
     for expert in experts:
         if expert.name not in extracted:
@@ -59,7 +63,7 @@ def to_tokens(
         if len(features) and not np.isnan(spans_s).any():
             times[:] = FIRST_TIME + (spans_s - spans_s[:, 0].min()).mean(axis=1)
         n = min(len(features), expert.max_tokens)
-        padded = np.zeros((expert.max_tokens, expert.dim), dtype=np.float32)
+        padded = np.zeros((expert.max_tokens, features.shape[1]), dtype=np.float32)
         padded_t = np.full(expert.max_tokens, NO_POSITION, dtype=np.float32)
         padded[:n], padded_t[:n] = features[:n], times[:n]
         item["features"][expert.name] = padded
@@ -96,18 +100,13 @@ def read_videos(
             raise InputTypeError(
                 f"{where}: {part} is a {type(item[part]).__name__}, expected a dict by expert"
             )
-    names = [expert.name for expert in experts]
     for part in PARTS:
-        unknown = [str(name) for name in item[part] if name not in names]
-        if unknown:
-            raise InputError(
-                f"{where}: {part} has the expert {', '.join(unknown)}, "
-                f"which this model does not know; its experts are {', '.join(names)}"
-            )
+        _check_known(item[part], experts, f"{where}: {part}")
     present = [e for e in experts if any(e.name in item[part] for part in PARTS)]
     arrays = {e.name: _arrays(item, e, f"{where}, expert {e.name!r}") for e in present}
     if not arrays:
-        raise InputError(f"{where} has no expert at all, expected some of {', '.join(names)}")
+        names = ", ".join(e.name for e in experts)
+        raise InputError(f"{where} has no expert at all, expected some of {names}")
 
     sizes = {
         name: len(features) if features.ndim == 3 else None
@@ -201,6 +200,16 @@ def _tensor(value: Any, where: str) -> Tensor:
     except (TypeError, ValueError) as error:
         given = getattr(value, "dtype", None) or type(value).__name__
         raise InputTypeError(f"{where} are {given}, expected an array of numbers") from error
+
+
+def _check_known(by_expert: Mapping[str, Any], experts: Sequence[ExpertConfig], what: str) -> None:
+    names = [expert.name for expert in experts]
+    unknown = [str(name) for name in by_expert if name not in names]
+    if unknown:
+        raise InputError(
+            f"{what} has the expert {', '.join(unknown)}, which this model does not know; "
+            f"its experts are {', '.join(names)}"
+        )
 
 
 def _check_finite(features: Tensor, mask: Tensor, where: str) -> None:

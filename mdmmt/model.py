@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .config import (
 from .errors import InputError, InputTypeError, WeightsError
 from .features import Video, collate, read_videos, to_tokens, token_count
 from .text_tower import TextTower
-from .tokenizer import BERT_BASE_CASED_ID, Tokenizer, has_tokenizer, load_tokenizer
+from .tokenizer import Tokenizer, load_tokenizer, tokenizer_source
 from .video_tower import VideoTower
 from .weights import (
     BERT_PREFIX,
@@ -38,6 +38,9 @@ from .weights import (
     read_config,
     read_tower,
 )
+
+if TYPE_CHECKING:
+    from .experts import Expert
 
 BATCH_SIZE = 32
 
@@ -69,6 +72,7 @@ class Model:
         self._lock = threading.Lock()
         self._video_tower: VideoTower | None = None
         self._text_tower: tuple[TextTower, Tokenizer] | None = None
+        self._experts: dict[str, Expert] | None = None  # once a file is to be read
 
     def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed texts.
@@ -147,11 +151,20 @@ class Model:
         return vectors if batched else vectors[0]
 
     def extract(self, path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
-        """Run the model's experts on a video file; the dict is what `encode_video` takes."""
-        from .experts import extract
+        """Run the model's experts on a video file; the dict is what `encode_video` takes.
 
-        experts = self.config.video.experts
-        return to_tokens(extract(path, [expert.name for expert in experts]), experts)
+        Raises:
+            InputError: a file that cannot be read, or an expert that this package cannot run.
+            WeightsError: the weights of a pretrained expert are not there.
+        """
+        from . import experts
+
+        configs = self.config.video.experts
+        with self._lock:
+            if self._experts is None:
+                names = [expert.name for expert in configs]
+                self._experts = experts.load(names, device=self.device)
+        return to_tokens(experts.extract(path, self._experts), configs)
 
     def similarity(self, text: Any, video: Any) -> Similarity:
         """Inner products of t texts and v videos, and what each expert contributes.
@@ -214,8 +227,7 @@ class Model:
             return load_tokenizer(self._tokenizer)
         if isinstance(self._txt_bert, str | os.PathLike):
             return load_tokenizer(self._txt_bert)
-        beside = self.path if self.path.is_dir() else self.path.parent
-        return load_tokenizer(beside if has_tokenizer(beside) else BERT_BASE_CASED_ID)
+        return load_tokenizer(tokenizer_source(self.path))
 
     def _read_video(self, item: Any, where: str) -> tuple[list[Video], bool]:
         if isinstance(item, str | os.PathLike):
@@ -234,12 +246,16 @@ def load(
     mmtvid_params: Mapping[str, Any] | None = None,
     mmttxt_params: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Open a model. Nothing is downloaded but, for bare weights, the tokenizer's small files.
+    """Open a model.
+
+    What is downloaded: the model that 'owner/name' names; the released one for None where there is
+    none; and for bare weights, once a text comes, the tokenizer's small files.
 
     Args:
         weight_path: the released `mdmmt_3mod.pth`, another `.pth` or `.safetensors` with its
-            tensors, a model folder, or 'sample'. None: `weights/` beside the operator, else the
-            variable MDMMT_WEIGHTS.
+            tensors, a model folder, 'owner/name' or 'owner/name@revision' on Hugging Face, or
+            'sample'. None: `weights/` beside the operator, else what the variable MDMMT_WEIGHTS
+            names, else the released model, out of this user's cache or downloaded into it.
         device: as torch spells it; None takes CUDA if it is there, else the CPU.
         mmtvid_params: what differs from the released model, or from the model folder, by the
             names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
@@ -299,17 +315,21 @@ def _read_bert_config(txt_bert: Any) -> EncoderConfig:
     from transformers import AutoConfig
 
     try:
-        return bert_config(AutoConfig.from_pretrained(str(txt_bert)))
-    except OSError as error:
+        config = AutoConfig.from_pretrained(str(txt_bert))
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"no config.json of txt_bert {str(txt_bert)!r}: {reason}") from error
+        raise WeightsError(
+            f"no configuration could be read from txt_bert {str(txt_bert)!r} ({reason})"
+        ) from error
+    return bert_config(config)
 
 
 def _with_bert(state: dict[str, Tensor], txt_bert: nn.Module) -> dict[str, Tensor]:
     """The given module's state for BERT, where the weights hold only the heads."""
     if any(name.startswith(BERT_PREFIX) for name in state):
         return state
-    return state | {BERT_PREFIX + name: tensor for name, tensor in txt_bert.state_dict().items()}
+    bert = {BERT_PREFIX + name: tensor.clone() for name, tensor in txt_bert.state_dict().items()}
+    return state | bert
 
 
 def _as_list(value: Any, what: str, expected: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from .errors import InputError, WeightsError
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
+# What else `transformers` may write beside them.
+TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 SENTENCE_ENDS = (".", "?", "!")
 
 
@@ -72,13 +75,28 @@ def end_sentence(text: str) -> str:
 def load_tokenizer(source: str | Path) -> Any:
     """The Hugging Face tokenizer in a folder, or of a hub id (from its cache, or downloaded).
 
+    A folder that does not name its kind, such as one with BERT's `vocab.txt` alone, holds a
+    WordPiece vocabulary, cased unless its `tokenizer_config.json` says otherwise.
+
     Raises:
         WeightsError: there is none, or it cannot be had here.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BertConfig, BertTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        settings = _read_settings(Path(source))
+        if Path(source).is_dir() and "tokenizer_class" not in settings:
+            # AutoTokenizer refuses some of these folders and lower-cases others.
+            lower_case = settings.get("do_lower_case", False)
+            tokenizer = BertTokenizerFast.from_pretrained(str(source), do_lower_case=lower_case)
+        else:
+            # Told that it is a BERT, it does not puzzle over a model folder's own config.json.
+            config = BertConfig() if Path(source).is_dir() else None
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(source), config=config, trust_remote_code=False
+            )
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # made up where files are missing
+            raise ValueError("it has no vocabulary")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
@@ -86,6 +104,18 @@ def load_tokenizer(source: str | Path) -> Any:
             f"{BERT_BASE_CASED_ID} ({' or '.join(TOKENIZER_FILES)}) beside the weights, or name "
             "their folder as mmttxt_params={'tokenizer': FOLDER}"
         ) from error
+    return tokenizer
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def tokenizer_source(weights: Path) -> Path | str:
+    """Where the tokenizer of a weights file or model folder is: beside it, else BERT's own."""
+    beside = weights if weights.is_dir() else weights.parent
+    return beside if has_tokenizer(beside) else BERT_BASE_CASED_ID
 
 
 def has_tokenizer(folder: Path) -> bool:
