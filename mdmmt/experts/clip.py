@@ -1,0 +1,74 @@
+"""The `CLIP` expert: the image tower of CLIP ViT-B/32, on one frame a second.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
+arXiv 2103.00020, as `transformers` has it. The authors of MDMMT cut the middle 228 x 228 pixels
+of frames whose short side is 228, and the network saw the upper left 224 x 224 of those: so here,
+and not what CLIP's own image processor does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..errors import WeightsError
+from ..weights import CONFIG_FILE, Layout, load_strict, read_tensors
+from .base import FrameInput
+from .pretrained import MODEL_FILES, PretrainedExpert, normalise
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
+STD = (0.26862954, 0.26130258, 0.27577711)
+SEEN = 224  # pixels along each side of what the network sees, from the upper left
+
+LAYOUT = Layout(
+    # The text tower, and a buffer of old `transformers` releases that holds no weights.
+    ignored=(r"^text_", r"^logit_scale$", r"^vision_model\.embeddings\.position_ids$"),
+)
+
+
+class ClipExpert(PretrainedExpert):
+    """One frame -> what is to be seen in it."""
+
+    name = "CLIP"
+    dim = 512
+    wants = FrameInput(fps=1, short_side=228, crop=228, clip_frames=1)
+    files = MODEL_FILES
+    published = (
+        "https://huggingface.co/openai/clip-vit-base-patch32 (with config.json, as a folder CLIP)"
+    )
+    repository = "openai/clip-vit-base-patch32"
+
+    @classmethod
+    def fetch(cls, repository: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        file = super().fetch(repository)
+        name, _, revision = repository.partition("@")
+        hf_hub_download(name, CONFIG_FILE, revision=revision or None)  # lands beside it
+        return file
+
+    @classmethod
+    def read(cls, file: Path) -> nn.Module:
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        if not (file.parent / CONFIG_FILE).is_file():  # transformers would take a default one
+            raise WeightsError(f"beside {file} lies no {CONFIG_FILE}, which belongs to it")
+        config = CLIPVisionConfig.from_pretrained(file.parent)
+        if (config.image_size, config.projection_dim) != (SEEN, cls.dim):
+            raise WeightsError(
+                f"{file.parent} holds a CLIP model for {config.image_size} pixels with "
+                f"{config.projection_dim} features, expected {SEEN} and {cls.dim}"
+            )
+        network = CLIPVisionModelWithProjection(config)
+        load_strict(network, read_tensors(file, LAYOUT), file)
+        return network
+
+    @torch.inference_mode()
+    def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Clips (k, 1, 228, 228, 3) uint8 -> (k, 512) float32, projected and not normalised."""
+        pixels = normalise(clips[:, 0, :SEEN, :SEEN], MEAN, STD, self.device)
+        return self.network(pixels.permute(0, 3, 1, 2)).image_embeds.cpu().numpy()

@@ -1,0 +1,106 @@
+"""The `motion` expert: how a second of video moves and changes, by hand-made statistics.
+
+Light, deterministic, and not learnt. Between each two frames it fits one shift and one growth to
+the whole picture by least squares on the brightness gradients (Lucas and Kanade, 1981); over the
+whole second it follows where the middle of what is seen drifts, and how much there is to be seen,
+which tells blinking.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Expert, FrameInput
+from .frame import contrast
+
+FPS = 12
+CLIP_FRAMES = 12
+THIRDS = 3  # parts of a clip in which the movement is averaged
+GRID = 4  # cells along each side of the map of change
+RIDGE = 1e-4  # times the number of pixels: keeps the fit calm where nothing is to be seen
+FLOW_LIMIT_PX = 4.0  # larger shifts between two frames are beyond the method
+GROWTH_SCALE = 20.0  # growth a frame is of a few hundredths
+FAINT = 0.003  # mean contrast of a picture in which nothing stands out
+CHANGE_SCALE = 10.0
+TINY = 1e-6
+SHORT_S2 = 0.01  # spread of time, squared, from which on a drift is trusted
+DRIFT_SCALE = 3.0  # a drift is a share of the picture a second, of a few tenths
+
+
+class MotionExpert(Expert):
+    """A second of frames -> shift, growth, flicker, and where the picture changes."""
+
+    name = "motion"
+    wants = FrameInput(fps=FPS, short_side=64, crop=64, clip_frames=CLIP_FRAMES)
+    dim = 4 * THIRDS + 6 + CLIP_FRAMES + CLIP_FRAMES // 2 + (CLIP_FRAMES - 1) + GRID * GRID
+
+    def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Clips (k, 12, 64, 64, 3) uint8 -> (k, dim) float32 of about unit size."""
+        return np.stack([_describe(clip) for clip in clips]).astype(np.float32)
+
+
+def _describe(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[frames, h, w, 3] -> [dim]"""
+    seen = contrast(clip)  # [frames, h, w]
+    amount = seen.mean(axis=(1, 2)) + FAINT
+    # A shape that comes or goes is no movement: such pairs of frames count for little.
+    steady = np.minimum(amount[1:], amount[:-1]) / np.maximum(amount[1:], amount[:-1])
+    flow = _flow(seen) * (steady**4)[:, None]  # [pairs, 3]
+    thirds = np.array_split(np.column_stack([flow, np.log(amount[1:] / amount[:-1])]), THIRDS)
+    change = np.abs(np.diff(seen, axis=0))  # [pairs, h, w]
+    level = amount / amount.max()
+    spectrum = np.abs(np.fft.rfft(level - level.mean()))[1:] / len(level)
+    cells = change.mean(axis=0).reshape(GRID, seen.shape[1] // GRID, GRID, -1).mean(axis=(1, 3))
+    return np.concatenate(
+        [
+            np.concatenate([part.mean(axis=0) for part in thirds]).clip(-3, 3),
+            flow.mean(axis=0),
+            [level.std()],
+            _drift(seen),
+            level,
+            4 * spectrum,
+            (change.mean(axis=(1, 2)) / amount.max()).clip(0, 2),
+            (CHANGE_SCALE * cells).clip(0, 2).ravel(),
+        ]
+    )
+
+
+def _drift(seen: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How fast the middle of what is seen goes right and down: [frames, h, w] -> [2]
+
+    The slope of a line through the middles of all frames, in which dark frames have no weight.
+    """
+    frames, height, width = seen.shape
+    amount = seen.sum(axis=(1, 2)) + TINY
+    weight = amount / amount.sum()
+    x = seen.sum(axis=1) @ np.arange(width) / width / amount
+    y = seen.sum(axis=2) @ np.arange(height) / height / amount
+    t = np.arange(frames) / FPS
+    t = t - weight @ t
+    middle = np.stack([x - weight @ x, y - weight @ y], axis=1)
+    slope = (weight * t) @ middle / (weight @ t**2 + SHORT_S2)
+    return (DRIFT_SCALE * slope).clip(-3, 3)
+
+
+def _flow(seen: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Shift right, shift down (pixels) and growth of each pair of frames: [f, h, w] -> [f - 1, 3]
+
+    Solves, in the least squares over all pixels, right * gx + down * gy + growth * (x gx + y gy)
+    = -difference, where x and y are measured from the middle of what is seen.
+    """
+    _, height, width = seen.shape
+    x, y = np.arange(width), np.arange(height)[:, None]
+    flow = np.zeros((len(seen) - 1, 3))
+    for i, (before, after) in enumerate(itertools.pairwise(seen)):
+        mean = (before + after) / 2
+        total = mean.sum() + FAINT * mean.size
+        gy, gx = np.gradient(mean)
+        growth = (x - (mean * x).sum() / total) * gx + (y - (mean * y).sum() / total) * gy
+        basis = np.stack([gx, gy, growth]).reshape(3, -1).astype(np.float64)
+        ridge = RIDGE * mean.size * np.diag([1.0, 1.0, 100.0])
+        shift = np.linalg.solve(basis @ basis.T + ridge, basis @ (before - after).ravel())
+        flow[i] = shift.clip(-FLOW_LIMIT_PX, FLOW_LIMIT_PX) * (1, 1, GROWTH_SCALE)
+    return flow

