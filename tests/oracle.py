@@ -45,8 +45,14 @@ def text_oracle(config: TextConfig, tokenizer, seed: int = 0) -> MMTTXT:
 
 @torch.no_grad()
 def spread(module: torch.nn.Module) -> torch.nn.Module:
-    """Move what a fresh module initialises to constants, so that a swapped tensor shows."""
+    """Random values of a size at which every tensor matters.
+
+    A fresh BERT hardly sees its input: its weights are so small that the residual path is nearly
+    all of the output, and its biases and norms are constants.
+    """
     for part in module.modules():
+        if isinstance(part, torch.nn.Linear | torch.nn.Embedding):
+            part.weight.normal_(0.0, part.weight.shape[1] ** -0.5)
         if isinstance(part, torch.nn.BatchNorm1d):
             part.running_mean.normal_(0.0, 0.1)
             part.running_var.uniform_(0.5, 1.5)

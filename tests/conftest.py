@@ -1,0 +1,246 @@
+"""What all tests share: no network, a stand-in vocabulary, a tiny and a full-size model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOWHEE_HOME"] = tempfile.mkdtemp(prefix="towhee-home-")
+os.environ["XDG_CACHE_HOME"] = os.path.join(os.environ["TOWHEE_HOME"], "cache")
+
+import ipaddress
+import json
+import shutil
+import socket
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracle import text_oracle, video_oracle
+
+import mdmmt
+from mdmmt.config import (
+    RELEASED,
+    EncoderConfig,
+    ExpertConfig,
+    ModelConfig,
+    TextConfig,
+    VideoConfig,
+)
+from mdmmt.text_tower import TextTower
+from mdmmt.tokenizer import load_tokenizer
+from mdmmt.video_tower import VideoTower
+from mdmmt.weights import WEIGHTS_VARIABLE, save_model
+
+WORDS = [
+    *("Hello", "hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "video"),
+    *("person", "and", "cat", "sings"),
+]
+MAX_DIFFERENCES: dict[str, float] = {}  # what was compared with the oracle -> the worst of it
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Whatever looks up or connects to another machine fails the test that does it."""
+    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+
+    def connect_locally(self, address):
+        if self.family != socket.AF_UNIX and not is_loopback(address[0]):
+            pytest.fail(f"a connection to {address} was tried")
+        return connect(self, address)
+
+    def look_up_locally(host, *args, **kwargs):
+        if host is not None and not is_loopback(host):
+            pytest.fail(f"{host} was looked up")
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_locally)
+        patch.setattr(socket.socket, "connect_ex", connect_locally)
+        patch.setattr(socket, "getaddrinfo", look_up_locally)
+        yield
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture(autouse=True)
+def no_weights_variable(monkeypatch):
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_towhee_home():
+    yield
+    shutil.rmtree(os.environ["TOWHEE_HOME"], ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if MAX_DIFFERENCES:
+        terminalreporter.section("largest difference to towhee.models 1.1.3")
+        for what, difference in sorted(MAX_DIFFERENCES.items()):
+            terminalreporter.write_line(f"{what:32} {difference:.1e}")
+
+
+@pytest.fixture
+def assert_parity():
+    def check(ours: torch.Tensor, theirs: torch.Tensor, what: str, atol: float = 1e-5) -> None:
+        assert ours.shape == theirs.shape
+        assert ours.isfinite().all()
+        difference = float((ours - theirs).abs().max())
+        MAX_DIFFERENCES[what] = max(difference, MAX_DIFFERENCES.get(what, 0.0))
+        assert difference <= atol
+
+    return check
+
+
+def write_vocabulary(folder: Path, size: int) -> None:
+    """A cased WordPiece vocabulary laid out as that of bert-base-cased, and its two settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    characters = string.ascii_letters + string.digits + string.punctuation + "éü"
+    words = ["[PAD]", *(f"[unused{i}]" for i in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [*characters, *(f"##{c}" for c in characters), *WORDS]
+    words += [f"filler{i}" for i in range(size - len(words))]
+    assert len(words) == len(set(words)) == size
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    settings = {"do_lower_case": False, "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+TINY_VOCABULARY = 400
+TINY = ModelConfig(
+    video=VideoConfig(
+        experts=(
+            ExpertConfig("wide", dim=11, type_id=1, max_tokens=6),
+            ExpertConfig("narrow", dim=3, type_id=4, max_tokens=6),
+            ExpertConfig("middle", dim=7, type_id=2, max_tokens=6),
+        ),
+        encoder=EncoderConfig(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=40,
+            max_position_embeddings=32,
+            type_vocab_size=6,
+        ),
+        same_dim=24,
+    ),
+    text=TextConfig(
+        experts=("wide", "narrow", "middle"),
+        bert=EncoderConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            type_vocab_size=2,
+            vocab_size=TINY_VOCABULARY,
+        ),
+        same_dim=24,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The oracle's two towers, ours with the same weights, and the tokenizer of both."""
+
+    config: ModelConfig
+    tokenizer: object
+    theirs_video: torch.nn.Module
+    theirs_text: torch.nn.Module
+    ours_video: VideoTower
+    ours_text: TextTower
+
+    @property
+    def released_layout(self) -> dict:
+        """What the released file holds."""
+        return {
+            "vid_state_dict": self.theirs_video.state_dict(),
+            "txt_state_dict": self.theirs_text.state_dict(),
+        }
+
+
+def make_pair(config: ModelConfig, vocabulary: Path) -> Pair:
+    tokenizer = load_tokenizer(vocabulary)
+    theirs_video = video_oracle(config.video)
+    theirs_text = text_oracle(config.text, tokenizer)
+    ours_video, ours_text = VideoTower(config.video), TextTower(config.text)
+    ours_video.load_state_dict(theirs_video.state_dict(), strict=True)
+    ours_text.load_state_dict(theirs_text.state_dict(), strict=True)
+    return Pair(config, tokenizer, theirs_video, theirs_text, ours_video.eval(), ours_text.eval())
+
+
+@pytest.fixture(scope="session")
+def tiny_vocabulary(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-vocabulary")
+    write_vocabulary(folder, TINY_VOCABULARY)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_vocabulary) -> Pair:
+    return make_pair(TINY, tiny_vocabulary)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny, tmp_path_factory) -> Path:
+    """The tiny model as a model folder; not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    save_model(folder, tiny.config, tiny.ours_video, tiny.ours_text, tiny.tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder) -> mdmmt.Model:
+    return mdmmt.load(tiny_folder, "cpu")
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory) -> Pair:
+    folder = tmp_path_factory.mktemp("vocabulary")
+    write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+    return make_pair(RELEASED, folder)
+
+
+@pytest.fixture(scope="session")
+def full_file(full, tmp_path_factory) -> Path:
+    """A stand-in for the released checkpoint, in its layout, with BERT's vocabulary beside it."""
+    folder = tmp_path_factory.mktemp("released")
+    write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+    torch.save(full.released_layout, folder / "mdmmt_3mod.pth")
+    yield folder / "mdmmt_3mod.pth"
+    shutil.rmtree(folder)  # 600 MB
+
+
+@pytest.fixture(scope="session")
+def tiny_video():
+    """Makes the features of one video of the tiny model: 5 tokens an expert, 4 of them valid."""
+
+    def make(seed: int = 0, tokens: int = 5, valid: int = 4) -> dict[str, dict]:
+        rng = np.random.default_rng(seed)
+        video: dict[str, dict] = {"features": {}, "features_t": {}, "features_ind": {}}
+        for expert in TINY.video.experts:
+            features = rng.standard_normal((tokens, expert.dim)).astype(np.float32)
+            video["features"][expert.name] = features
+            video["features_t"][expert.name] = np.arange(tokens, dtype=np.float32) + 2.5
+            video["features_ind"][expert.name] = (np.arange(tokens) < valid).astype(np.float32)
+        return video
+
+    return make
+
+
+@pytest.fixture
+def cuda_without_tf32(monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

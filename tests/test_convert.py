@@ -1,0 +1,319 @@
+"""`mdmmt convert` and `mdmmt info`: any weights as a model folder, and what weights are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import mdmmt
+from mdmmt import convert as convert_module
+from mdmmt import weights
+from mdmmt.cli import main
+from mdmmt.convert import convert
+from mdmmt.errors import InputError, WeightsError
+from mdmmt.info import info
+from mdmmt.tokenizer import BERT_BASE_CASED_ID
+from mdmmt.weights import find_weights
+
+TEXTS = ["Hello world", "a man is playing", "the red ball"]
+LAYOUTS = ["released", "lineage", "safetensors", "folder"]
+
+
+@pytest.fixture(autouse=True)
+def tiny_is_released(monkeypatch):
+    monkeypatch.setattr(weights, "RELEASED", TINY)
+
+
+def both_towers(tiny) -> dict[str, torch.Tensor]:
+    video, text = tiny.released_layout.values()
+    return {**video, **text}
+
+
+@pytest.fixture
+def source(tiny, tiny_vocabulary, tiny_folder, tmp_path):
+    """Makes the tiny model's weights in a layout, with the tokenizer beside them."""
+
+    def make(layout: str) -> Path:
+        if layout == "folder":
+            return tiny_folder
+        folder = tmp_path / "source"
+        folder.mkdir()
+        for file in tiny_vocabulary.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        path = folder / ("weights.safetensors" if layout == "safetensors" else "weights.pth")
+        if layout == "safetensors":
+            save_file(both_towers(tiny), path)
+        elif layout == "lineage":
+            old = {
+                "module." + name.replace("text_gu.", "text_GU."): tensor
+                for name, tensor in both_towers(tiny).items()
+            }
+            torch.save({"state_dict": old, "epoch": 3}, path)
+        else:
+            torch.save(tiny.released_layout, path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_vectors_bit_for_bit(source, layout, tmp_path, tiny_video):
+    path = source(layout)
+    before, after = mdmmt.load(path, "cpu"), mdmmt.load(convert(path, tmp_path / "out"), "cpu")
+    assert after.path == tmp_path / "out"
+    for texts in (TEXTS, TEXTS[0]):
+        assert np.array_equal(after.encode_text(texts), before.encode_text(texts))
+    video = tiny_video()
+    assert np.array_equal(after.encode_video(video), before.encode_video(video))
+
+
+def test_the_folder_is_complete(source, tmp_path):
+    path = source("released")
+    out = convert(path, tmp_path / "new" / "out")
+    assert {file.name for file in out.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    }
+    assert not list((tmp_path / "new").glob(".*"))
+    assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask()
+    for file in out.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask(), file
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_card(source, tmp_path):
+    path = source("released")
+    out = convert(path, tmp_path / "out")
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: mdmmt\n")
+    for fact in (
+        "weights.pth",
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        "wide (11 wide), narrow (3 wide), middle (7 wide)",
+        "72 numbers",
+        "2 layers of 24",
+        "2 layers of 32",
+        f"mdmmt {mdmmt.__version__}",
+        "The authors of MDMMT state no licence",
+    ):
+        assert fact in card
+    assert "{" not in card
+
+
+def test_no_path_of_this_machine_is_written(source, tmp_path):
+    out = convert(source("released"), tmp_path / "out")
+    for file in out.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_the_sample_is_ours(tiny_folder, tmp_path, monkeypatch):
+    for module in (weights, convert_module):
+        monkeypatch.setattr(module, "SAMPLE_FOLDER", tiny_folder)
+    card = (convert("sample", tmp_path / "out") / "README.md").read_text()
+    assert "Apache-2.0" in card and "state no licence" not in card
+
+
+def test_half_precision_becomes_single(tiny, source, tmp_path):
+    path = source("safetensors")
+    half = {name: t.half() if t.is_floating_point() else t for name, t in both_towers(tiny).items()}
+    save_file(half, path)
+    out = convert(path, tmp_path / "out")
+    before, after = mdmmt.load(path, "cpu"), mdmmt.load(out, "cpu")
+    assert np.array_equal(after.encode_text(TEXTS), before.encode_text(TEXTS))
+    assert (info(path)["dtype"], info(out)["dtype"]) == ("float16", "float32")
+
+
+def test_replaces_a_model_folder(source, tmp_path, tiny_model):
+    out = convert(source("folder"), tmp_path / "out")
+    weights_file = out / "model.safetensors"
+    with safe_open(weights_file, "pt") as tensors:
+        zeros = {name: torch.zeros_like(tensors.get_tensor(name)) for name in tensors.keys()}  # noqa: SIM118
+    save_file(zeros, weights_file)
+    convert(source("released"), out)
+    assert np.array_equal(mdmmt.load(out, "cpu").encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+    convert(out, out)
+    assert np.array_equal(mdmmt.load(out, "cpu").encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("there", ["file", "notes", "model and notes", "config", "link", ".git"])
+def test_refuses_what_is_no_model_folder(source, tmp_path, tiny_folder, there):
+    out = tmp_path / "out"
+    if there == "file":
+        out.write_text("mine")
+    elif there == "link":
+        out.symlink_to(tiny_folder)
+    else:
+        if there == "model and notes":
+            convert(source("folder"), out)
+        out.mkdir(exist_ok=True)
+        name = {"config": "config.json", ".git": ".git"}.get(there, "notes.txt")
+        (out / name).write_text("mine")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match="is there and"):
+        convert(source("folder"), out)
+    assert snapshot(tmp_path) == before
+
+
+def test_an_empty_folder_is_filled(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert find_weights(convert(source("folder"), tmp_path / "out")) == tmp_path / "out"
+
+
+@pytest.mark.parametrize("what", ["save_file", "rename"])
+def test_whole_or_not_at_all(source, tmp_path, monkeypatch, what):
+    """A full disk, or a folder that cannot be put in place, leaves the old one as it was."""
+    path, out = source("released"), tmp_path / "out"
+    convert(source("folder"), out)
+    before = snapshot(tmp_path)
+    rename = os.rename
+
+    def fail(*arguments, **__):
+        if what == "rename" and "built" not in str(arguments[0]):
+            return rename(*arguments)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((weights, "save_file") if what == "save_file" else (os, "rename")), fail)
+        with pytest.raises(OSError, match="No space left"):
+            convert(path, out)
+    assert snapshot(tmp_path) == before
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    return {
+        path: path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if "source" not in path.parts
+    }
+
+
+def test_weights_that_do_not_fit(source, tmp_path, tiny):
+    path = source("released")
+    torch.save({"vid_state_dict": tiny.released_layout["vid_state_dict"]}, path)
+    with pytest.raises(WeightsError, match="holds nothing of this tower"):
+        convert(path, tmp_path / "out")
+    save_file({"vid_bert.x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"no tokenizer.*{BERT_BASE_CASED_ID}"):
+        convert(tmp_path / "x.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_tokenizer(source, tmp_path):
+    path = source("released").rename(tmp_path / "bare.pth")
+    with pytest.raises(WeightsError, match=f"{BERT_BASE_CASED_ID} .*tokenizer.json or vocab.txt"):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokenizer_of_another_model(source, tmp_path):
+    path = source("released")
+    with (path.parent / "vocab.txt").open("a") as vocabulary:
+        vocabulary.write("one more\n")
+    with pytest.raises(WeightsError, match="401 tokens and the text tower 400"):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_info(source, layout, tiny):
+    path = source(layout)
+    facts = info(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    assert facts["path"] == str(path)
+    assert facts["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert facts["size"] == f"{file.stat().st_size:,} bytes"
+    assert facts["experts"] == "wide (11 wide), narrow (3 wide), middle (7 wide)"
+    for fact, tower in (("video tower", tiny.ours_video), ("text tower", tiny.ours_text)):
+        state = tower.state_dict()
+        numbers = sum(tensor.numel() for tensor in state.values())
+        assert facts[fact] == f"{numbers:,} numbers in {len(state)} tensors"
+    assert facts["layout"].startswith(
+        {
+            "released": "torch file, vid_state_dict and txt_state_dict",
+            "lineage": "torch file, state_dict",
+            "safetensors": "safetensors",
+            "folder": "model folder",
+        }[layout]
+    )
+    assert facts["fits"].startswith("yes") and facts["tokenizer"] == "there"
+    assert facts["dtype"] == "float32"
+
+
+def test_info_says_where_converted_weights_come_from(source, tmp_path):
+    path = source("released")
+    facts = info(convert(path, tmp_path / "out"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert facts["origin"] == f"weights.pth, sha256 {sha256}"
+    assert info(path)["origin"].startswith("not noted")
+
+
+def test_info_of_part_of_a_model(source, tiny, monkeypatch, tmp_path):
+    path = source("released").rename(tmp_path / "video.pth")
+    torch.save(dict(tiny.released_layout, txt_state_dict={}), path)
+    facts = info(path)
+    assert facts["text tower"] == "not in this file" and facts["fits"].startswith("yes")
+    assert facts["tokenizer"] == "none here"
+
+
+def test_info_of_what_does_not_fit(source, monkeypatch):
+    path = source("released")
+    monkeypatch.undo()  # RELEASED is the full-size one again
+    assert info(path)["fits"].startswith("no: ") and "other shapes" in info(path)["fits"]
+
+
+class Harm:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path, capsys):
+    torch.save({"vid_state_dict": Harm(tmp_path / "harm")}, tmp_path / "harm.pth")
+    assert main(["info", str(tmp_path / "harm.pth")]) == 1
+    assert main(["convert", str(tmp_path / "harm.pth"), str(tmp_path / "out")]) == 1
+    assert "can run code" in capsys.readouterr().err
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_brings_code_is_not_run(source, tmp_path):
+    out = convert(source("folder"), tmp_path / "out")
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (out / "tokenizer_config.json").write_text(json.dumps(settings))
+    (out / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\n")
+    with suppress(WeightsError):
+        mdmmt.load(out, "cpu").encode_text("Hello")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_commands(source, tmp_path, capsys):
+    path = source("released")
+    assert main(["convert", str(path), str(tmp_path / "out")]) == 0
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "out")]) == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert printed["experts"] == info(tmp_path / "out")["experts"]
+    assert main(["info", str(tmp_path / "nothing")]) == 1
+    assert main(["convert", str(path), str(path)]) == 1
+    assert "is there and is no folder" in capsys.readouterr().err

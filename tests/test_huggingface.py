@@ -1,0 +1,184 @@
+"""Model folders on Hugging Face, against a loopback server in its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers import Hub
+
+import mdmmt
+from mdmmt.errors import WeightsError
+from mdmmt.huggingface import is_repository
+from mdmmt.tokenizer import load_tokenizer
+from mdmmt.weights import find_weights
+
+NAME = "someone/mdmmt-tiny"
+TOKEN = "hf_secret"
+
+
+@pytest.fixture
+def hub(tiny_folder):
+    files = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    strangers = ("pytorch_model.bin", "mdmmt_3mod.pth", "model.py", "README.md", "more/config.json")
+    server = Hub(
+        {
+            NAME: {**files, **dict.fromkeys(strangers, b"must not be fetched")},
+            "someone/pickle": {"mdmmt_3mod.pth": b"", "config.json": b"{}"},
+        }
+    )
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def online(hub, tmp_path, monkeypatch):
+    """A user with an empty cache who reaches the hub."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{Hub.COMMIT}"])
+def test_same_vectors(online, hub, tiny_folder, tiny_model, tiny_video, revision):
+    model = mdmmt.load(NAME + revision, "cpu")
+    assert np.array_equal(model.encode_text("Hello"), tiny_model.encode_text("Hello"))
+    assert np.array_equal(model.encode_video(tiny_video()), tiny_model.encode_video(tiny_video()))
+    assert hub.fetched == {path.name for path in tiny_folder.iterdir()}
+    assert Path(model.path).is_relative_to(online)
+
+
+def test_offline_from_the_cache(online, hub, monkeypatch):
+    folder = find_weights(f"{NAME}@v1")
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert find_weights(f"{NAME}@v1") == folder
+    assert not hub.requests
+    with pytest.raises(WeightsError, match=r"its cache lacks it.*HF_HUB_OFFLINE"):
+        find_weights("someone/else")
+
+
+def test_a_local_path_comes_first(online, hub, tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "someone").mkdir()
+    (tmp_path / NAME).symlink_to(tiny_folder)
+    monkeypatch.chdir(tmp_path)
+    assert find_weights(NAME) == Path(NAME)
+    (tmp_path / "someone" / "file").touch()
+    with pytest.raises(WeightsError, match=r"expected one of \.safetensors"):
+        find_weights("someone/file")
+    assert not hub.requests
+
+
+def refused(name: str) -> str:
+    with pytest.raises(WeightsError) as error:
+        find_weights(name)
+    message = str(error.value)
+    assert repr(name) in message and "no file and no folder" in message and "\n" not in message
+    return message
+
+
+def test_missing(online):
+    assert "there is none, or it is private" in refused("someone/else")
+    assert "it has no revision 'v7'" in refused(f"{NAME}@v7")
+    assert "no model folder (config.json and model.safetensors)" in refused("someone/pickle")
+    assert "cannot be had" in refused("someone/a--b")
+
+
+def test_access(online, hub, monkeypatch):
+    hub.private = TOKEN
+    assert "your token is not for it" in refused(NAME)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.gated = True
+    assert "its owner must grant you access" in refused(NAME)
+    hub.gated = False
+    assert find_weights(NAME).is_dir()
+
+
+def test_no_network(online, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "the hub cannot be reached" in refused(NAME)
+
+
+def test_broken_transfer(online, hub, monkeypatch):
+    def cut(request, content):
+        request.send_response(200)
+        for name, value in {
+            "ETag": '"x"',
+            "X-Repo-Commit": hub.COMMIT,
+            "Content-Length": 99,
+        }.items():
+            request.send_header(name, str(value))
+        request.end_headers()
+        request.close_connection = True
+
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    hub._send_file = cut
+    assert "cannot be had" in refused(NAME)
+
+
+def test_a_tokenizer_that_brings_code_is_refused(monkeypatch):
+    """Rather than asked about at the terminal, which is what transformers does by itself."""
+    given = {}
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained", lambda _, **o: given.update(o)
+    )
+    with suppress(TypeError):  # what it gives is no tokenizer
+        load_tokenizer("someone/evil")
+    assert given["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize(
+    ("spelling", "is_one"),
+    [
+        ("owner/name", True),
+        ("owner/name@v1.0", True),
+        ("owner/name@refs/pr/1", True),
+        ("Owner-1/name_2.x", True),
+        ("name", False),
+        ("/owner/name", False),
+        ("./owner/name", False),
+        ("./name", False),
+        ("../name", False),
+        ("~/name", False),
+        ("a/b/c", False),
+        ("owner/name@", False),
+        ("owner/", False),
+        ("weights/mdmmt_3mod.pth", False),
+        ("weights/model.safetensors", False),
+        ("owner/na me", False),
+        ("owner/name\n", False),
+    ],
+)
+def test_spelling(spelling, is_one):
+    assert is_repository(spelling) == is_one
+
+
+def test_command_without_a_network(online, hub, tmp_path):
+    """Another process finds in huggingface_hub's cache what this one put there."""
+    folder = find_weights(f"{NAME}@v1")
+    hub.close()
+    variables = {
+        "PYTHONPATH": str(Path(mdmmt.__file__).parent.parent),
+        "HF_HUB_CACHE": str(online),
+        "HF_HUB_OFFLINE": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "mdmmt", "info", f"{NAME}@v1"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(folder) in result.stdout and "wide (11 wide)" in result.stdout

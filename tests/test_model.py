@@ -1,0 +1,319 @@
+"""The Python API and the operator over it: texts, devices, threads, similarity, real Towhee."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from towhee import ops, pipe
+
+import mdmmt
+from mdmmt import InputError, InputTypeError, WeightsError
+from mdmmt.model import resolve_device
+from mdmmt.tokenizer import Tokenizer
+
+TEXTS = [
+    "Hello world",
+    "a",
+    "the man is playing with a red ball",
+    "is the dog red?",
+    "a",
+    "cat " * 50,
+]
+
+
+def operator(folder, modality, **options):
+    return ops.video_text_embedding.mdmmt(
+        modality=modality, weight_path=str(folder), device="cpu", **options
+    )
+
+
+def run(folder, modality, data):
+    p = pipe.input("x").map("x", "vec", operator(folder, modality)).output("vec")
+    return p(data).get()[0]
+
+
+# Texts
+
+
+def test_one_text_is_what_the_oracle_says(tiny, tiny_model):
+    with torch.inference_mode():
+        expected = tiny.theirs_text(["Hello world"])[0].numpy()
+    vector = tiny_model.encode_text("Hello world")
+    assert vector.shape == (72,)
+    assert vector.dtype == np.float32
+    assert np.abs(vector - expected).max() <= 1e-5
+
+
+def test_a_list_of_texts_equals_each_alone_in_its_order(tiny_model):
+    alone = [tiny_model.encode_text(text) for text in TEXTS]
+    for batch_size in (1, 4, 32):
+        vectors = tiny_model.encode_text(TEXTS, batch_size=batch_size)
+        assert vectors.shape == (6, 72)
+        np.testing.assert_allclose(vectors, alone, atol=1e-6)
+    np.testing.assert_array_equal(tiny_model.encode_text(tuple(TEXTS)), vectors)
+    assert tiny_model.encode_text(["a"]).shape == (1, 72)
+    assert tiny_model.encode_text(np.str_("a")).shape == (72,)
+
+
+BAD_TEXTS = {
+    "empty": ("", InputError, ["text is ''", "words"]),
+    "blank": (" \n\t", InputError, ["text is ' \\n\\t'", "words"]),
+    "blank in a list": (["a", " "], InputError, ["text 1 is ' '"]),
+    "empty list": ([], InputError, ["text is an empty list", "list of str"]),
+    "number": (3, InputTypeError, ["text is a int", "a str or a list of str"]),
+    "None": (None, InputTypeError, ["text is a NoneType"]),
+    "bytes": (b"a dog", InputTypeError, ["text is a bytes"]),
+    "dict": ({"features": {}}, InputTypeError, ["text is a dict", "a str or a list of str"]),
+    "array": (np.zeros(3), InputTypeError, ["text is a ndarray"]),
+    "number in a list": (["a", "b", 3], InputTypeError, ["text 2 is a int", "a str"]),
+    "list in a list": ([["a"]], InputTypeError, ["text 0 is a list"]),
+    "surrogate": ("a \ud800", InputError, ["text is 'a \\ud800'", "Unicode"]),
+}
+
+
+@pytest.mark.parametrize(("given", "error", "words"), BAD_TEXTS.values(), ids=BAD_TEXTS)
+def test_bad_texts(given, error, words, tiny_model):
+    with pytest.raises(error) as caught:
+        tiny_model.encode_text(given)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_of_which_no_token_is_left(tiny_folder):
+    params = {"add_special_tokens": False, "add_dot": False}
+    model = mdmmt.load(tiny_folder, "cpu", mmttxt_params=params)
+    with pytest.raises(InputError, match=r"text 1 is '\\x00', of which no token is left"):
+        model.encode_text(["a", "\x00"])
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "words"),
+    [
+        ("gpu", InputError, "device is 'gpu', expected 'cpu', 'cuda', 'cuda:N' or None"),
+        ("", InputError, "device is ''"),
+        ("cuda:x", InputError, "device is 'cuda:x'"),
+        ("meta", InputError, "device is 'meta'"),
+        (0, InputTypeError, "device is a int"),
+        ("cuda", InputError, "device is 'cuda', but torch sees 0 CUDA devices"),
+        ("cuda:0", InputError, "device is 'cuda:0', but torch sees 0 CUDA devices"),
+        (torch.device("cuda", 1), InputError, "device is 'cuda:1'"),
+    ],
+)
+def test_bad_devices(device, error, words, tiny_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(error, match=words):
+        mdmmt.load(tiny_folder, device)
+
+
+def test_a_cuda_device_beyond_the_last(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="sees 2 CUDA devices"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_device_takes_cuda_if_it_is_there(there, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert resolve_device(None).type == ("cuda" if there else "cpu")
+    assert resolve_device("cpu").type == resolve_device(torch.device("cpu")).type == "cpu"
+
+
+# Eval, inference mode, determinism, threads
+
+
+def test_eval_and_inference_mode(tiny_folder, tiny_video):
+    model = mdmmt.load(tiny_folder, "cpu")
+    seen = []
+
+    def note(tower, _inputs, output):
+        seen.append((tower.training, output.requires_grad, output.is_inference()))
+
+    model.video_tower.register_forward_hook(note)
+    model.text_tower[0].register_forward_hook(note)
+    model.encode_video(tiny_video())
+    model.encode_text("a dog")
+    assert seen == [(False, False, True)] * 2
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_deterministic(tiny_folder, tiny_video):
+    one, two = (mdmmt.load(tiny_folder, "cpu") for _ in range(2))
+    torch.manual_seed(1)
+    first = one.encode_text(TEXTS), one.encode_video(tiny_video())
+    torch.manual_seed(2)
+    for model in (one, two):
+        np.testing.assert_array_equal(model.encode_text(TEXTS), first[0])
+        np.testing.assert_array_equal(model.encode_video(tiny_video()), first[1])
+
+
+def test_weights_are_read_at_the_first_call(tiny_folder, monkeypatch):
+    monkeypatch.setattr("mdmmt.model.read_tower", None)  # a call would raise
+    assert operator(tiny_folder, "text") is not None
+    assert mdmmt.MDMMT("video", tiny_folder, "cpu").modality == "video"
+
+
+@pytest.mark.parametrize("modality", ["text", "video"])
+def test_eight_threads_on_one_fresh_operator(modality, tiny_folder, tiny_video, monkeypatch):
+    """The same answers as one thread, and the weights are read once."""
+    from mdmmt import model
+
+    reads = []
+    read_tower, load_tokenizer = model.read_tower, model.load_tokenizer
+
+    def slow(name, function):
+        def call(*args):
+            reads.append(name)
+            time.sleep(0.05)
+            return function(*args)
+
+        return call
+
+    data = TEXTS if modality == "text" else [tiny_video(seed, 9, 1 + seed) for seed in range(6)]
+    alone = mdmmt.MDMMT(modality, tiny_folder, "cpu")
+    expected = [alone(one) for one in data]
+    monkeypatch.setattr(model, "read_tower", slow("tower", read_tower))
+    monkeypatch.setattr(model, "load_tokenizer", slow("tokenizer", load_tokenizer))
+    shared = mdmmt.MDMMT(modality, tiny_folder, "cpu")
+    start = Barrier(8)
+
+    def work(turn):
+        start.wait()
+        return [shared(data[(turn + i) % 6]) for i in range(12)]
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(work, range(8)))
+    for turn, vectors in enumerate(results):
+        for i, vector in enumerate(vectors):
+            np.testing.assert_allclose(vector, expected[(turn + i) % 6], atol=1e-6)
+    assert sorted(reads) == (["tokenizer", "tower"] if modality == "text" else ["tower"])
+
+
+def test_the_tokenizer_is_entered_by_one_thread_at_a_time():
+    inside = []
+
+    def tokenizer(texts, **_):
+        assert not inside
+        inside.append(1)
+        time.sleep(0.005)
+        inside.pop()
+        return {"input_ids": [[1] for _ in texts]}
+
+    shared = Tokenizer(tokenizer, TINY.text)
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(shared, [["a"]] * 24)) == [[[1]]] * 24
+
+
+# Similarity
+
+
+def test_similarity_is_the_inner_product_and_the_experts_shares_of_it(tiny_model, tiny_video):
+    videos = [tiny_video(seed) for seed in range(4)]
+    t, v = tiny_model.encode_text(TEXTS), tiny_model.encode_video(videos)
+    found = tiny_model.similarity(t, v)
+    assert found.score.shape == (6, 4)
+    assert found.by_expert.shape == (6, 4, 3)
+    assert found.experts == ("wide", "narrow", "middle")
+    assert found.score.dtype == found.by_expert.dtype == np.float32
+    for i in range(6):
+        for j in range(4):
+            assert found.score[i, j] == pytest.approx(sum(t[i] * v[j]), abs=1e-5)
+            for k in range(3):
+                block = slice(24 * k, 24 * k + 24)
+                share = sum(t[i, block] * v[j, block])
+                assert found.by_expert[i, j, k] == pytest.approx(share, abs=1e-5)
+    raw = tiny_model.similarity(TEXTS, videos)
+    np.testing.assert_array_equal(raw.score, found.score)
+    assert tiny_model.similarity(t[0], v[0]).score.shape == (1, 1)
+
+
+def test_bad_similarity(tiny_model, tiny_folder, tiny_video):
+    t, v = tiny_model.encode_text("a"), tiny_model.encode_video(tiny_video())
+    with pytest.raises(InputError, match=r"video embeddings are \(71,\), expected \(n, 72\)"):
+        tiny_model.similarity(t, v[1:])
+    with pytest.raises(InputError, match=r"text embeddings are \(1, 1, 72\)"):
+        tiny_model.similarity(t[None, None], v)
+    other = mdmmt.load(tiny_folder, "cpu", mmttxt_params={"modalities": ["wide"]})
+    with pytest.raises(InputError, match="different experts"):
+        other.similarity(t, v)
+
+
+# The operator, through real Towhee
+
+
+def test_class_and_factory_have_the_signature_of_the_issue():
+    names = ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
+    for callee in (mdmmt.mdmmt, mdmmt.MDMMT):
+        parameters = list(inspect.signature(callee).parameters.values())
+        assert [p.name for p in parameters[:5]] == names
+        assert all(p.default is None for p in parameters[1:5])
+        assert all(p.kind is p.KEYWORD_ONLY for p in parameters[5:])
+
+
+def test_pipelines_give_what_the_model_gives(tiny_folder, tiny_model, tiny_video):
+    np.testing.assert_array_equal(
+        run(tiny_folder, "text", "Hello world."), tiny_model.encode_text("Hello world.")
+    )
+    video = tiny_video()
+    vector = run(tiny_folder, "video", video)
+    assert type(vector) is np.ndarray
+    np.testing.assert_array_equal(vector, tiny_model.encode_video(video))
+    assert run(tiny_folder, "video", [video, video]).shape == (2, 72)
+
+
+def test_batches_of_a_pipeline(tiny_folder, tiny_model):
+    """Towhee calls one operator from several threads."""
+    p = pipe.input("x").map("x", "vec", operator(tiny_folder, "text")).output("vec")
+    vectors = [queue.get()[0] for queue in p.batch(TEXTS * 4)]
+    np.testing.assert_allclose(vectors, tiny_model.encode_text(TEXTS * 4), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("modality", "data", "sentence"),
+    [
+        ("video", "Hello world", "video is 'Hello world', where there is no file"),
+        ("text", {"features": {}}, "text is a dict, expected a str or a list of str"),
+        ("text", " ", "text is ' ', expected some words"),
+        ("video", [], "video is an empty list"),
+    ],
+)
+def test_sentences_are_legible_through_towhee(modality, data, sentence, tiny_folder):
+    with pytest.raises(RuntimeError) as caught:
+        run(tiny_folder, modality, data)
+    assert sentence in str(caught.value)
+    assert "InputError" in str(caught.value) or "InputTypeError" in str(caught.value)
+    with pytest.raises(InputError):
+        mdmmt.MDMMT(modality, tiny_folder, "cpu")(data)
+
+
+@pytest.mark.parametrize(
+    ("modality", "options", "sentence"),
+    [
+        ("audio", {}, "modality is 'audio', expected 'text' or 'video'"),
+        (["text"], {}, "expected 'text' or 'video'"),
+        ("text", {"weight_path": "nowhere.pth"}, "'nowhere.pth', where there is no file"),
+        ("text", {"device": "gpu"}, "device is 'gpu'"),
+        ("text", {"mmttxt_params": {"lenght": 3}}, "mmttxt_params has unknown lenght; known:"),
+        ("video", {"mmtvid_params": {"x": 3}}, "mmtvid_params has unknown x; known:"),
+    ],
+)
+def test_what_the_constructor_refuses_shows_when_the_pipeline_is_built(
+    modality, options, sentence, tiny_folder
+):
+    options = {"weight_path": str(tiny_folder), "device": "cpu"} | options
+    with pytest.raises((InputError, WeightsError)):
+        mdmmt.mdmmt(modality, **options)
+    built = ops.video_text_embedding.mdmmt(modality=modality, **options)
+    with pytest.raises(RuntimeError) as caught:
+        pipe.input("x").map("x", "vec", built).output("vec")
+    assert sentence in str(caught.value)

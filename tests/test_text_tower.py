@@ -1,0 +1,155 @@
+"""The text tower and its text preparation against the oracle, tiny and full size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from oracle import text_oracle
+
+from mdmmt.text_tower import TextTower
+from mdmmt.tokenizer import Tokenizer, end_sentence, load_tokenizer
+
+LONG = "a man and a dog and a cat and a ball " * 5
+CASES = {
+    "dot": ["Hello world."],
+    "no dot": ["Hello world"],
+    "other ends": ["is the dog red?", "the dog is red!", "the dog is red,", "  red ball \n"],
+    "cased": ["Hello hello HELLO"],
+    "unknown": ["☃ é ü video"],
+    "long": [LONG],
+    "one letter": ["a"],
+    "mixed lengths": ["a", "Hello world.", LONG, "the man is playing"],
+    "32 texts": [" ".join(LONG.split()[: 1 + i]) for i in range(32)],
+}
+
+
+def differ(pair, texts, device="cpu"):
+    """Ours and the oracle's embeddings of some texts."""
+    tokenizer = Tokenizer(pair.tokenizer, pair.config.text)
+    ids, mask = tokenizer.pad(tokenizer(texts))
+    with torch.inference_mode():
+        return pair.ours_text(ids.to(device), mask.to(device)), pair.theirs_text(texts)
+
+
+@pytest.mark.parametrize("texts", CASES.values(), ids=CASES)
+def test_tiny_parity(texts, tiny, assert_parity):
+    assert_parity(*differ(tiny, texts), "text, tiny")
+
+
+@pytest.mark.parametrize("texts", CASES.values(), ids=CASES)
+def test_full_parity(texts, full, assert_parity):
+    assert_parity(*differ(full, texts), "text, full size")
+
+
+@pytest.mark.cuda
+def test_full_parity_on_cuda(full, assert_parity, cuda_without_tf32):
+    full.ours_text.to("cuda")
+    full.theirs_text.to("cuda")
+    try:
+        for texts in CASES.values():
+            assert_parity(*differ(full, texts, "cuda"), "text, full size, CUDA", atol=1e-4)
+    finally:
+        full.ours_text.to("cpu")
+        full.theirs_text.to("cpu")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"add_dot": False},
+        {"add_special_tokens": False},
+        {"max_length": 8},
+        {"same_dim": 10},
+        {"experts": ("wide",)},
+        {"experts": ("middle", "wide")},
+    ],
+    ids=str,
+)
+def test_tiny_parity_of_other_configurations(changes, tiny, assert_parity):
+    config = replace(tiny.config, text=replace(tiny.config.text, **changes))
+    theirs = text_oracle(config.text, tiny.tokenizer)
+    ours = TextTower(config.text).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    pair = replace(tiny, config=config, theirs_text=theirs, ours_text=ours)
+    assert_parity(*differ(pair, CASES["mixed lengths"]), "text, tiny, other configurations")
+
+
+def test_every_text_preparation_matters(tiny):
+    def embed(text):
+        return differ(tiny, [text])[0]
+
+    assert torch.equal(embed("Hello world"), embed("  Hello world.\n"))
+    assert torch.equal(embed(LONG), embed(LONG + "ball"))
+    for other in ("hello world", "Hello world!", "Hello"):
+        assert (embed("Hello world") - embed(other)).abs().max() > 1e-3
+
+
+def test_padding_does_not_matter(tiny, assert_parity):
+    together = differ(tiny, ["a", LONG])[0]
+    alone = torch.cat([differ(tiny, [text])[0] for text in ("a", LONG)])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_state_dicts_load_both_ways(tiny, full):
+    for pair in (tiny, full):
+        assert set(pair.ours_text.state_dict()) == set(pair.theirs_text.state_dict())
+    fresh = text_oracle(tiny.config.text, tiny.tokenizer, seed=1)
+    fresh.load_state_dict(tiny.ours_text.state_dict(), strict=True)
+    with torch.inference_mode():
+        assert torch.equal(fresh(["a dog"]), tiny.theirs_text(["a dog"]))
+
+
+def test_blocks_are_unit_vectors_times_weights_that_add_up_to_one(tiny):
+    weights = differ(tiny, CASES["mixed lengths"])[0].unflatten(1, (3, 24)).norm(dim=-1)
+    assert torch.allclose(weights.sum(dim=1), torch.ones(4))
+    assert (weights > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "ended"),
+    [
+        ("a dog", "a dog."),
+        (" a dog \t", "a dog."),
+        ("a dog.", "a dog."),
+        ("a dog?", "a dog?"),
+        ("a dog!", "a dog!"),
+        ("a dog…", "a dog…."),
+        ("a dog. ", "a dog."),
+    ],
+)
+def test_end_sentence(given, ended):
+    assert end_sentence(given) == ended
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("vocab.txt",),
+        ("vocab.txt", "config.json"),
+        ("vocab.txt", "tokenizer_config.json"),
+        ("tokenizer.json",),
+        ("tokenizer.json", "tokenizer_config.json"),
+    ],
+    ids=" ".join,
+)
+def test_either_tokenizer_file_is_enough_and_stays_cased(files, tiny, tiny_vocabulary, tmp_path):
+    """transformers lower-cases a bare vocab.txt, refuses it, or finds no padding token."""
+    tiny.tokenizer.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "got").mkdir()
+    for name in files:
+        folder = tiny_vocabulary if name == "vocab.txt" else tmp_path / "saved"
+        (tmp_path / "got" / name).write_bytes((folder / name).read_bytes())
+    texts = ["Hello hello HELLO é world."]
+    tokenizer = Tokenizer(load_tokenizer(tmp_path / "got"), tiny.config.text)
+    assert tokenizer(texts) == Tokenizer(tiny.tokenizer, tiny.config.text)(texts)
+    assert tokenizer.pad([[5], [6, 7]])[0].tolist() == [[5, 0], [6, 7]]
+
+
+def test_an_uncased_tokenizer_that_says_so_stays_uncased(tiny_vocabulary, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes((tiny_vocabulary / "vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer("Hello")["input_ids"] == tokenizer("hello")["input_ids"]
