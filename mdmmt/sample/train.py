@@ -1,0 +1,334 @@
+"""Trains the sample model: draw clips, run the experts on them, train, evaluate, write.
+
+    python -m mdmmt.sample.train --out mdmmt/sample/model
+
+The loss is the bidirectional max-margin ranking loss of MMT (Gabeur et al., 2020) over the inner
+product, and a term that keeps all experts in use. Combinations that hold one of HELD_OUT are kept
+from training, and so are the very combinations of both tests. The same seed gives the same weights
+on the same machine; on another processor the last bits may differ, and with them the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import platform
+import string
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub.utils import tqdm
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
+from ..experts import EXPERTS, extract
+from ..features import Video, collate, read_videos, to_tokens
+from ..text_tower import TextTower
+from ..tokenizer import Tokenizer
+from ..video_tower import VideoTower
+from ..weights import save_model
+from .captions import caption, words
+from .clips import COMBINATIONS, Combination, draw
+
+HELD_OUT = (  # pairs of attributes that no training clip has together
+    {"colour": "red", "shape": "star"},
+    {"colour": "green", "shape": "diamond"},
+    {"colour": "blue", "shape": "circle"},
+    {"colour": "yellow", "shape": "square"},
+    {"movement": "left", "change": "blink"},
+    {"movement": "up", "change": "shrink"},
+    {"movement": "round", "change": "grow"},
+)
+TRAIN_CLIPS = 3000
+TEST_CLIPS = 200
+# The first part of the seed of each draw.
+TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW, TRAIN_CAPTIONS, TEST_CAPTIONS = range(5)
+PROCESSES = 2  # that draw and extract
+THREADS = 1  # of torch: towers this small gain nothing from more
+
+WIDTH = 128
+EPOCHS = 30
+BATCH_SIZE = 64
+MARGIN = 0.2
+BALANCE = 0.05  # weight of `imbalance` beside the ranking loss
+LEARNING_RATE = 2e-3
+BETA2 = 0.98  # of Adam: gradients shrink a hundredfold on the way, which it must follow
+FAINT = 0.02  # deviation of a feature that is let count for less
+WARM_UP = 0.1  # share of the steps
+INIT_STD = 0.06
+WEIGHT_DECAY = 0.01
+DROPOUT = 0.0  # ever new captions are enough: training and test clips score alike
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Clips(NamedTuple):
+    """Clips of distinct combinations, ready for the tower."""
+
+    combinations: Sequence[Combination]
+    videos: Sequence[Video]
+
+
+def is_held_out(combination: Combination) -> bool:
+    """Whether a pair of its attributes is kept from training."""
+    values = combination._asdict()
+    return any(pair.items() <= values.items() for pair in HELD_OUT)
+
+
+def split() -> tuple[list[Combination], list[Combination], list[Combination]]:
+    """Disjoint combinations for training, for the test on seen and on unseen pairs."""
+    rng = np.random.default_rng(0)
+    shuffled = [COMBINATIONS[i] for i in rng.permutation(len(COMBINATIONS))]
+    unseen = [c for c in shuffled if is_held_out(c)][:TEST_CLIPS]
+    rest = [c for c in shuffled if not is_held_out(c)]
+    return rest[TEST_CLIPS:][:TRAIN_CLIPS], rest[:TEST_CLIPS], unseen
+
+
+def make_tokenizer() -> Any:
+    """A Hugging Face WordPiece tokenizer: words of captions are whole, all others in letters."""
+    from transformers import BertTokenizerFast
+
+    characters = string.ascii_lowercase + string.digits
+    pieces = sorted(words() | set(characters) | set(string.punctuation))
+    vocabulary = (*SPECIAL_TOKENS, *pieces, *(f"##{c}" for c in characters))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+        return BertTokenizerFast.from_pretrained(folder, do_lower_case=True)
+
+
+def make_config(vocab_size: int) -> ModelConfig:
+    """The released model's shape at a small size, over the light experts."""
+    encoder = partial(
+        EncoderConfig,
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2 * WIDTH,
+        hidden_dropout_prob=DROPOUT,
+        attention_probs_dropout_prob=DROPOUT,
+        initializer_range=INIT_STD,
+    )
+    experts = tuple(
+        ExpertConfig(name, dim=expert.dim, type_id=1 + i)
+        for i, (name, expert) in enumerate(EXPERTS.items())
+    )
+    video = VideoConfig(
+        experts=experts,
+        encoder=encoder(max_position_embeddings=32, type_vocab_size=1 + len(experts)),
+        same_dim=WIDTH,
+    )
+    text = TextConfig(
+        experts=tuple(EXPERTS),
+        bert=encoder(max_position_embeddings=32, type_vocab_size=2, vocab_size=vocab_size),
+        same_dim=WIDTH,
+        dropout=DROPOUT,
+    )
+    return ModelConfig(video, text)
+
+
+def draw_clips(
+    folder: Path, combinations: Sequence[Combination], seed: int, map_: Callable = map
+) -> list[Path]:
+    """Write a clip of each combination into `folder`."""
+    folder.mkdir(parents=True)
+    paths = [folder / f"{i:05}.mp4" for i in range(len(combinations))]
+    seeds = [(seed, i) for i in range(len(combinations))]
+    drawn = map_(draw, paths, combinations, seeds)
+    for _ in tqdm(drawn, total=len(paths), desc=f"draw {folder.name}"):
+        pass
+    return paths
+
+
+def read_clips(
+    paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable = map
+) -> list[Video]:
+    """Run the experts on each file."""
+    extracted = map_(partial(extract, experts=[e.name for e in experts]), paths)
+    return [
+        read_videos(to_tokens(one, experts), experts)[0][0]
+        for one in tqdm(extracted, total=len(paths), desc="extract")
+    ]
+
+
+def max_margin_loss(scores: Tensor) -> Tensor:
+    """Each text must score its own video MARGIN above the others, and each video its text.
+
+    [b, b] inner products of texts (rows) and videos, pairs on the diagonal -> []
+    """
+    own = scores.diagonal()
+    text_to_video = F.relu(MARGIN + scores - own[:, None])
+    video_to_text = F.relu(MARGIN + scores - own[None, :])
+    others = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    return (text_to_video + video_to_text)[others].mean()
+
+
+def imbalance(text: Tensor, experts: int) -> Tensor:
+    """How unevenly a batch of texts weighs the experts: 0 where all count alike on average.
+
+    Without it, training soon settles on a single expert's block and never uses the others.
+
+    text [b, m*e], whose blocks have the experts' weights for norms -> [], a KL divergence
+    """
+    mean = text.unflatten(1, (experts, -1)).norm(dim=-1).mean(dim=0)
+    return (mean * (mean * experts).log()).sum()
+
+
+@torch.no_grad()
+def standardise(tower: VideoTower, videos: Sequence[Video]) -> None:
+    """Fold the mean and deviation of each expert's features into the layer that reads them.
+
+    The tower then starts as if its features were standardised, and learns several times faster.
+    """
+    for name, reduce in tower.video_dim_reduce.items():
+        features = torch.cat([video[name].features for video in videos if name in video])
+        mean, deviation = features.mean(dim=0), features.std(dim=0) + FAINT
+        reduce.fc.weight /= deviation
+        reduce.fc.bias -= reduce.fc.weight @ mean
+
+
+def train(
+    clips: Clips, config: ModelConfig, tokenizer: Tokenizer, seed: int, epochs: int = EPOCHS
+) -> tuple[VideoTower, TextTower]:
+    """Train both towers from nothing; captions are worded anew in every epoch."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng((TRAIN_CAPTIONS, seed))
+    video_tower, text_tower = VideoTower(config.video), TextTower(config.text)
+    standardise(video_tower, clips.videos)
+    parameters = [*video_tower.parameters(), *text_tower.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=WEIGHT_DECAY
+    )
+    steps = len(clips.videos) // BATCH_SIZE  # of an epoch; what is left over comes in another one
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=WARM_UP
+    )
+    inputs = collate(clips.videos, config.video.experts, torch.device("cpu"))
+    with tqdm(total=epochs * steps, desc=f"train, seed {seed}") as progress:
+        for _ in range(epochs):
+            order = rng.permutation(len(clips.videos))
+            for rows in order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE):
+                texts = [caption(clips.combinations[row], rng) for row in rows]
+                video = video_tower(*({k: v[rows] for k, v in part.items()} for part in inputs))
+                text = text_tower(*tokenizer.pad(tokenizer(texts)))
+                loss = max_margin_loss(text @ video.T)
+                loss = loss + BALANCE * imbalance(text, len(config.text.experts))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                progress.update()
+            progress.set_postfix(loss=f"{loss.item():.4f}")
+    return video_tower.eval(), text_tower.eval()
+
+
+@torch.inference_mode()
+def evaluate(
+    clips: Clips, video_tower: VideoTower, text_tower: TextTower, tokenizer: Tokenizer, seed: int
+) -> dict[str, float]:
+    """Text-to-video retrieval with one caption a clip; ties count against the model.
+
+    Returns:
+        R@1 and R@5 in percent, and the lower median of the ranks.
+    """
+    rng = np.random.default_rng((TEST_CAPTIONS, seed))
+    texts = [caption(combination, rng) for combination in clips.combinations]
+    experts = video_tower.config.experts
+    video = video_tower(*collate(clips.videos, experts, torch.device("cpu")))
+    text = text_tower(*tokenizer.pad(tokenizer(texts)))
+    scores = text @ video.T
+    ranks = (scores >= scores.diagonal()[:, None]).sum(dim=1)
+    return {
+        "R@1": round(100 * (ranks <= 1).double().mean().item(), 1),
+        "R@5": round(100 * (ranks <= 5).double().mean().item(), 1),
+        "MedR": ranks.median().item(),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="a model is trained and reported with each; the first one's is written",
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    seconds: dict[str, float] = {}
+
+    hf_tokenizer = make_tokenizer()
+    config = make_config(len(hf_tokenizer))
+    tokenizer = Tokenizer(hf_tokenizer, config.text)
+    names = ("train", "seen pairs", "unseen pairs")
+    # A fresh interpreter for each process: a fork would copy torch's threads half-way.
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(PROCESSES, mp_context=fresh) as pool,
+    ):
+        map_ = partial(pool.map, chunksize=8)
+        started = time.perf_counter()
+        draws = list(zip(names, split(), (TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW), strict=True))
+        paths = [draw_clips(Path(folder) / name, some, seed, map_) for name, some, seed in draws]
+        seconds["draw"] = time.perf_counter() - started
+        started = time.perf_counter()
+        clips = {
+            name: Clips(some, read_clips(files, config.video.experts, map_))
+            for (name, some, _), files in zip(draws, paths, strict=True)
+        }
+        seconds["extract"] = time.perf_counter() - started
+
+    results = []
+    for seed in args.seeds:
+        started = time.perf_counter()
+        towers = train(clips["train"], config, tokenizer, seed)
+        seconds[f"train, seed {seed}"] = time.perf_counter() - started
+        results.append({"seed": seed})
+        for name in names[1:]:
+            results[-1][name] = evaluate(clips[name], *towers, tokenizer, seed)
+        print(json.dumps(results[-1]))
+        if seed == args.seeds[0]:
+            save_model(args.out, config, *towers, hf_tokenizer)
+    report = {
+        "task": f"text-to-video among {TEST_CLIPS} clips of as many new combinations",
+        "results": results,
+        "clips": {name: len(some.videos) for name, some in clips.items()},
+        "held-out pairs": [" ".join(pair.values()) for pair in HELD_OUT],
+        "seconds": {stage: round(spent, 1) for stage, spent in seconds.items()},
+        "machine": {"processor": _processor(), "torch threads": THREADS, "processes": PROCESSES},
+        "versions": {"python": platform.python_version(), **_versions(("torch", "numpy", "av"))},
+        "date": datetime.date.today().isoformat(),
+    }
+    (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    return {name: version(name) for name in names}
+
+
+def _processor() -> str:
+    """The processor's model where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The command line, as a user's shell calls it; and the README, as a user copies from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mdmmt
+from mdmmt import demo
+from mdmmt.cli import main
+from mdmmt.sample.clips import COMBINATIONS, draw
+
+ROOT = Path(__file__).parent.parent
+RUN_MARK = "<!-- run by a test -->\n```python\n"
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `mdmmt demo` has written, here in this process and quietly."""
+    folder = tmp_path_factory.mktemp("demo run") / "demo"
+    answers = demo.run(folder)
+    assert [answer.found[0] for answer in answers].count(0) <= 1  # not one clip for everything
+    right = sum(answer.found[0] == answer.wanted for answer in answers)
+    assert right >= demo.QUERIES - 1, [(a.query, a.wanted, a.found) for a in answers]
+    return folder
+
+
+def test_demo_writes_clips_embeddings_and_a_picture(demo_folder: Path) -> None:
+    clips = sorted((demo_folder / "clips").iterdir())
+    assert len(clips) == demo.CLIPS
+    videos = np.load(demo_folder / "video_embeddings.npy")
+    texts = np.load(demo_folder / "text_embeddings.npy")
+    assert videos.shape[0] == demo.CLIPS and texts.shape == (demo.QUERIES, videos.shape[1])
+    model = mdmmt.load("sample", "cpu")
+    np.testing.assert_allclose(model.encode_video(clips), videos, atol=1e-5)
+    with Image.open(demo_folder / "found.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+    assert demo.RIGHT_COLOUR in colours and demo.OTHER_COLOUR in colours
+
+
+def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
+    vectors = np.load(demo_folder / "video_embeddings.npy")[:5]
+    model = mdmmt.load("sample", "cpu")
+    similarity = model.similarity(np.load(demo_folder / "text_embeddings.npy")[0], vectors)
+    found = np.argsort(-similarity.score[0]).tolist()
+    paths = sorted((demo_folder / "clips").iterdir())
+    table = demo.format_answer(demo.Answer("a query", 0, found, similarity), paths)
+    title, header, *rows = table.splitlines()
+    assert title == '"a query"'
+    assert header.split() == ["rank", "score", *similarity.experts, "clip"]
+    for row in rows:
+        *_, score, frame, motion, sound, name = row.split()
+        assert float(score) == pytest.approx(float(frame) + float(motion) + float(sound), abs=0.002)
+        assert name in {path.name for path in paths}
+    scores = [float(row.split()[-5]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_readme_code_runs(
+    demo_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    """Each marked block of README, copied as it is, in the folder where `make demo` was run."""
+    blocks = re.findall(re.escape(RUN_MARK) + "(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    monkeypatch.chdir(demo_folder.parent)
+    for number, block in enumerate(blocks):
+        script = tmp_path / f"block{number}.py"
+        script.write_text(block)
+        names = runpy.run_path(str(script))
+        if "match" in names:
+            assert names["match"].score.shape == (2, 2)
+            assert names["match"].by_expert.shape == (2, 2, 3)
+    assert "shape=(384,)" in capsys.readouterr().out
+
+
+def test_ci_runs_the_command_that_readme_gives() -> None:
+    assert "\nmake test " in (ROOT / "README.md").read_text()
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:1] != "#"]
+    assert commands[-1] == "make test"
+
+
+def test_makefile_help_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (.+)$", text, re.M))
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"make ([a-z-]+)", shown.stdout)) == targets
+
+
+def test_embed_texts_as_npy(tmp_path: Path) -> None:
+    out = tmp_path / "texts.npy"
+    texts = ["a red ball", "there is silence"]
+    arguments = [part for text in texts for part in ("--text", text)]
+    assert main(["embed", *arguments, "--weights", "sample", "--device=cpu", f"--out={out}"]) == 0
+    expected = mdmmt.load("sample", "cpu").encode_text(texts)
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
+    assert np.load(out).dtype == np.float32
+
+
+def test_embed_videos_as_jsonl_in_a_real_process(demo_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "videos.jsonl"
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video" * 100)
+    good = sorted((demo_folder / "clips").iterdir())[:2]
+    command = [sys.executable, "-m", "mdmmt", "embed", good[0], broken, good[1]]
+    command += ["--weights", "sample", "--out", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(broken) in done.stderr and "2 of 3" in done.stdout
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [record["path"] for record in records] == [str(path) for path in good]
+    vectors = np.array([record["embedding"] for record in records], dtype=np.float32)
+    np.testing.assert_allclose(
+        vectors, np.load(demo_folder / "video_embeddings.npy")[:2], atol=1e-5
+    )
+
+
+def test_embed_marks_the_row_of_a_broken_file_in_npy(demo_folder: Path, tmp_path: Path) -> None:
+    good = min((demo_folder / "clips").iterdir())
+    out = tmp_path / "videos.npy"
+    command = ["embed", str(tmp_path / "none.mp4"), str(good)]
+    assert main([*command, "--weights=sample", f"--out={out}"]) == 1
+    rows = np.load(out)
+    assert np.isnan(rows[0]).all() and np.isfinite(rows[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", "x", "--weights", "sample", "--out", "OUT.txt"], "ends in .npy or .jsonl"),
+        (["--text", " ", "--weights", "sample", "--out", "OUT.npy"], "expected some words"),
+        (["--text", "x", "--weights", "nowhere.pth", "--out", "OUT.npy"], "nowhere.pth"),
+        (["--text", "x", "--weights", "sample", "--device", "tpu", "--out", "OUT.npy"], "tpu"),
+    ],
+)
+def test_embed_says_what_is_wrong_and_keeps_what_was_there(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys
+) -> None:
+    for name in ("OUT.txt", "OUT.npy"):
+        (tmp_path / name).write_text("mine")
+    assert main(["embed", *(str(tmp_path / a) if "OUT" in a else a for a in arguments)]) == 1
+    assert sentence in capsys.readouterr().err
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failed_write_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = tmp_path / "texts.npy"
+    out.write_text("mine")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert main(["embed", "--text", "x", "--weights=sample", f"--out={out}"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_shipped_pictures_are_real(tmp_path: Path) -> None:
+    for name in ("text_emb_result.png", "video_emb_result.png"):
+        with Image.open(ROOT / name) as picture:
+            assert picture.width > 300 and len(picture.getcolors(1 << 16)) > 10
+
+
+def test_a_clip_that_training_did_not_see_is_told_from_its_opposite(tmp_path: Path) -> None:
+    wanted = COMBINATIONS[0]
+    other = wanted._replace(colour="blue", movement="right", tone="fall")
+    for index, combination in enumerate((wanted, other)):
+        draw(tmp_path / f"{index}.mp4", combination, seed=(987, index))
+    model = mdmmt.load("sample")
+    text = f"a {wanted.colour} {wanted.shape} moves left and grows with a rising tone."
+    score = model.similarity(text, sorted(tmp_path.iterdir())).score[0]
+    assert score[0] > score[1] + 0.1
