@@ -1,4 +1,4 @@
-"""The command `mdmmt`: demo, embed, download, convert, info, install-operator."""
+"""The command `mdmmt`: demo, embed, download, convert, info, hub-folder, install-operator."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what weights are: layout, experts, sizes, hash")
     info.add_argument("weights", metavar="PATH", help=WEIGHTS_HELP)
     info.set_defaults(run=_info)
+
+    hub_folder = commands.add_parser("hub-folder", help="write the folder that Towhee's hub holds")
+    hub_folder.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    hub_folder.set_defaults(run=_hub_folder)
 
     install = commands.add_parser(
         "install-operator", help="put the operator into Towhee's operator folder"
@@ -166,6 +170,14 @@ def _info(arguments: argparse.Namespace) -> int:
 
     for fact, value in info(arguments.weights).items():
         print(f"{fact:<12} {value}")
+    return 0
+
+
+def _hub_folder(arguments: argparse.Namespace) -> int:
+    from .hub import write_operator_folder
+
+    write_operator_folder(arguments.out)
+    print(f"operator folder written to {arguments.out}")
     return 0
 
 

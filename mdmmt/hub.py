@@ -2,11 +2,14 @@
 
 Towhee looks for the operator in one folder, executes the `__init__.py` there and reads the
 `requirements.txt` beside it; this package lies inside. A clone holds those two files; an
-installation from a wheel does not, so they are made here.
+installation from a wheel does not, so they are made here, and with them what tells of a file that
+was cut short on its way.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -23,21 +26,74 @@ AUTHOR, REPOSITORY, TAG = "video-text-embedding", "mdmmt", "main"  # as Towhee c
 ENTRY_FILE = "__init__.py"
 REQUIREMENTS_FILE = "requirements.txt"
 WEIGHTS = "weights"  # the user's own, beside the operator
-NAMES = (ENTRY_FILE, REQUIREMENTS_FILE, PACKAGE.name, WEIGHTS)  # what an operator folder holds
+MANIFEST_FILE = "MANIFEST.json"  # path -> SHA-256 of every other file
+STAND_IN_FILE = f"{REPOSITORY}.py"
+# What an operator folder holds.
+NAMES = (ENTRY_FILE, STAND_IN_FILE, MANIFEST_FILE, REQUIREMENTS_FILE, PACKAGE.name, WEIGHTS)
 CACHES = "__pycache__"
+# What the command line, the demo and training need and the operator does not; a test holds this.
+LEFT_OUT = (
+    "__main__.py",
+    "cli.py",
+    "demo.py",
+    "hub.py",
+    "info.py",
+    "sample/__init__.py",
+    "sample/captions.py",
+    "sample/clips.py",
+    "sample/train.py",
+    "sample/model/report.json",
+)
 
 # The repository's root `__init__.py`, which a test holds equal to this.
-ENTRY = '''\
-"""What Towhee's hub and operator folder execute: `ops.video_text_embedding.mdmmt`.
+ENTRY = """\
+# What Towhee's hub and operator folder execute: `ops.video_text_embedding.mdmmt`.
+#
+# Towhee compares nothing that it fetches with any hash, and keeps what was cut short on the way. So
+# where there is a MANIFEST.json (a clone has none), each file is compared with it before the
+# package is imported, which a cut could turn into a SyntaxError or into other vectors.
+#
+# This file itself is so small that it arrives whole or empty, as a rule. Empty, it has no `mdmmt`,
+# and Towhee executes mdmmt.py instead, which tells. So does a file cut up here, above all code.
+#
+# The package is imported relatively, since there it is not installed. That binds the name `mdmmt`
+# twice: first to the sub-package, and then, as must be, to the factory.
 
-The import is relative, since there this package is not installed. It binds the name `mdmmt` twice:
-first to the sub-package, and then, as must be, to the factory.
-"""
+from hashlib import sha256
+from json import loads
+from pathlib import Path
 
-from .mdmmt.operator import MDMMT, mdmmt
+HERE = Path(__file__).parent
+file = HERE / "MANIFEST.json"
+if file.exists():
+    try:
+        for name, digest in loads(file.read_bytes()).items():
+            file = HERE / name
+            if sha256(file.read_bytes()).hexdigest() != digest:
+                raise ValueError("not as published")
+    except (OSError, ValueError) as error:
+        cached = HERE.parents[1] if HERE.parent.name == "versions" else HERE
+        raise RuntimeError(
+            f"{file} is cut short: save weights of yours, delete {cached}, try again"
+        ) from error
+
+from .mdmmt.operator import MDMMT, mdmmt  # noqa: E402
 
 __all__ = ["MDMMT", "mdmmt"]
-'''
+"""
+
+# What Towhee executes when the entry has no `mdmmt`: 1.1.3 after it, 0.9 before it, and in vain.
+STAND_IN = """\
+# Towhee executes this when __init__.py was cut short and has no `mdmmt`.
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+cached = HERE.parents[1] if HERE.parent.name == "versions" else HERE
+raise RuntimeError(
+    f"{HERE / '__init__.py'} is cut short: save weights of yours, delete {cached}, try again"
+)
+"""
 
 
 def install_operator() -> Path:
@@ -47,24 +103,24 @@ def install_operator() -> Path:
         The folder, which `ops.video_text_embedding.mdmmt` finds from now on without an import.
 
     Raises:
-        InputError: see `write_operator_folder`, or Towhee keeps operators otherwise (0.9).
+        InputError: see `write_operator_folder`.
         OSError: the folder cannot be written.
     """
     try:
         from towhee.hub.cache_manager import get_local_dir
         from towhee.hub.downloader import repo_tag_path
-    except ImportError as error:
-        raise InputError(
-            "this Towhee keeps its operators otherwise than 1.1.3, as 0.9 does; "
-            "with it, `import mdmmt` makes the operator known"
-        ) from error
-    folder = repo_tag_path(Path(get_local_dir()) / "operators" / AUTHOR / REPOSITORY, TAG)
+    except ImportError:  # Towhee 0.9
+        from towhee.hub.file_manager import FileManagerConfig
+
+        folder = FileManagerConfig().default_cache / "operators" / AUTHOR / REPOSITORY / TAG
+    else:
+        folder = repo_tag_path(Path(get_local_dir()) / "operators" / AUTHOR / REPOSITORY, TAG)
     write_operator_folder(folder)
     return folder
 
 
 def write_operator_folder(out: str | os.PathLike[str]) -> None:
-    """Write exactly the files that the operator needs: entry, requirements, package.
+    """Write exactly the files that the operator needs, as Towhee's hub should hold them.
 
     The folder is built beside `out` and appears whole or not at all. An operator folder that is
     there is replaced, be it of files or of the hub's symbolic links, and keeps its `weights/`.
@@ -91,7 +147,9 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
         (built / ENTRY_FILE).write_text(ENTRY, encoding="utf-8")
+        (built / STAND_IN_FILE).write_text(STAND_IN, encoding="utf-8")
         (built / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
+        (built / MANIFEST_FILE).write_text(_manifest(built), encoding="utf-8")
         _rename_all((out, replaced), (replaced / WEIGHTS, built / WEIGHTS), (built, out))
         if replaced.exists():
             shutil.rmtree(replaced)
@@ -101,12 +159,24 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
 
 
 def _package_files() -> Iterator[Path]:
-    """The files of this package, without caches and hidden files."""
+    """The files of this package that the operator needs."""
+    left_out = [PACKAGE / name for name in LEFT_OUT]
     for folder, folders, files in os.walk(PACKAGE):
         folders[:] = [name for name in folders if name != CACHES and not name.startswith(".")]
         for name in files:
-            if not name.endswith(".pyc") and not name.startswith("."):
-                yield Path(folder, name)
+            file = Path(folder, name)
+            if file.suffix != ".pyc" and not name.startswith(".") and file not in left_out:
+                yield file
+
+
+def _manifest(folder: Path) -> str:
+    """The content of the manifest of all files in a folder."""
+    hashes = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    return json.dumps(hashes, indent=1) + "\n"
 
 
 def _requirements() -> str:

@@ -1,0 +1,232 @@
+"""The operator folder as files: what it holds, where it goes, and that nothing is lost."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+import pytest
+from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, parsed, snapshot
+
+from mdmmt import cli, hub
+from mdmmt.errors import InputError
+from mdmmt.hub import install_operator, write_operator_folder
+from mdmmt.weights import MODEL_FOLDER_FILES
+
+SIZE_BUDGET = 5_000_000  # bytes
+
+
+def test_entry_is_the_repositorys():
+    assert read("__init__.py") == hub.ENTRY
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """This package in a clone of its own, with what a working copy leaves in it."""
+    package = clone(tmp_path / "clone") / "mdmmt"
+    for litter in ("__pycache__/model.nbi", "old.pyc", ".model.py.swp", ".cache/x.py"):
+        (package / litter).parent.mkdir(exist_ok=True)
+        (package / litter).write_text("litter")
+    monkeypatch.setattr(hub, "PACKAGE", package)
+    return package
+
+
+def test_folder_holds_what_the_operator_needs_and_nothing_else(package, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert cli.main(["hub-folder", str(out)]) == 0
+    assert capsys.readouterr().out == f"operator folder written to {out}\n"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    held = snapshot(out)
+    assert sum(map(len, held.values())) <= SIZE_BUDGET
+    manifest = json.loads(held.pop("MANIFEST.json"))
+    assert manifest == {name: sha256(content).hexdigest() for name, content in held.items()}
+    assert held.pop("mdmmt.py") == hub.STAND_IN.encode()
+    sample = {f"mdmmt/sample/model/{name}" for name in MODEL_FOLDER_FILES}
+    sample = {name for name in sample if (ROOT / name).exists()}
+    assert "mdmmt/sample/model/model.safetensors" in sample
+    needed = {f"mdmmt/{file}" for file in imported_by(ROOT / "mdmmt", "operator.py")}
+    assert held.keys() == {"__init__.py", "requirements.txt", *needed, *sample}
+    for name, content in held.items():
+        assert content == (ROOT / name).read_bytes()
+
+
+def imported_by(package, *files):
+    """These files of a package and all that they import of it, somewhere in them."""
+    found, ahead = {"__init__.py"}, list(files)
+    while ahead:
+        file = ahead.pop()
+        if file in found or not (package / file).is_file():
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse((package / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                folder = PurePosixPath(file).parents[node.level - 1]
+                base = folder / (node.module or "").replace(".", "/")
+                for path in (base, *(base / alias.name for alias in node.names)):
+                    ahead += [f"{path}.py", str(path / "__init__.py")]
+    return found
+
+
+def test_folder_can_be_read_by_whom_the_umask_says(package, tmp_path):
+    (tmp_path / "usual").mkdir()
+    write_operator_folder(tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_folder_from_the_hub_is_replaced_not_written_through(package, tmp_path):
+    source = clone(tmp_path / "old")
+    (source / "mdmmt" / "gone.py").write_text("# of an older version\n")
+    (source / "tests").mkdir()
+    (source / "tests" / "test.py").write_text("# the hub sends all that is in a repository\n")
+    (source / "weights").mkdir()
+    (source / "weights" / "mdmmt_3mod.pth").write_text("weights")
+    lay_as_hub(source, tmp_path)
+    folder = tmp_path / FOLDER
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "__init__.pyc").write_text("cache")
+    files = folder.parents[1] / "files"
+    before = snapshot(files)
+    write_operator_folder(folder)
+    assert snapshot(files) == before
+    held = snapshot(folder)
+    weights_link = held.pop("weights/mdmmt_3mod.pth")
+    assert Path(weights_link).read_text() == "weights"
+    write_operator_folder(tmp_path / "new")
+    assert held == snapshot(tmp_path / "new")
+    assert [path.name for path in folder.parent.iterdir()] == ["main"]  # nothing left beside
+
+
+@pytest.mark.parametrize("present", ["nothing", "empty", "weights", "operator"])
+def test_folder_that_is_replaced(package, tmp_path, present):
+    out = tmp_path / "out"
+    if present != "nothing":
+        out.mkdir()
+    if present == "operator":
+        write_operator_folder(out)
+        (out / "mdmmt" / "model.py").write_text("old")
+    if present in ("weights", "operator"):
+        (out / "weights").mkdir()
+        (out / "weights" / "mdmmt_3mod.pth").write_text("weights")
+    write_operator_folder(out)
+    kept = out / "weights" / "mdmmt_3mod.pth"
+    assert kept.exists() == (present in ("weights", "operator"))
+    assert (out / "mdmmt" / "model.py").read_bytes() == (package / "model.py").read_bytes()
+
+
+@pytest.mark.parametrize("stranger", ["file", "link", "clone", "clones", "documents"])
+def test_folder_that_is_left_alone(package, tmp_path, stranger):
+    out = tmp_path / "out"
+    if stranger == "file":
+        out.write_text("mine")
+    if stranger == "link":
+        (tmp_path / "empty").mkdir()
+        out.symlink_to(tmp_path / "empty")
+    if stranger == "clone":
+        clone(out)
+        (out / ".git").mkdir()
+        (out / ".git" / "HEAD").write_text("mine")
+    if stranger == "clones":
+        clone(out / "mdmmt")
+    if stranger == "documents":
+        (out / "letters").mkdir(parents=True)
+        (out / "letters" / "one").write_text("mine")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match="is no operator folder: replacing it would lose"):
+        write_operator_folder(out)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("call", ["copyfile", "rename 1", "rename 2", "rename 3"])
+@pytest.mark.parametrize("replacing", [True, False])
+def test_nothing_is_lost_on_failure(package, tmp_path, monkeypatch, call, replacing):
+    out = tmp_path / "place" / "out"
+    if replacing:
+        hub.write_operator_folder(out)
+        (out / "weights").mkdir()
+        (out / "weights" / "mdmmt_3mod.pth").write_text("weights")
+        (out / "mdmmt" / "model.py").write_text("old")
+    else:
+        out.parent.mkdir()
+        call = call.replace("3", "1")
+        if call == "rename 2":
+            return  # only one rename where there is nothing to replace
+    before = snapshot(tmp_path)
+    name, _, number = call.partition(" ")
+    module = shutil if name == "copyfile" else os
+    original, calls = getattr(module, name), []
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == int(number or 5):
+            raise OSError("no space left on device")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, fail)
+    with pytest.raises(OSError, match="no space left"):
+        hub.write_operator_folder(out)
+    assert snapshot(tmp_path) == before
+    assert [path.name for path in out.parent.iterdir()] == (["out"] if replacing else [])
+
+
+def test_neither_clone_nor_installed(package, tmp_path, monkeypatch):
+    (package.parent / "__init__.py").unlink()
+    monkeypatch.setattr(hub, "REPOSITORY", "mdmmt-that-nobody-installed")
+    with pytest.raises(InputError, match="run this from a clone, or install mdmmt with pip"):
+        hub.write_operator_folder(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("way", ["default", "variable", "call"])
+def test_place_is_where_towhee_looks(package, tmp_path, monkeypatch, way):
+    from towhee.hub import cache_manager
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TOWHEE_HOME", raising=False)
+    if way == "variable":
+        monkeypatch.setenv("TOWHEE_HOME", str(tmp_path / "variable"))
+    if way == "call":
+        monkeypatch.setattr(cache_manager, "_HUB_ROOT", str(tmp_path / "call"))
+    folder = install_operator()
+    assert folder == tmp_path / way.replace("default", ".towhee") / FOLDER
+    manager = cache_manager.CacheManager()
+    found = manager.get_operator(OPERATOR, "main", install_reqs=True, latest=False)
+    assert found == folder
+    assert (folder / "__init__.py").is_file()
+
+
+# ---- requirements ---------------------------------------------------------------------------
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def pyproject():
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+def test_requirements_are_those_of_pyproject():
+    assert read("requirements.txt").splitlines() == pyproject()["dependencies"]
+    assert "torchvision" not in parsed(read("requirements.txt"))
+
+
+def test_requirements_as_towhee_reads_them():
+    """Towhee starts pip for the last line unless it is empty or names what is installed."""
+    import pkg_resources
+
+    *lines, last = read("requirements.txt").split("\n")
+    assert last == ""
+    installed = {item.project_name for item in pkg_resources.working_set}
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9.-]+[<>=!~][^#;\[\] ]*", line), line
+        name = re.split(r"(~|>|<|=|!|\]|\[| )", line)[0].replace("_", "-")
+        assert name in installed
