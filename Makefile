@@ -7,15 +7,20 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find them by text: ./demo
 	$(BIN)/mdmmt demo --out demo
 
 .PHONY: test
-test: lint  ## lint, then run all tests
+test: lint test-towhee09  ## lint, then run all tests
 	$(BIN)/python -m pytest
+
+# Its pins and those of the other tests exclude each other; see tests/towhee09.
+.PHONY: test-towhee09
+test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spelling in Towhee 0.9
+	$(VENV)-towhee09/bin/python -m pytest tests/towhee09 --noconftest
 
 .PHONY: lint
 lint: $(VENV)/installed-test  ## check style and formatting
@@ -37,11 +42,16 @@ pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 
 .PHONY: clean
 clean:  ## remove the environment and everything made
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-towhee09 build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)-towhee09/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-towhee09
+	$(VENV)-towhee09/bin/python -m pip install --quiet --editable '.[towhee09]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

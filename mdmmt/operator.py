@@ -19,7 +19,7 @@ from .model import load
 MODALITIES = ("text", "video")
 
 
-@register(name="video-text-embedding/mdmmt", output_schema=["vec"])
+@register(name="video-text-embedding/mdmmt")
 class MDMMT(NNOperator):
     """Embeds texts or videos into the space of MDMMT (arXiv 2103.10699).
 
