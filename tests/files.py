@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from importlib.metadata import files
 from pathlib import Path
@@ -56,3 +57,12 @@ def flat(values: list[int], height: int = 64, width: int = 64) -> np.ndarray:
     """Frames of one grey each."""
     grey = np.array(values, dtype=np.uint8)[:, None, None, None]
     return np.broadcast_to(grey, (len(values), height, width, 3)).copy()
+
+
+def ffmpeg(*arguments: str | Path) -> bytes:
+    """Run the ffmpeg program; what it writes to `-` (standard output)."""
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

@@ -1,17 +1,25 @@
 """Reading of video files, on files written here and on real footage."""
 
 import math
+import re
 import tracemalloc
 import warnings
+import weakref
+from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-from files import BIG_BUCK_BUNNY, BIKES, flat, footage, write_video
+from files import BIG_BUCK_BUNNY, BIKES, ffmpeg, flat, footage, write_video
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from towhee.types.video_frame import VideoFrame
 
+from mdmmt import experts, media
 from mdmmt.errors import InputError
 from mdmmt.experts.base import AudioInput, FrameInput
-from mdmmt.media import read_clips
+from mdmmt.media import read_clips, read_frames
 
 FRAMES = FrameInput(fps=10, short_side=64, crop=64, clip_frames=1)
 SOUND = AudioInput(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)
@@ -125,6 +133,38 @@ def test_all_experts_share_one_pass(tmp_path, monkeypatch):
     assert names == {"a", "b", "c"} and len(opened) == 1
 
 
+@pytest.mark.parametrize("end_s", [0, 0.4, 1, 1.05, 5.9, 100])
+def test_an_expert_gets_no_more_than_reaches_the_end(tmp_path, end_s):
+    sound = np.random.default_rng(0).uniform(-1, 1, (1, 6 * 16000))
+    path = write_video(tmp_path / "a.mkv", flat(list(range(0, 240, 4))), 10, sound)
+    wants = {"a": FRAMES, "b": FrameInput(5, 32, 32, 8), "s": SOUND}
+    whole, part = list(read_clips(path, wants)), list(read_clips(path, wants, end_s))
+    for name in wants:
+        clips = [clip for clip in whole if clip.name == name]
+        enough = [k for k, clip in enumerate(clips, 1) if clip.end_s >= end_s]
+        clips = clips[: enough[0] if enough else None]
+        got = [clip for clip in part if clip.name == name]
+        assert [clip[2:] for clip in got] == [clip[2:] for clip in clips]
+        assert all(
+            np.array_equal(one.data, other.data) for one, other in zip(got, clips, strict=True)
+        )
+
+
+def test_what_no_expert_wants_any_more_is_not_decoded(tmp_path, monkeypatch):
+    decoded = []
+    real = media.Clock.set_time
+    monkeypatch.setattr(
+        media.Clock, "set_time", lambda clock, frame: decoded.append(1) or real(clock, frame)
+    )
+    path = write_video(tmp_path / "a.mkv", flat([0] * 200), 10, np.zeros((1, 20 * 16000)))
+    clips = list(read_clips(path, {"f": FRAMES, "s": SOUND}, end_s=1))
+    assert [len(of(name, clips)) for name in "fs"] == [10, 2] and 10 <= len(decoded) < 30
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="should last 20"):
+        list(read_clips(cut, {"f": FRAMES}, end_s=1))
+
+
 def test_only_the_clip_under_way_is_in_memory():
     want = FrameInput(fps=25, short_side=224, crop=224, clip_frames=8)
     clip_bytes = 8 * 224 * 224 * 3
@@ -166,20 +206,66 @@ def test_files_that_are_no_videos_are_refused_by_name(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_a_file_that_breaks_off_gives_its_beginning_and_a_warning(tmp_path, suffix):
-    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
-    options = {"movflags": "faststart"} if suffix == ".mp4" else None
-    path = write_video(tmp_path / f"whole{suffix}", noise, 10, options=options)
+LENGTH_S = 4
+ENCODED = {
+    ".mkv": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac",
+    ".mp4": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac -movflags faststart",
+    ".avi": "-c:v mpeg4 -bf 2 -c:a libmp3lame",
+    ".ts": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac",
+    ".webm": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 25 -c:a libopus",
+}
+
+
+@pytest.fixture(scope="module", params=ENCODED)
+def whole(request, tmp_path_factory):
+    """A file of 4 seconds of picture and sound."""
+    path = tmp_path_factory.mktemp("whole") / f"whole{request.param}"
+    picture = f"-f lavfi -i testsrc2=size=160x120:rate=25:duration={LENGTH_S}"
+    sound = f"-f lavfi -i sine=sample_rate=48000:duration={LENGTH_S}"
+    ffmpeg(*f"{picture} {sound} {ENCODED[request.param]}".split(" "), path)
+    return path
+
+
+BOTH = {"f": FRAMES, "s": SOUND}
+
+
+def of(name, clips):
+    return [clip.data for clip in clips if clip.name == name]
+
+
+@pytest.mark.parametrize("wanted", ["f", "s"])
+def test_a_file_that_breaks_off_gives_its_beginning_and_a_warning(whole, tmp_path, wanted):
+    if (whole.suffix, wanted) == (".ts", "s"):
+        return  # only a last picture that is incomplete tells that it should have gone on
+    want = {wanted: BOTH[wanted]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = list(read_clips(path, {"f": FRAMES}))
-    cut = tmp_path / f"cut{suffix}"
-    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=rf"cut\{suffix}.* second \d+\.\d\d"):
-        part = list(read_clips(cut, {"f": FRAMES}))
-    assert len(whole) / 4 < len(part) < 3 * len(whole) / 4
-    assert np.array_equal(part[5].data, whole[5].data)
+        all_of_it = list(read_clips(whole, want))
+    cut = tmp_path / f"cut{whole.suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=rf"cut\{whole.suffix}.* second \d+\.\d\d") as caught:
+        part = list(read_clips(cut, want))
+    damaged_s = float(re.search(r"second (\S+) ", str(caught[0].message))[1])
+    assert len(caught) == 1 and LENGTH_S / 4 < damaged_s < 3 * LENGTH_S / 4
+    assert len(all_of_it) / 4 <= len(part) < 3 * len(all_of_it) / 4
+    assert np.array_equal(part[1].data, all_of_it[1].data)
+
+
+@pytest.mark.parametrize("whole", [".mkv", ".mp4", ".ts"], indirect=True)
+def test_damage_in_the_middle_costs_only_what_is_around_it(whole, tmp_path):
+    content = bytearray(whole.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
+    hurt = tmp_path / f"hurt{whole.suffix}"
+    hurt.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"hurt\{whole.suffix}.* second [12]\.\d\d") as caught:
+        clips = list(read_clips(hurt, BOTH))
+    assert len(caught) == 1
+    before, after = (of("f", read) for read in (read_clips(whole, BOTH), clips))
+    assert len(before) == len(after) == 10 * LENGTH_S
+    same = [np.array_equal(*pair) for pair in zip(before, after, strict=True)]
+    assert all(same[:15]) and all(same[-9:]) and not all(same)
+    assert len(of("s", clips)) >= 2 * LENGTH_S - 2
 
 
 def test_a_file_cut_before_its_first_frame_is_refused(tmp_path):
@@ -187,3 +273,111 @@ def test_a_file_cut_before_its_first_frame_is_refused(tmp_path):
     cut.write_bytes(footage(BIKES).read_bytes()[:40])
     with pytest.raises(InputError, match=r"cut\.mp4"):
         list(read_clips(cut, {"f": FRAMES}))
+
+
+def towhee_frames(path, mode="RGB"):
+    """As Towhee's operator video-decode/ffmpeg yields them."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            pixels = frame.to_ndarray(format={"RGB": "rgb24", "BGR": "bgr24"}[mode])
+            yield VideoFrame(pixels, mode, round(frame.time * 1000), int(frame.key_frame))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "BGR"])
+def test_frames_of_towhee_give_nearly_the_features_of_their_file(mode):
+    # Nearly: they were made RGB before they were scaled.
+    running = experts.load(["frame", "motion", "sound"])
+    of_file = experts.extract(footage(BIG_BUCK_BUNNY), running)
+    of_frames = experts.extract(towhee_frames(footage(BIG_BUCK_BUNNY), mode), running)
+    assert set(of_file) == {"frame", "motion", "sound"} and set(of_frames) == {"frame", "motion"}
+    for name, (features, times) in of_frames.items():
+        theirs, their_times = of_file[name]
+        assert np.array_equal(times, their_times)
+        lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(theirs, axis=1)
+        assert ((features * theirs).sum(axis=1) / lengths).min() > 0.95
+    pixels = (
+        np.stack(of("f", clips)).astype(int)
+        for clips in (
+            read_clips(footage(BIG_BUCK_BUNNY), {"f": FRAMES}),
+            read_frames(towhee_frames(footage(BIG_BUCK_BUNNY), mode), {"f": FRAMES}),
+        )
+    )
+    assert np.abs(np.subtract(*pixels)).mean() < 3
+
+
+@given(
+    times_ms=st.sets(st.integers(0, 3000), min_size=1, max_size=20).map(sorted),
+    fps=st.sampled_from([1, 7, 25, 32]),
+    kind=st.sampled_from([int, float, np.int64]),
+)
+@settings(max_examples=60, deadline=None)
+def test_frames_of_towhee_are_shown_at_their_times(times_ms, fps, kind):
+    greys_ = [10 * i for i in range(len(times_ms))]
+    frames = [
+        VideoFrame(pixels, "RGB", kind(time_ms))
+        for pixels, time_ms in zip(flat(greys_, 16, 16), times_ms, strict=True)
+    ]
+    slots = [math.ceil(Fraction(time_ms - times_ms[0], 1000) * fps) for time_ms in times_ms]
+    # The last is shown as long as the one before it; a single one for an instant.
+    last_s = (
+        Fraction(times_ms[-1] - times_ms[-2], 1000) if len(times_ms) > 1 else Fraction(1, 10**6)
+    )
+    count = math.ceil((Fraction(times_ms[-1] - times_ms[0], 1000) + last_s) * fps)
+    naive = [greys_[max(i for i, slot in enumerate(slots) if slot <= n)] for n in range(count)]
+    assert greys(read_frames(iter(frames), {"f": FrameInput(fps, 16, 16, 1), "s": SOUND})) == naive
+
+
+def test_frames_of_towhee_are_not_gathered():
+    alive = weakref.WeakSet()
+
+    class Tracked(VideoFrame):
+        __hash__ = object.__hash__
+
+    def frames():
+        for i in range(200):
+            frame = Tracked(np.zeros((64, 64, 3), np.uint8), "RGB", 40 * i)
+            alive.add(frame)
+            yield frame
+
+    most = [len(alive) for _ in read_frames(frames(), {"f": FRAMES})]
+    assert len(most) == 80 and max(most) <= 2
+
+
+def test_frames_of_towhee_may_change_their_size():
+    frames = [VideoFrame(np.full((64, 64, 3), 9, np.uint8), "RGB", 100 * i) for i in range(5)]
+    frames += [
+        VideoFrame(np.full((48, 96, 3), 99, np.uint8), "BGR", 500 + 100 * i) for i in range(5)
+    ]
+    assert greys(read_frames(frames, {"f": FRAMES})) == [9] * 5 + [99] * 5
+
+
+GOOD = VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", 40)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "a.mp4",
+        np.zeros((8, 8, 3), np.uint8),
+        SimpleNamespace(mode="RGB", timestamp=80),
+        VideoFrame(np.zeros((8, 8, 4), np.uint8), "RGBA", 80),
+        VideoFrame(np.zeros((8, 8), np.uint8), "RGB", 80),
+        VideoFrame(np.zeros((8, 8, 4), np.uint8), "RGB", 80),
+        VideoFrame(np.zeros((0, 8, 3), np.uint8), "RGB", 80),
+        VideoFrame(np.zeros((8, 8, 3), np.float32), "RGB", 80),
+        VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", None),
+        VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", "80"),
+        VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", math.nan),
+        VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", 40),
+        VideoFrame(np.zeros((8, 8, 3), np.uint8), "RGB", 39),
+    ],
+)
+def test_what_is_no_frame_of_towhee_is_refused_by_its_index(bad):
+    with pytest.raises(InputError, match="frame 1 ") as caught:
+        list(read_frames([GOOD, bad, GOOD], {"s": SOUND}))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_frames_are_refused():
+    with pytest.raises(InputError, match="no frames"):
+        list(read_frames([], {"f": FRAMES}))

@@ -1,5 +1,6 @@
 """Resampling: equal to resampy 0.2.2, whatever the pieces in which the sound comes."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,46 @@ def test_the_pieces_do_not_matter(piece):
 def test_short_sounds(samples):
     made = resampled(np.ones(samples), 44100)
     assert len(made) == samples * 16000 // 44100 and np.isfinite(made).all()
+
+
+def test_a_rate_that_shares_nothing_with_the_other_equals_the_plain_sum():
+    from_hz, to_hz = 44101, 16000
+    wave = seeded.sound(6, 0.03, from_hz).astype(np.float32)
+    scale = to_hz / from_hz
+    t = np.arange(64 * 512 + 1) / 512
+    kaiser = np.kaiser(2 * len(t) - 1, 14.769656459379492)[len(t) - 1 :]
+    table = scale * 0.9475937167399596 * np.sinc(0.9475937167399596 * t) * kaiser
+    table = np.append(table, 0)
+    stride = int(scale * 512)
+    naive = []
+    for k in range(len(wave) * to_hz // from_hz):
+        before = k * from_hz // to_hz
+        behind = k * from_hz / to_hz - before
+        total = 0.0
+        for inputs, distance in (
+            (range(before, -1, -1), behind),
+            (range(before + 1, len(wave)), 1 - behind),
+        ):
+            start = distance * scale * 512
+            for count, i in enumerate(inputs):
+                if count >= (len(t) - int(start)) // stride:
+                    break
+                entry = int(start + count * stride)
+                part = start + count * stride - entry
+                total += wave[i] * ((1 - part) * table[entry] + part * table[entry + 1])
+        naive.append(total)
+    made = resampled(wave, from_hz)
+    assert len(made) == len(naive) > 400
+    assert np.abs(made - naive).max() <= 2e-6 < np.abs(naive).max()
+
+
+def test_no_rate_takes_much_memory_and_no_length_takes_more():
+    tracemalloc.start()
+    resampler = Resampler(44101, 16000)
+    held = []
+    for _ in range(60):
+        resampler.push(np.zeros(44101, dtype=np.float32))
+        held.append(tracemalloc.get_traced_memory()[0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 2**20 and held[-1] - held[5] < 2**17
