@@ -22,6 +22,17 @@ test: lint test-towhee09  ## lint, then run all tests
 test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spelling in Towhee 0.9
 	$(VENV)-towhee09/bin/python -m pytest tests/towhee09 --noconftest
 
+# What the goldens come from; large, and needed by nobody but who doubts them.
+.PHONY: test-oracles
+test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggish, resampy, TensorFlow
+	PYTHONPATH=tests $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
+
+.PHONY: bench-experts
+bench-experts: $(VENV)/installed-test  ## measure decoding and the pretrained experts
+	$(BIN)/python benchmarks/experts.py networks
+	$(BIN)/python benchmarks/experts.py files
+	$(BIN)/python benchmarks/experts.py cost
+
 .PHONY: lint
 lint: $(VENV)/installed-test  ## check style and formatting
 	$(BIN)/ruff check .
@@ -42,7 +53,7 @@ pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 
 .PHONY: clean
 clean:  ## remove the environment and everything made
-	rm -rf $(VENV) $(VENV)-towhee09 build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-towhee09 $(VENV)-oracles build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +63,13 @@ $(VENV)/installed: pyproject.toml
 $(VENV)-towhee09/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-towhee09
 	$(VENV)-towhee09/bin/python -m pip install --quiet --editable '.[towhee09]'
+	touch $@
+
+# torchvggish 0.2 asks for more than it uses.
+$(VENV)-oracles/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-oracles
+	$(VENV)-oracles/bin/python -m pip install --quiet --editable '.[test,oracles]'
+	$(VENV)-oracles/bin/python -m pip install --quiet --no-deps torchvggish==0.2 torchvision==0.28.0
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -1,47 +1,68 @@
-"""How fast the pretrained experts are here, by hand: `python tests/bench_experts.py [ROUNDS]`.
+"""How fast the pretrained experts are here, and what they cost; by hand, see `make help`.
 
-VIDEO is measured beside the same network written plainly, and beside the matrix products alone that
-such a network consists of (without its depth-wise convolutions), in turns in one run. Both the time
-on the clock and the processors' time are given: on a machine that does other things as well, the
-latter is the one to compare.
+    python benchmarks/experts.py networks   # beside the plain network and the matrix limit
+    python benchmarks/experts.py files      # decoding, each expert, all in one pass, authors' way
+    python benchmarks/experts.py cost       # seconds, memory and disk for a minute of video
+
+All weights are random, which changes no time. What is compared runs in turns in one process. VIDEO
+is measured beside the same network written plainly, and beside the matrix products alone that such
+a network consists of (without its depth-wise convolutions).
 """
 
 from __future__ import annotations
 
+import argparse
+import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-import seeded
+import numpy as np
 import torch
-from plain_csn import PlainCSN
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.experts.video import MEAN, STD, IrCSN, Published, VideoExpert
+from mdmmt.extraction import extract_file
+from mdmmt.media import read_clips
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import seeded
+from files import BIG_BUCK_BUNNY, footage
+from plain_csn import PlainCSN
 
 CPU = torch.device("cpu")
 
 
-def measure(rounds: int, **runs: Callable[[], object]) -> dict[str, float]:
-    """Run each in turn; print the medians, and return that of the processors' time."""
+def measure(rounds: int, clock: bool = False, **runs: Callable[[], object]) -> dict[str, float]:
+    """Run each in turn; print the medians, and return those of the processors' time.
+
+    Args:
+        clock: return those of the time on the clock.
+    """
     times = {name: [] for name in runs}
     for turn in range(rounds + 1):  # the first one warms up
         for name, run in runs.items():
-            clock, work = time.perf_counter(), time.process_time()
+            started, begun = time.perf_counter(), time.process_time()
             run()
             if turn:
-                took = time.perf_counter() - clock, time.process_time() - work
+                took = time.perf_counter() - started, time.process_time() - begun
                 times[name].append(took)
     medians = {
         name: [statistics.median(t) for t in zip(*times[name], strict=True)] for name in runs
     }
-    for name, (clock, work) in medians.items():
-        print(f"{name:14} {clock:7.3f} s on the clock {work:7.3f} s of processors", flush=True)
-    return {name: work for name, (_, work) in medians.items()}
+    for name, (wall, work) in medians.items():
+        print(f"{name:14} {wall:7.3f} s on the clock {work:7.3f} s of processors", flush=True)
+    return {name: times[0 if clock else 1] for name, times in medians.items()}
 
 
 def products(plain: PlainCSN, clip: torch.Tensor) -> Callable[[], None]:
@@ -73,32 +94,23 @@ def products(plain: PlainCSN, clip: torch.Tensor) -> Callable[[], None]:
     return run
 
 
-def main(rounds: int) -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; a clip is a second")
-    with torch.device("meta"):
-        plain, published = PlainCSN(), Published()
-    shapes = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
-    state = seeded.state(0, shapes)
-    plain.load_state_dict(state, assign=True)
-    plain.eval()
-    published.load_state_dict(state, assign=True)
-    video = VideoExpert(IrCSN(published), CPU)
+def networks(rounds: int) -> dict[str, float]:
+    """The networks alone, on clips that are decoded already; the ratios that README gives."""
+    video, plain = make_video()
     frames = seeded.pictures(0, 32, 224)[None]
-    colours = (torch.from_numpy(frames) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-    clip = colours.permute(0, 4, 1, 2, 3).contiguous()
+    clip = plain_input(frames)
     took = measure(
         rounds,
         plain=lambda: plain(clip),
         VIDEO=lambda: video.features(frames),
         products=products(plain, clip),
     )
-    print(
-        f"VIDEO: {1 / took['VIDEO']:.2f} clips a processor-second, "
-        f"{took['plain'] / took['VIDEO']:.2f} times the plain one, "
-        f"{took['products'] / took['VIDEO']:.0%} of the matrix limit"
-    )
-    clip_expert = ClipExpert(CLIPVisionModelWithProjection(CLIPVisionConfig()), CPU)
-    vggish = VggishExpert(VGGish(), CPU)
+    facts = {
+        "VIDEO clips a processor-second": 1 / took["VIDEO"],
+        "VIDEO to plain": took["plain"] / took["VIDEO"],
+        "VIDEO to matrix limit": took["products"] / took["VIDEO"],
+    }
+    clip_expert, vggish = make_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
     took = measure(
@@ -106,10 +118,108 @@ def main(rounds: int) -> None:
         CLIP=lambda: clip_expert.features(pictures),
         tf_vggish=lambda: vggish.features(windows),
     )
-    for name, work in took.items():
-        print(f"{name}: {16 / work:.1f} clips a processor-second, 16 at a time")
+    return facts | {f"{name} clips a processor-second": 16 / work for name, work in took.items()}
+
+
+def files(path: Path, rounds: int) -> dict[str, float]:
+    """A file from beginning to end: decoding alone, each expert, all in one pass, authors' way.
+
+    The authors of MDMMT decoded once for each expert and gave it one clip at a time; the networks
+    are then those of the libraries.
+    """
+    video, plain = make_video()
+    running = {"VIDEO": video, "CLIP": make_clip(), "tf_vggish": make_vggish()}
+    wants = {name: expert.wants for name, expert in running.items()}
+    length_s = max(clip.end_s for clip in read_clips(path, {"CLIP": wants["CLIP"]}))
+
+    def one_by_one() -> None:
+        for name, expert in running.items():
+            for clip in read_clips(path, {name: wants[name]}):
+                if name == "VIDEO":
+                    plain(plain_input(clip.data[None]))
+                else:
+                    expert.features(clip.data[None])
+
+    took = measure(
+        rounds,
+        clock=True,
+        decoding=lambda: [None for _ in read_clips(path, wants)],
+        **{name: partial(extract, path, {name: expert}) for name, expert in running.items()},
+        together=lambda: extract(path, running),
+        authors=one_by_one,
+    )
+    facts = {f"{name}, seconds of video a second": length_s / t for name, t in took.items()}
+    return facts | {"together to authors' way": took["authors"] / took["together"]}
+
+
+def cost(path: Path, name: str) -> dict[str, float]:
+    """One expert in this process alone: seconds, memory and disk for a minute of video."""
+    make = {"VIDEO": lambda: make_video()[0], "CLIP": make_clip, "tf_vggish": make_vggish}
+    expert = make[name]()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "features.safetensors"
+        extract_file(path, file, {name: expert})  # warms up
+        disk = file.stat().st_size
+        started = time.perf_counter()
+        features, _ = extract(path, {name: expert})[name]
+        took = time.perf_counter() - started
+    minutes = len(features) * expert.wants.clip_s / 60
+    return {
+        f"{name}, seconds a minute": took / minutes,
+        f"{name}, MB of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        f"{name}, kB of disk a minute": disk / 1024 / minutes,
+    }
+
+
+def make_video() -> tuple[VideoExpert, PlainCSN]:
+    """The expert and the network as it is written plainly, with the same random weights."""
+    with torch.device("meta"):
+        plain, published = PlainCSN(), Published()
+    shapes = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
+    state = seeded.state(0, shapes)
+    plain.load_state_dict(state, assign=True)
+    published.load_state_dict(state, assign=True)
+    return VideoExpert(IrCSN(published), CPU), plain.eval()
+
+
+def make_clip() -> ClipExpert:
+    return ClipExpert(CLIPVisionModelWithProjection(CLIPVisionConfig()), CPU)
+
+
+def make_vggish() -> VggishExpert:
+    return VggishExpert(VGGish(), CPU)
+
+
+def plain_input(frames: np.ndarray) -> torch.Tensor:
+    """[1, t, h, w, 3] uint8 -> [1, 3, t, h, w] float32, normalised"""
+    colours = (torch.from_numpy(frames) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    return colours.permute(0, 4, 1, 2, 3).contiguous()
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawHelp)
+    parser.add_argument("what", choices=["networks", "files", "cost"])
+    parser.add_argument("--video", type=Path, default=footage(BIG_BUCK_BUNNY))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--expert", help="for `cost`, which measures one in a fresh process")
+    args = parser.parse_args()
+    if args.what == "networks":
+        facts = networks(args.rounds)
+    elif args.what == "files":
+        facts = files(args.video, args.rounds)
+    elif args.expert:
+        facts = cost(args.video, args.expert)
+    else:
+        facts = {}
+        for name in ("VIDEO", "CLIP", "tf_vggish"):
+            command = [sys.executable, __file__, "cost", "--expert", name]
+            subprocess.run([*command, "--video", args.video], check=True)
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name, value in facts.items():
+        print(f"{name:42} {value:10.2f}")
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main()

@@ -6,10 +6,7 @@ model card on Hugging Face. It gives the very vectors that the source gives.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torch import nn
 
 from .config import ModelConfig
 from .errors import InputError, WeightsError
+from .files import folder_written_whole, sha256_of
 from .text_tower import TextTower
 from .tokenizer import load_tokenizer, tokenizer_source
 from .version import VERSION
@@ -126,35 +124,13 @@ def write_model_folder(source: Path, out: Path, tokenizer: Any | None, origin: s
         "origin": origin,
         "origin_sha256": sha256_of(source / MODEL_FILE if source.is_dir() else source),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    built, replaced = scratch / "built", scratch / "replaced"
     try:
-        save_model(built, config, video, text, tokenizer, facts)
-        card = _card(config, video, text, facts, of_sample=source == SAMPLE_FOLDER)
-        (built / CARD_FILE).write_text(card, encoding="utf-8")
-        if out.exists():
-            os.rename(out, replaced)
-        try:
-            os.rename(built, out)
-        except OSError:
-            if replaced.exists():
-                os.rename(replaced, out)
-            raise
+        with folder_written_whole(out) as built:
+            save_model(built, config, video, text, tokenizer, facts)
+            card = _card(config, video, text, facts, of_sample=source == SAMPLE_FOLDER)
+            (built / CARD_FILE).write_text(card, encoding="utf-8")
     except SafetensorError as error:  # a full disk, for one, is none of Python's errors there
         raise OSError(f"{out} could not be written: {error}") from error
-    finally:
-        if out.exists() or not replaced.exists():  # else that is all that is left of what was there
-            shutil.rmtree(scratch)
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _card(

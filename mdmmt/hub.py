@@ -12,13 +12,12 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
+from .files import folder_written_whole
 
 # `__file__` must not be resolved: in a folder that the hub laid, this file is a symbolic link.
 PACKAGE = Path(__file__).parent
@@ -28,16 +27,35 @@ REQUIREMENTS_FILE = "requirements.txt"
 WEIGHTS = "weights"  # the user's own, beside the operator
 MANIFEST_FILE = "MANIFEST.json"  # path -> SHA-256 of every other file
 STAND_IN_FILE = f"{REPOSITORY}.py"
+LICENCE_FILES = ("LICENSE", "NOTICE")
 # What an operator folder holds.
-NAMES = (ENTRY_FILE, STAND_IN_FILE, MANIFEST_FILE, REQUIREMENTS_FILE, PACKAGE.name, WEIGHTS)
+NAMES = (
+    *(ENTRY_FILE, STAND_IN_FILE, MANIFEST_FILE, REQUIREMENTS_FILE, *LICENCE_FILES),
+    *(PACKAGE.name, WEIGHTS),
+)
 CACHES = "__pycache__"
 # What the command line, the demo and training need and the operator does not; a test holds this.
 LEFT_OUT = (
     "__main__.py",
-    "cli.py",
+    "cli/__init__.py",
+    "cli/common.py",
+    "cli/evaluation.py",
+    "cli/search.py",
+    "cli/towhee.py",
+    "cli/videos.py",
+    "cli/weights.py",
+    "datasets.py",
     "demo.py",
+    "dumps.py",
+    "embedding.py",
+    "evaluate.py",
+    "extraction.py",
     "hub.py",
+    "index.py",
     "info.py",
+    "metrics.py",
+    "page.py",
+    "results.py",
     "sample/__init__.py",
     "sample/captions.py",
     "sample/clips.py",
@@ -138,24 +156,17 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
             f"replacing it would lose {strangers}"
         )
     requirements = _requirements()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{REPOSITORY}-", dir=out.parent))
-    built, replaced = scratch / "built", scratch / "replaced"
-    try:
+    with folder_written_whole(out, keep=WEIGHTS) as built:
         for file in _package_files():
             target = built / file.relative_to(PACKAGE.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+        for name, content in _licences().items():
+            (built / name).write_text(content, encoding="utf-8")
         (built / ENTRY_FILE).write_text(ENTRY, encoding="utf-8")
         (built / STAND_IN_FILE).write_text(STAND_IN, encoding="utf-8")
         (built / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
         (built / MANIFEST_FILE).write_text(_manifest(built), encoding="utf-8")
-        _rename_all((out, replaced), (replaced / WEIGHTS, built / WEIGHTS), (built, out))
-        if replaced.exists():
-            shutil.rmtree(replaced)
-    finally:
-        if not replaced.exists():  # else it is all that is left of what was there
-            shutil.rmtree(scratch)
 
 
 def _package_files() -> Iterator[Path]:
@@ -194,6 +205,20 @@ def _requirements() -> str:
     return "".join(f"{line}\n" for line in required if ";" not in line)  # the rest is extras
 
 
+def _licences() -> dict[str, str]:
+    """The licence and the lineage, which go with every copy: the clone's, or what pip installed."""
+    found = {}
+    for name in LICENCE_FILES:
+        file = PACKAGE.parent / name
+        if file.is_file() and (PACKAGE.parent / REQUIREMENTS_FILE).is_file():
+            found[name] = file.read_text(encoding="utf-8")
+        else:
+            content = metadata.distribution(REPOSITORY).read_text(f"licenses/{name}")
+            if content is not None:
+                found[name] = content
+    return found
+
+
 def _strangers(folder: Path) -> Iterator[Path]:
     """What is at or in a folder and neither part of an operator nor a link that the hub laid."""
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
@@ -205,13 +230,3 @@ def _strangers(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name not in known]
         paths = (Path(parent, name) for name in files if name not in known)
         yield from (path for path in paths if not path.is_symlink())
-
-
-def _rename_all(*pairs: tuple[Path, Path]) -> None:
-    """Rename what exists of each pair's first to its second: all of them, or none."""
-    with ExitStack() as undo:
-        for source, target in pairs:
-            if os.path.lexists(source):
-                os.rename(source, target)
-                undo.callback(os.rename, target, source)
-        undo.pop_all()

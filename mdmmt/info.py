@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .convert import sha256_of
 from .errors import WeightsError
+from .files import sha256_of
 from .text_tower import TextTower
 from .tokenizer import has_tokenizer
 from .video_tower import VideoTower

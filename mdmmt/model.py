@@ -26,6 +26,7 @@ from .config import (
 )
 from .errors import InputError, InputTypeError, WeightsError
 from .features import Video, collate, read_videos, to_tokens, token_count
+from .reader import WINDOWS, Reader, is_frames
 from .text_tower import TextTower
 from .tokenizer import Tokenizer, load_tokenizer, tokenizer_source
 from .video_tower import VideoTower
@@ -40,9 +41,16 @@ from .weights import (
 )
 
 if TYPE_CHECKING:
-    from .experts import Expert
+    from .experts import Extracted
 
 BATCH_SIZE = 32
+
+
+class Segments(NamedTuple):
+    """Embeddings of n segments of one video."""
+
+    vectors: np.ndarray  # (n, D) float32
+    spans_s: np.ndarray  # (n, 2) float64, where each begins and ends, in seconds
 
 
 class Similarity(NamedTuple):
@@ -63,16 +71,18 @@ class Model:
         device: torch.device,
         txt_bert: str | os.PathLike[str] | nn.Module | None = None,
         tokenizer: Any = None,
+        experts: Sequence[str] | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.device = device
+        names = [expert.name for expert in config.video.experts]
+        self.reader = Reader(config.video.experts, names if experts is None else experts, device)
         self._txt_bert = txt_bert
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._video_tower: VideoTower | None = None
         self._text_tower: tuple[TextTower, Tokenizer] | None = None
-        self._experts: dict[str, Expert] | None = None  # once a file is to be read
 
     def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed texts.
@@ -110,15 +120,29 @@ class Model:
         vectors = _in_batches(embed, [len(row) for row in ids], batch_size)
         return vectors[0] if single else vectors
 
-    def encode_video(self, video: Any, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    def encode_video(
+        self,
+        video: Any,
+        batch_size: int = BATCH_SIZE,
+        *,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+    ) -> np.ndarray:
         """Embed videos.
 
+        A video file of which an expert makes more tokens than the model was trained on (30 for
+        the released one) gives the embedding of its beginning, and a warning that says so;
+        `encode_segments` takes all of it.
+
         Args:
-            video: the expert features of a video (a dict, see `mdmmt.features`), of a batch (the
-                same with a leading axis b), the path of a video file, or a list of N dicts and
-                paths with any numbers of tokens. Paths need a model whose experts this package
-                can run.
+            video: one of, or a list of N of the first three kinds:
+                - the expert features of a video (a dict, see `mdmmt.features`), which with a
+                  leading axis b is a batch;
+                - the path of a video file, if this package can run the model's experts, or of a
+                  file that `mdmmt extract` has written;
+                - the frames (list or iterator) that one of Towhee's video decoders yields.
             batch_size: videos that go through the tower at once.
+            start_s, end_s: what of the video is meant, in seconds; None is its end.
 
         Returns:
             (D,) float32 for one video, (b, D) for a batched dict, (N, D) for a list; D is 1536
@@ -128,43 +152,64 @@ class Model:
             InputError, InputTypeError: naming the expert, the index in the list, what was given
                 and what was expected.
         """
-        experts = self.config.video.experts
-        if isinstance(video, Mapping | str | os.PathLike):
-            videos, batched = self._read_video(video, "video")
-        else:
+        if isinstance(video, list | tuple) and not is_frames(video):
             batched = True
             videos = []
-            wanted = "a dict of expert features, a path, or a list of them"
+            wanted = "a dict of expert features, a path, frames, or a list of them"
             for index, item in enumerate(_as_list(video, "video", wanted)):
-                rows, is_batch = self._read_video(item, f"video {index}")
+                rows, is_batch = self._read_video(item, f"video {index}", start_s, end_s)
                 if is_batch:
                     raise InputError(
                         f"video {index} has a batch axis, expected un-batched dicts in a list"
                     )
                 videos += rows
-        tower = self.video_tower
-
-        def embed(rows: Sequence[int]) -> Tensor:
-            return tower(*collate([videos[row] for row in rows], experts, self.device))
-
-        vectors = _in_batches(embed, [token_count(one) for one in videos], batch_size)
+        else:
+            videos, batched = self._read_video(video, "video", start_s, end_s)
+        vectors = self._embed(videos, batch_size)
         return vectors if batched else vectors[0]
 
-    def extract(self, path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
-        """Run the model's experts on a video file; the dict is what `encode_video` takes.
+    def encode_segments(
+        self,
+        video: Any,
+        segments: str | Sequence[tuple[float, float]] = WINDOWS,
+        window_s: float | None = None,
+        stride_s: float | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Segments:
+        """Embed parts of one video, on which the experts are run once.
+
+        Args:
+            video: the path of a video file or of a file that `mdmmt extract` has written, or the
+                frames of one of Towhee's video decoders.
+            segments: 'windows', which cover all of the video, or a list of (start_s, end_s).
+            window_s: how long a window is. None: as long as the model was trained on, which is
+                28.8 seconds for the released one.
+            stride_s: from one window's start to the next one's. None: windows follow each other.
+            batch_size: segments that go through the tower at once.
+
+        Raises:
+            InputError, InputTypeError: see `encode_video`; or a segment outside the video.
+        """
+        parts = self.reader.parts(video, segments, window_s, stride_s)
+        videos = [self._videos(part, "video")[0] for _, part in parts]
+        spans_s = np.array([span for span, _ in parts], dtype=float)
+        return Segments(self._embed(videos, batch_size), spans_s)
+
+    def extract(
+        self, video: Any, *, start_s: float = 0.0, end_s: float | None = None
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """What the model's experts find in a video: the dict that `encode_video` takes.
+
+        Args:
+            video, start_s, end_s: see `encode_video`; one video.
 
         Raises:
             InputError: a file that cannot be read, or an expert that this package cannot run.
             WeightsError: the weights of a pretrained expert are not there.
         """
-        from . import experts
-
-        configs = self.config.video.experts
-        with self._lock:
-            if self._experts is None:
-                names = [expert.name for expert in configs]
-                self._experts = experts.load(names, device=self.device)
-        return to_tokens(experts.extract(path, self._experts), configs)
+        return to_tokens(
+            self.reader.part(video, "video", start_s, end_s), self.config.video.experts
+        )
 
     def similarity(self, text: Any, video: Any) -> Similarity:
         """Inner products of t texts and v videos, and what each expert contributes.
@@ -229,15 +274,31 @@ class Model:
             return load_tokenizer(self._txt_bert)
         return load_tokenizer(tokenizer_source(self.path))
 
-    def _read_video(self, item: Any, where: str) -> tuple[list[Video], bool]:
-        if isinstance(item, str | os.PathLike):
-            if not os.path.isfile(item):
+    def _embed(self, videos: Sequence[Video], batch_size: int) -> np.ndarray:
+        tower = self.video_tower
+
+        def embed(rows: Sequence[int]) -> Tensor:
+            batch = [videos[row] for row in rows]
+            return tower(*collate(batch, self.config.video.experts, self.device))
+
+        return _in_batches(embed, [token_count(one) for one in videos], batch_size)
+
+    def _read_video(
+        self, item: Any, where: str, start_s: float, end_s: float | None
+    ) -> tuple[list[Video], bool]:
+        """The videos in one item, and whether it was a batch."""
+        if isinstance(item, Mapping):
+            if start_s != 0.0 or end_s is not None:
                 raise InputError(
-                    f"{where} is {str(item)!r}, where there is no file; "
-                    "expected a video file or a dict of expert features"
+                    f"{where} is a dict of features, of which no part can be taken by start_s and "
+                    "end_s; expected a path or frames"
                 )
-            item = self.extract(item)
-        return read_videos(item, self.config.video.experts, where)
+            return read_videos(item, self.config.video.experts, where)
+        return self._videos(self.reader.part(item, where, start_s, end_s), where), False
+
+    def _videos(self, extracted: Extracted, where: str) -> list[Video]:
+        experts = self.config.video.experts
+        return read_videos(to_tokens(extracted, experts), experts, where)[0]
 
 
 def load(
@@ -245,6 +306,7 @@ def load(
     device: str | torch.device | None = None,
     mmtvid_params: Mapping[str, Any] | None = None,
     mmttxt_params: Mapping[str, Any] | None = None,
+    experts: Sequence[str] | None = None,
 ) -> Model:
     """Open a model.
 
@@ -261,6 +323,9 @@ def load(
             names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
         mmttxt_params: likewise for `MMTTXT`: txt_bert (folder, hub id or module), tokenizer,
             max_length, modalities, add_special_tokens, add_dot, same_dim, dout_prob.
+        experts: those of the model's that are run on video files, ['CLIP'] for one; the others
+            are absent. None: all. Of the released model's, CLIP comes from Hugging Face (600 MB)
+            where no folder holds it, see `mdmmt.experts.pretrained`.
 
     Raises:
         WeightsError: no weights there, or a model folder that describes no model.
@@ -275,7 +340,20 @@ def load(
     txt_bert = params.get("txt_bert")
     if txt_bert is not None:
         text = replace(text, bert=_read_bert_config(txt_bert))
-    return Model(path, ModelConfig(video, text), resolved, txt_bert, params.get("tokenizer"))
+    if experts is not None:
+        _check_experts(experts, [expert.name for expert in video.experts])
+    config = ModelConfig(video, text)
+    return Model(path, config, resolved, txt_bert, params.get("tokenizer"), experts)
+
+
+def _check_experts(experts: Any, known: Sequence[str]) -> None:
+    if isinstance(experts, str) or not isinstance(experts, Sequence):
+        raise InputTypeError(f"experts is {experts!r}, expected a list of names")
+    unknown = [str(name) for name in experts if name not in known]
+    if unknown or not experts:
+        raise InputError(
+            f"experts is {list(experts)}, expected some of the model's: {', '.join(known)}"
+        )
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

@@ -97,7 +97,7 @@ class VideoTower(nn.Module):
             [b, m * same_dim] float. An expert without tokens still has its block.
         """
         first = features[self.config.experts[0].name]
-        b, d = len(first), self.config.encoder.hidden_size
+        b, d = first.shape[0], self.config.encoder.hidden_size
         tokens = [first.new_zeros(b, 1, d)]  # [CLS]
         positions = [torch.full((b, 1), NO_POSITION, device=first.device)]
         types = [torch.tensor([CLS_TYPE], device=first.device)]

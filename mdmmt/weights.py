@@ -47,6 +47,7 @@ VIDEO_PREFIXES = ("vid_bert.", "video_dim_reduce.", "video_dim_reduce_out.")
 TEXT_PREFIXES = ("txt_bert.", "text_gu.", "moe_fc_txt.")
 BERT_PREFIX = "txt_bert."
 
+ALIGNMENT = 64  # bytes; PyTorch allocates at multiples of it
 LISTED = 8  # names an error lists before it only counts the rest
 
 
@@ -187,7 +188,7 @@ def read_tensors(
 
 
 def load_strict(tower: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Give a tower its weights as float32; the tensors are taken over, not copied.
+    """Give a tower its weights as float32; the tensors are taken over, copied only if need be.
 
     Raises:
         WeightsError: listing the keys that are unknown, missing or of another shape.
@@ -211,11 +212,16 @@ def load_strict(tower: nn.Module, state: Mapping[str, Tensor], source: Path) -> 
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
-    state = {
-        name: tensor.to(expected[name].dtype) if tensor.dtype != expected[name].dtype else tensor
-        for name, tensor in state.items()
-    }
+    state = {name: _aligned(tensor.to(expected[name].dtype)) for name, tensor in state.items()}
     tower.load_state_dict(state, assign=True)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor where matrix products want it, so that the same numbers give the same sums.
+
+    They add in another order when their operands begin elsewhere, as those of a mapped file may.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def save_model(

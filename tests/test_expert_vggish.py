@@ -1,5 +1,6 @@
 """The tf_vggish expert: equal to torchvggish, from PyTorch's and TensorFlow's spellings."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,4 +185,12 @@ def test_a_damaged_npz_is_refused_and_runs_nothing(tmp_path):
         VggishExpert.load(tmp_path)
     np.savez(path, **{"vggish/conv1/weights": np.array([object()])}, allow_pickle=True)
     with pytest.raises(WeightsError, match=r"vggish_model\.npz"):
+        VggishExpert.load(tmp_path)
+
+
+def test_a_checkpoint_without_tensorflow_says_what_to_do(tmp_path, monkeypatch):
+    """With it: tests/oracles/test_tensorflow.py."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "vggish_model.ckpt").write_bytes(b"a checkpoint")
+    with pytest.raises(WeightsError, match=r"vggish_model\.ckpt.* pip install tensorflow"):
         VggishExpert.load(tmp_path)

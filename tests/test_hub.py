@@ -50,7 +50,8 @@ def test_folder_holds_what_the_operator_needs_and_nothing_else(package, tmp_path
     sample = {name for name in sample if (ROOT / name).exists()}
     assert "mdmmt/sample/model/model.safetensors" in sample
     needed = {f"mdmmt/{file}" for file in imported_by(ROOT / "mdmmt", "operator.py")}
-    assert held.keys() == {"__init__.py", "requirements.txt", *needed, *sample}
+    papers = {"LICENSE", "NOTICE", "requirements.txt"}
+    assert held.keys() == {"__init__.py", *papers, *needed, *sample}
     for name, content in held.items():
         assert content == (ROOT / name).read_bytes()
 

@@ -299,8 +299,8 @@ def test_sentences_are_legible_through_towhee(modality, data, sentence, tiny_fol
 @pytest.mark.parametrize(
     ("modality", "options", "sentence"),
     [
-        ("audio", {}, "modality is 'audio', expected 'text' or 'video'"),
-        (["text"], {}, "expected 'text' or 'video'"),
+        ("audio", {}, "modality is 'audio', expected 'text', 'video' or 'features'"),
+        (["text"], {}, "expected 'text', 'video' or 'features'"),
         ("text", {"weight_path": "nowhere.pth"}, "'nowhere.pth', where there is no file"),
         ("text", {"device": "gpu"}, "device is 'gpu'"),
         ("text", {"mmttxt_params": {"lenght": 3}}, "mmttxt_params has unknown lenght; known:"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import AudioInput, Expert, FrameInput
+from .base import AudioInput, Expert, Extracted, FrameInput
 from .clip import ClipExpert
 from .frame import FrameExpert
 from .motion import MotionExpert
@@ -18,6 +20,9 @@ from .pretrained import PretrainedExpert, Source
 from .sound import SoundExpert
 from .vggish import VggishExpert
 from .video import VideoExpert
+
+if TYPE_CHECKING:
+    from ..media import Clip
 
 # Those made by hand, which the sample model has, and those of the released model.
 EXPERTS: dict[str, type[Expert]] = {
@@ -46,26 +51,43 @@ def load(
         InputError: an unknown expert, among the names or in `weights`.
         WeightsError: weights that are not there, or not those of that expert.
     """
-    known = EXPERTS | PRETRAINED
     if not isinstance(weights, Mapping):
         weights = dict.fromkeys(PRETRAINED, weights)
-    unknown = [name for name in (*names, *weights) if name not in known]
+    known((*names, *weights))
+    return {name: expert.load(weights.get(name), device) for name, expert in known(names).items()}
+
+
+def known(names: Iterable[str]) -> dict[str, type[Expert]]:
+    """Experts by name, not loaded.
+
+    Raises:
+        InputError: an expert that is not known.
+    """
+    all_ = EXPERTS | PRETRAINED
+    unknown = [name for name in names if name not in all_]
     if unknown:
         raise InputError(
             f"{', '.join(unknown)} cannot be run by this package, "
-            f"which has the experts {', '.join(known)}"
+            f"which has the experts {', '.join(all_)}"
         )
-    return {name: known[name].load(weights.get(name), device) for name in names}
+    return {name: all_[name] for name in names}
 
 
 def extract(
-    path: str | os.PathLike[str], experts: Sequence[str] | Mapping[str, Expert]
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]:
-    """Run experts on one video file, which is read once for all of them.
+    video: str | os.PathLike[str] | Iterable[Any],
+    experts: Sequence[str] | Mapping[str, Expert],
+    start_s: float = 0.0,
+    end_s: float = math.inf,
+) -> Extracted:
+    """Run experts on one video, which is read once for all of them.
 
     Args:
-        path: any file that FFmpeg reads.
-        experts: from `load`; or names, to load them for this file alone.
+        video: any file that FFmpeg reads; or the frames of Towhee's video decoders, in the order
+            of time, of which experts for sound make nothing.
+        experts: from `load`; or names, to load them for this video alone.
+        start_s, end_s: what of the video is wanted, in seconds. Given is at least what
+            `mdmmt.segments.select` takes for it, with the times in the whole video; what else is
+            found on the way may be left out.
 
     Returns:
         for each expert features (n, dim) float32 and times (n, 2) float64, the start and end of
@@ -75,30 +97,57 @@ def extract(
         InputError: an unknown expert, or a file in which there is neither picture nor sound.
         WeightsError: see `load`.
     """
-    from ..media import read_clips  # imports PyAV, which those who only embed features can spare
+    from .. import media  # imports PyAV, which those who only embed features can spare
 
     running = experts if isinstance(experts, Mapping) else load(experts)
-    waiting: dict[str, list[NDArray]] = {name: [] for name in experts}
-    features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in experts}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in experts}
+    wants = {name: expert.wants for name, expert in running.items()}
+    waiting: dict[str, list[NDArray]] = {name: [] for name in running}
+    features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in running}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
 
     def run(name: str) -> None:
         features[name].append(running[name].features(np.stack(waiting[name])))
         waiting[name].clear()
 
-    for clip in read_clips(path, {name: expert.wants for name, expert in running.items()}):
+    if isinstance(video, str | os.PathLike):
+        clips = media.read_clips(video, wants, end_s)
+    else:
+        clips = media.read_frames(video, wants)
+    for clip in _from(start_s, clips):
         waiting[clip.name].append(clip.data)
         times[clip.name].append((clip.start_s, clip.end_s))
         if len(waiting[clip.name]) == BATCH_SIZE:
             run(clip.name)
-    for name in experts:
+    for name in running:
         if waiting[name]:
             run(name)
     return {
         name: (np.concatenate(features[name]), np.array(times[name]))
-        for name in experts
+        for name in running
         if features[name]
     }
 
 
-__all__ = ["EXPERTS", "PRETRAINED", "AudioInput", "Expert", "FrameInput", "extract", "load"]
+def _from(start_s: float, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Leave out what ends before the start; an expert that has nothing else keeps its last."""
+    before: dict[str, Clip | None] = {}
+    for clip in clips:
+        if clip.end_s < start_s:
+            before[clip.name] = clip
+        else:
+            before[clip.name] = None
+            yield clip
+    yield from (clip for clip in before.values() if clip is not None)
+
+
+__all__ = [
+    "EXPERTS",
+    "PRETRAINED",
+    "AudioInput",
+    "Expert",
+    "Extracted",
+    "FrameInput",
+    "extract",
+    "known",
+    "load",
+]

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+# What experts found in one video, by their names: features (n, d) float32, and times (n, 2)
+# float64, the seconds at which each begins and ends.
+Extracted = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,12 @@ class FrameInput:
     fps: int
     short_side: int  # pixels of the picture's shorter side after scaling, even
     crop: int  # pixels of the square taken from its middle
-    clip_frames: int  # a clip lasts clip_frames / fps seconds
+    clip_frames: int
+
+    @property
+    def clip_s(self) -> float:
+        """Seconds from one clip to the next, which is also what each of them stands for."""
+        return self.clip_frames / self.fps
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,11 @@ class AudioInput:
     window_s: float
     hop_s: float
 
+    @property
+    def clip_s(self) -> float:
+        """Seconds from one window to the next, which is also what each of them stands for."""
+        return self.hop_s
+
 
 class Expert(ABC):
     """Turns clips of one kind into features, without state: the same clips, the same features."""
@@ -39,6 +54,7 @@ class Expert(ABC):
     name: str
     dim: int  # d
     wants: FrameInput | AudioInput
+    version = "1"  # another one, when the same clips would give other features
 
     @classmethod
     def load(

@@ -9,8 +9,8 @@ Hugging Face repository can also be named for one expert alone.
 from __future__ import annotations
 
 import os
-import re
 from abc import abstractmethod
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..weights import SUFFIXES, WEIGHTS_FOLDER
+from ..files import sha256_of
+from ..huggingface import is_repository
+from ..weights import WEIGHTS_FOLDER
 from .base import Expert
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"
 EXPERTS_VARIABLE = "MDMMT_EXPERTS"
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of one expert's own
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)  # on Hugging Face
 PIXEL_MAX = 255
 
 Source = str | os.PathLike[str]  # of one expert's weights: a file, a folder, 'owner/name'
@@ -38,9 +39,15 @@ class PretrainedExpert(Expert):
     published: str  # where they are published, for people
     repository: str | None = None  # on Hugging Face, taken where no folder holds the weights
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, device: torch.device, file: Path | None = None) -> None:
         self.device = device
         self.network = network.to(device).eval()
+        self.file = file  # of its weights
+
+    @cached_property
+    def version(self) -> str:
+        """That of the code, and what its weights are."""
+        return f"{Expert.version}, weights {sha256_of(self.file) if self.file else 'unknown'}"
 
     @classmethod
     def load(
@@ -55,7 +62,8 @@ class PretrainedExpert(Expert):
         Raises:
             WeightsError: they are not there, cannot be read, or do not fit.
         """
-        return cls(cls.read(cls.find(weights)), torch.device(device))
+        file = cls.find(weights)
+        return cls(cls.read(file), torch.device(device), file)
 
     @staticmethod
     @abstractmethod
@@ -73,9 +81,8 @@ class PretrainedExpert(Expert):
             path = Path(weights).expanduser()
             if path.is_file():
                 return path
-            spelt = os.fspath(weights)
-            if not path.is_dir() and REPOSITORY.fullmatch(spelt) and not spelt.endswith(SUFFIXES):
-                return cls.fetch(spelt)
+            if not path.is_dir() and is_repository(os.fspath(weights)):
+                return cls.fetch(os.fspath(weights))
             places = (path,)
         else:
             named = os.environ.get(EXPERTS_VARIABLE)

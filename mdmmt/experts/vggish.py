@@ -5,13 +5,8 @@ and its release with AudioSet
 (https://github.com/tensorflow/models/tree/master/research/audioset/vggish). The features are what
 the network puts out, without that release's PCA and quantisation.
 
-The weights are one of the PyTorch ports, or the TensorFlow checkpoint's variables by their names
-as .npz. Where TensorFlow is installed, this makes the latter:
-
-    import numpy, tensorflow
-    checkpoint = tensorflow.train.load_checkpoint("vggish_model.ckpt")
-    names = checkpoint.get_variable_to_shape_map()
-    numpy.savez("vggish_model.npz", **{name: checkpoint.get_tensor(name) for name in names})
+The weights are one of the PyTorch ports; or the checkpoint of that release, which TensorFlow must
+read; or its variables by their names as .npz.
 
 Shape notation: k windows.
 """
@@ -140,6 +135,35 @@ def from_tensorflow(variables: Mapping[str, NDArray], source: Path) -> dict[str,
     return state
 
 
+def _read_npz(file: Path) -> dict[str, NDArray]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{file} is no readable .npz file: {error}") from error
+
+
+def _read_checkpoint(file: Path) -> dict[str, NDArray]:
+    try:
+        from tensorflow import train
+    except ImportError as error:
+        raise WeightsError(
+            f"{file} is a checkpoint that TensorFlow must read: pip install tensorflow, or take "
+            "one of the PyTorch ports"
+        ) from error
+    try:
+        checkpoint = train.load_checkpoint(str(file).removesuffix(".index"))
+        names = checkpoint.get_variable_to_shape_map()
+        return {name: checkpoint.get_tensor(name) for name in names}
+    except Exception as error:  # of TensorFlow's own kinds
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{file} is no readable checkpoint of TensorFlow: {reason}") from error
+
+
+# By the end of the file's name; the newer format of checkpoints has its data beside the index.
+TENSORFLOW_READERS = {".npz": _read_npz, ".ckpt": _read_checkpoint, ".index": _read_checkpoint}
+
+
 class VggishExpert(PretrainedExpert):
     """0.96 seconds of sound -> what makes it."""
 
@@ -148,23 +172,20 @@ class VggishExpert(PretrainedExpert):
     wants = AudioInput(
         SAMPLE_RATE_HZ, window_s=WINDOW / SAMPLE_RATE_HZ, hop_s=FRAMES * HOP / SAMPLE_RATE_HZ
     )
-    files = ("vggish-10086976.pth", "vggish.pt", "vggish_orig.pth", "vggish_model.npz")
+    files = (
+        *("vggish-10086976.pth", "vggish.pt", "vggish_orig.pth"),
+        *("vggish_model.npz", "vggish_model.ckpt", "vggish_model.ckpt.index"),
+    )
     published = (
         "https://github.com/harritaylor/torchvggish/releases/tag/v0.1, torchaudio's "
         "https://download.pytorch.org/torchaudio/models/vggish.pt, or TensorFlow's "
-        "https://storage.googleapis.com/audioset/vggish_model.ckpt (converted to .npz, see "
-        "mdmmt.experts.vggish)"
+        "https://storage.googleapis.com/audioset/vggish_model.ckpt (with `pip install tensorflow`)"
     )
 
     @staticmethod
     def read(file: Path) -> VGGish:
-        if file.suffix == ".npz":
-            try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    variables = dict(arrays)
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise WeightsError(f"{file} is no readable .npz file: {error}") from error
-            state = from_tensorflow(variables, file)
+        if file.suffix in TENSORFLOW_READERS:
+            state = from_tensorflow(TENSORFLOW_READERS[file.suffix](file), file)
         else:
             state = read_tensors(file, LAYOUT)
         with torch.device("meta"):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import written_whole
+
 COLOURS = {  # RGB, before the jitter
     "red": (220, 35, 35),
     "orange": (245, 135, 20),
@@ -102,7 +104,8 @@ def draw(path: Path, combination: Combination, seed: tuple[int, ...]) -> None:
     frames = _picture(combination, round(duration_s * fps), fps, rng)
     sample_rate_hz = int(rng.choice(SAMPLE_RATES_HZ))
     sound = _sound(combination.tone, duration_s, sample_rate_hz, rng)
-    _write(path, frames, fps, sound, sample_rate_hz)
+    with written_whole(path) as part:
+        _write(part, frames, fps, sound, sample_rate_hz)
 
 
 def _picture(

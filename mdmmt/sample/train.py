@@ -32,7 +32,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
-from ..experts import EXPERTS, extract
+from ..experts import EXPERTS, load
+from ..extraction import extract_file
+from ..feature_files import SUFFIX, read_features
 from ..features import Video, collate, read_videos, to_tokens
 from ..text_tower import TextTower
 from ..tokenizer import Tokenizer
@@ -140,12 +142,17 @@ def make_config(vocab_size: int) -> ModelConfig:
 def draw_clips(
     folder: Path, combinations: Sequence[Combination], seed: int, map_: Callable = map
 ) -> list[Path]:
-    """Write a clip of each combination into `folder`."""
-    folder.mkdir(parents=True)
+    """Write a clip of each combination into `folder`, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05}.mp4" for i in range(len(combinations))]
-    seeds = [(seed, i) for i in range(len(combinations))]
-    drawn = map_(draw, paths, combinations, seeds)
-    for _ in tqdm(drawn, total=len(paths), desc=f"draw {folder.name}"):
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    drawn = map_(
+        draw,
+        [paths[i] for i in missing],
+        [combinations[i] for i in missing],
+        [(seed, i) for i in missing],
+    )
+    for _ in tqdm(drawn, total=len(missing), desc=f"draw {folder.name}"):
         pass
     return paths
 
@@ -153,12 +160,14 @@ def draw_clips(
 def read_clips(
     paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable = map
 ) -> list[Video]:
-    """Run the experts on each file."""
-    extracted = map_(partial(extract, experts=[e.name for e in experts]), paths)
-    return [
-        read_videos(to_tokens(one, experts), experts)[0][0]
-        for one in tqdm(extracted, total=len(paths), desc="extract")
-    ]
+    """What the experts find in each file; a feature file beside it holds that, then or before."""
+    files = [path.with_name(path.name + SUFFIX) for path in paths]
+    running = load([expert.name for expert in experts])
+    done = map_(partial(extract_file, running=running), paths, files)
+    for _ in tqdm(done, total=len(paths), desc="extract"):
+        pass
+    tokens = (to_tokens(read_features(file).extracted, experts) for file in files)
+    return [read_videos(one, experts)[0][0] for one in tokens]
 
 
 def max_margin_loss(scores: Tensor) -> Tensor:
@@ -266,6 +275,11 @@ def main() -> None:
         default=[0, 1, 2],
         help="a model is trained and reported with each; the first one's is written",
     )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="a folder that keeps the clips and their features, so that a stopped run goes on",
+    )
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     seconds: dict[str, float] = {}
@@ -277,13 +291,14 @@ def main() -> None:
     # A fresh interpreter for each process: a fork would copy torch's threads half-way.
     fresh = multiprocessing.get_context("spawn")
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as scratch,
         ProcessPoolExecutor(PROCESSES, mp_context=fresh) as pool,
     ):
         map_ = partial(pool.map, chunksize=8)
+        folder = args.work or Path(scratch)
         started = time.perf_counter()
         draws = list(zip(names, split(), (TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW), strict=True))
-        paths = [draw_clips(Path(folder) / name, some, seed, map_) for name, some, seed in draws]
+        paths = [draw_clips(folder / name, some, seed, map_) for name, some, seed in draws]
         seconds["draw"] = time.perf_counter() - started
         started = time.perf_counter()
         clips = {

@@ -1,14 +1,6 @@
-"""Makes `vggish.npz`: what torchvggish makes of seeded sound and weights.
-
-Needs torchvggish and what it imports, in a folder of its own:
-
-    pip install --no-deps --target FOLDER torchvggish==0.2 resampy==0.4.3 soundfile numba llvmlite
-    PYTHONPATH=FOLDER:tests python tests/goldens/make_vggish.py
-"""
+"""Makes `vggish.npz`: what torchvggish makes of seeded sound and weights."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import seeded
@@ -17,7 +9,7 @@ from torchvggish.mel_features import frame, log_mel_spectrogram
 from torchvggish.torchvggish import VGG, make_layers
 
 
-def main() -> None:
+def make() -> dict[str, np.ndarray]:
     network = VGG(make_layers(), postprocess=False)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     network.load_state_dict(seeded.state(0, shapes))
@@ -35,8 +27,4 @@ def main() -> None:
     with torch.inference_mode():
         features = network.eval()(torch.from_numpy(patches)[:, None].float()).numpy()
     log_mel = patches[:, ::12, ::6].astype(np.float32)
-    np.savez(Path(__file__).with_name("vggish.npz"), log_mel=log_mel, features=features)
-
-
-if __name__ == "__main__":
-    main()
+    return {"log_mel": log_mel, "features": features}

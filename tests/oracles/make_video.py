@@ -1,15 +1,6 @@
-"""Makes `video.npz`: what torchvision's VideoResNet makes of seeded weights and frames.
-
-Needs torchvision, in a folder of its own since the test environment has none (0.28.0 belongs to
-torch 2.13.0; none of its compiled operators is used):
-
-    pip install --no-deps --target FOLDER torchvision==0.28.0
-    PYTHONPATH=FOLDER:tests python tests/goldens/make_video.py
-"""
+"""Makes `video.npz`: what torchvision's VideoResNet makes of seeded weights and frames."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import seeded
@@ -22,7 +13,7 @@ for name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, name):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from torchvision.models.video.resnet import Bottleneck, VideoResNet  # noqa: E402
+from torchvision.models.video.resnet import Bottleneck, VideoResNet
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 CASES = {"second": (1, 32, 224), "short": (2, 7, 61)}  # seed, frames, pixels
@@ -47,7 +38,7 @@ class Stem(nn.Sequential):
         )
 
 
-def main() -> None:
+def make() -> dict[str, np.ndarray]:
     network = VideoResNet(Bottleneck, [Depthwise] * 4, [3, 8, 36, 3], Stem)
     network.fc = nn.Identity()
     for module in network.modules():
@@ -62,8 +53,4 @@ def main() -> None:
             colours = seeded.pictures(seed, frames, size) / 255
             clip = torch.from_numpy((colours - MEAN) / STD).float()
             outputs[case] = network(clip.permute(3, 0, 1, 2)[None])[0, ::8].numpy()
-    np.savez(Path(__file__).with_name("video.npz"), **outputs)
-
-
-if __name__ == "__main__":
-    main()
+    return outputs

@@ -1,0 +1,40 @@
+"""What the commands share: options, progress, and how they say what happened."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+Commands = Any  # of argparse, which gives the type no public name
+Item = TypeVar("Item")
+
+WEIGHTS_HELP = "weights file, model folder, owner/name[@revision] on Hugging Face, or 'sample'"
+DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
+
+
+def add_model_options(command: argparse.ArgumentParser) -> None:
+    """The model, and where it runs."""
+    command.add_argument("--weights", help=WEIGHTS_HELP)
+    command.add_argument("--device", help=DEVICE_HELP)
+
+
+def say(message: object) -> None:
+    """Something that is not the result, to stderr."""
+    print(f"mdmmt: {message}", file=sys.stderr)
+
+
+def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:
+    """The items, with a bar where somebody is looking."""
+    from huggingface_hub.utils import tqdm
+
+    return iter(tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty()))
+
+
+def report(failures: Sequence[str], summary: str) -> int:
+    """Name what failed and sum up; returns the exit status."""
+    for failure in failures:
+        say(failure)
+    print(summary)
+    return 1 if failures else 0

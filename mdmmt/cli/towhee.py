@@ -1,0 +1,35 @@
+"""`mdmmt hub-folder` and `install-operator`: the operator where Towhee finds it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Tell the parser of these commands."""
+    hub_folder = commands.add_parser("hub-folder", help="write the folder that Towhee's hub holds")
+    hub_folder.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    hub_folder.set_defaults(run=_hub_folder)
+
+    install = commands.add_parser(
+        "install-operator", help="put the operator into Towhee's operator folder"
+    )
+    install.set_defaults(run=_install_operator)
+
+
+def _hub_folder(arguments: argparse.Namespace) -> int:
+    from ..hub import write_operator_folder
+
+    write_operator_folder(arguments.out)
+    print(f"operator folder written to {arguments.out}")
+    return 0
+
+
+def _install_operator(arguments: argparse.Namespace) -> int:
+    from ..hub import install_operator
+
+    print(f"operator installed in {install_operator()}")
+    return 0

@@ -1,0 +1,162 @@
+"""`mdmmt demo`, `extract`, `embed` and `dumps`: from videos and texts to embeddings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import RELEASED
+from ..errors import InputError
+from .common import DEVICE_HELP, Commands, add_model_options, progress, report
+
+
+def add_commands(commands: Commands) -> None:
+    """Tell the parser of these commands."""
+    demo = commands.add_parser("demo", help="draw clips, embed them, find them by text")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
+    demo.set_defaults(run=_demo)
+
+    extract = commands.add_parser(
+        "extract", help="run the experts on videos, and keep what they find for later"
+    )
+    extract.add_argument("videos", nargs="+", metavar="FILE", help="video files, folders of them")
+    extract.add_argument("--out", type=Path, required=True, help="folder for the feature files")
+    extract.add_argument(
+        "--experts",
+        type=lambda names: names.split(","),
+        default=[expert.name for expert in RELEASED.video.experts],
+        metavar="NAME,NAME",
+        help="default: %(default)s; frame,motion,sound for the sample model",
+    )
+    extract.add_argument("--device", help=DEVICE_HELP)
+    extract.set_defaults(run=_extract)
+
+    embed = commands.add_parser("embed", help="write the embeddings of videos or texts")
+    what = embed.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "videos",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="video files, feature files, folders of videos",
+    )
+    what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
+    add_model_options(embed)
+    embed.add_argument(
+        "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
+    )
+    embed.add_argument(
+        "--segments",
+        choices=["windows"],
+        help="cut each video into windows, for a .jsonl; by default a video that is longer than "
+        "what the model takes gives one embedding, of its beginning",
+    )
+    embed.add_argument("--window", type=float, metavar="S", help="seconds of each window")
+    embed.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
+    embed.set_defaults(run=_embed)
+
+    dumps = commands.add_parser(
+        "dumps", help="features as the authors of MDMMT keep them, .emb and .idx"
+    ).add_subparsers(required=True, metavar="read|write")
+    read = dumps.add_parser("read", help="write a feature file of each video in some dumps")
+    read.add_argument(
+        "dumps",
+        nargs="+",
+        metavar="EXPERT=PREFIX",
+        help="each expert's dump, as CLIP=folder/clip for folder/clip_0.emb and so on",
+    )
+    read.add_argument("--out", type=Path, required=True, help="folder for the feature files")
+    read.set_defaults(run=_read_dumps)
+    write = dumps.add_parser("write", help="write a dump of each expert in some feature files")
+    write.add_argument("features", nargs="+", type=Path, metavar="FILE", help="feature files")
+    write.add_argument("--out", type=Path, required=True, help="folder for EXPERT.emb, EXPERT.idx")
+    write.set_defaults(run=_write_dumps)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from ..demo import run
+
+    run(arguments.out)
+    return 0
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from .. import experts
+    from ..extraction import extract_files, find_videos, plan
+    from ..model import resolve_device
+
+    planned = plan(find_videos(arguments.videos), arguments.out)
+    running = experts.load(arguments.experts, device=resolve_device(arguments.device))
+    outcomes = list(progress(extract_files(planned, running), len(planned), "video"))
+    kept = sum(outcome.kept for outcome in outcomes)
+    failures = [f"{outcome.video}: {outcome.error}" for outcome in outcomes if outcome.error]
+    done = len(outcomes) - len(failures)
+    return report(
+        failures,
+        f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
+        f"{kept} of which were there before",
+    )
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    """Embed what can be; name what cannot at the end, with its reason."""
+    from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
+    from ..extraction import find_videos
+    from ..model import load
+
+    out, windows = arguments.out, arguments.segments is not None
+    if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
+        expected = ".jsonl, since there are --segments" if windows else " or ".join(FORMATS)
+        raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
+    if not windows and (arguments.window, arguments.stride) != (None, None):
+        raise InputError("--window and --stride are for --segments windows")
+    model = load(arguments.weights, arguments.device)
+    if arguments.text:
+        kind, names = "text", arguments.text
+        found = embed_texts(model, names)
+    else:
+        kind, names = "path", [str(path) for path, _ in find_videos(arguments.videos)]
+        found = embed_videos(model, names)
+        if windows:
+            found = embed_windows(model, names, arguments.window, arguments.stride)
+    rows = list(progress(found, None if windows else len(names), kind))
+    failures = [f"{row.name}: {row.error}" for row in rows if row.error]
+    embedded = len(rows) - len(failures)
+    if embedded == 0:
+        return report(failures, f"nothing was embedded, {out} was not written")
+    write_embeddings(out, kind, rows)
+    if windows:
+        said = f"{embedded} windows of {len(names) - len(failures)} of {len(names)} videos"
+    else:
+        said = f"{embedded} of {len(names)}"
+    return report(failures, f"{said} embedded, written to {out}")
+
+
+def _read_dumps(arguments: argparse.Namespace) -> int:
+    from ..dumps import read_dumps
+    from ..experts import known
+    from ..feature_files import SUFFIX, FeatureFile, Source, write_features
+
+    wrong = [given for given in arguments.dumps if "=" not in given]
+    if wrong:
+        raise InputError(f"{wrong[0]!r} names no dump, expected EXPERT=PREFIX")
+    prefixes = dict(given.split("=", 1) for given in arguments.dumps)
+    dims = {name: expert.dim for name, expert in known(prefixes).items()}
+    videos = read_dumps(prefixes, dims)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    versions = dict.fromkeys(prefixes, "dump")
+    for video, extracted in videos.items():
+        content = FeatureFile(extracted, Source(video, None, None), versions)
+        write_features(arguments.out / f"{video}{SUFFIX}", content)
+    return report([], f"{len(videos)} videos have their features in {arguments.out}")
+
+
+def _write_dumps(arguments: argparse.Namespace) -> int:
+    from ..dumps import write_dumps
+    from ..feature_files import read_features
+
+    names = {name for file in arguments.features for name in read_features(file).versions}
+    prefixes = {name: arguments.out / name for name in sorted(names)}
+    contents = map(read_features, arguments.features)
+    write_dumps(prefixes, ((content.source.name, content.extracted) for content in contents))
+    return report([], f"{', '.join(prefixes)}: dumps written to {arguments.out}")

@@ -1,0 +1,113 @@
+"""Many texts or videos -> a file of embeddings; what cannot be embedded stops nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .files import written_whole
+
+if TYPE_CHECKING:
+    from .model import Model
+
+FORMATS = (".npy", ".jsonl")
+BATCH_SIZE = 32
+
+
+class Embedded(NamedTuple):
+    """A text, a video or a window of one; either a vector or an error."""
+
+    name: str  # the text, or the path as it was given
+    vector: NDArray[np.float32] | None
+    error: str | None = None
+    span_s: tuple[float, float] | None = None  # of a window
+
+
+def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[Embedded]:
+    """Embed texts, in batches."""
+    for batch in _batches(texts):
+        yield from _encode(model.encode_text, batch, batch)
+
+
+def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
+    """Embed videos and feature files, one embedding each.
+
+    Features go through the tower in batches; only the features of a batch are in memory.
+    """
+    for batch in _batches(paths):
+        names, features, failed = [], [], {}
+        for name in batch:
+            try:
+                features.append(model.extract(name))
+            except (InputError, OSError) as error:
+                failed[name] = Embedded(name, None, str(error))
+            else:
+                names.append(name)
+        done = iter(_encode(model.encode_video, names, features))
+        yield from (failed[name] if name in failed else next(done) for name in batch)
+
+
+def embed_windows(
+    model: Model, paths: Iterable[str], window_s: float | None, stride_s: float | None
+) -> Iterator[Embedded]:
+    """Embed the windows of videos and feature files, see `Model.encode_segments`."""
+    for name in paths:
+        try:
+            found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
+        except (InputError, OSError) as error:
+            yield Embedded(name, None, str(error))
+            continue
+        for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):
+            yield Embedded(name, vector, span_s=(start_s, end_s))
+
+
+def write_embeddings(out: Path, kind: str, rows: Sequence[Embedded]) -> None:
+    """Write the file whole or not at all.
+
+    Row i of a .npy is that of `rows`, and is NaN where there is no embedding; a .jsonl says which
+    is which, and leaves those out.
+
+    Args:
+        kind: what a .jsonl calls the name, 'text' or 'path'.
+    """
+    with written_whole(out) as part, part.open("wb") as file:
+        if out.suffix == ".npy":
+            width = next(len(row.vector) for row in rows if row.vector is not None)
+            nothing = np.full(width, np.nan, dtype=np.float32)
+            np.save(file, np.stack([nothing if r.vector is None else r.vector for r in rows]))
+        else:
+            for row in rows:
+                if row.vector is not None:
+                    line = json.dumps(_record(kind, row), ensure_ascii=False) + "\n"
+                    file.write(line.encode())
+
+
+def _record(kind: str, row: Embedded) -> dict[str, Any]:
+    span = {} if row.span_s is None else {"start_s": row.span_s[0], "end_s": row.span_s[1]}
+    return {kind: row.name, **span, "embedding": row.vector.tolist()}
+
+
+def _batches(items: Iterable[str]) -> Iterator[list[str]]:
+    items = list(items)
+    return (items[i : i + BATCH_SIZE] for i in range(0, len(items), BATCH_SIZE))
+
+
+def _encode(
+    encode: Callable[[list[Any]], NDArray[np.float32]], names: list[str], items: list[Any]
+) -> list[Embedded]:
+    """Embed a batch; where one item is refused, each by itself."""
+    if not items:
+        return []
+    try:
+        return [Embedded(*pair) for pair in zip(names, encode(items), strict=True)]
+    except InputError as error:
+        if len(items) == 1:
+            return [Embedded(names[0], None, str(error))]
+        pairs = zip(names, items, strict=True)
+        return [one for name, item in pairs for one in _encode(encode, [name], [item])]

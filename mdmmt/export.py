@@ -1,0 +1,91 @@
+"""A tower as an ONNX file, for ONNX Runtime, Triton and others.
+
+The towers are exported as they are written, with dynamic batch and tokens. Their inputs are named:
+
+- video: for each expert `features.NAME` [b, n, d] float32, `times.NAME` [b, n] float32 and
+  `mask.NAME` [b, n] bool, where n may differ from expert to expert;
+- text: `input_ids` [b, n] int64 and `attention_mask` [b, n] bool.
+
+The output is `vector` [b, D] float32. See `VideoTower.forward` and `TextTower.forward`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from .errors import InputError
+from .files import written_whole
+from .text_tower import TextTower
+from .video_tower import VideoTower
+
+OUTPUT = "vector"
+OPSET = 18
+# Of the example that is traced; all differ, so that no two dimensions are taken for one.
+EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 3
+
+
+def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> None:
+    """Write a tower as one ONNX file, whole or not at all.
+
+    Raises:
+        InputError: the packages that do it are not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401, PyTorch's exporter is written in it
+    except ImportError as error:
+        raise InputError("an export needs ONNX: pip install 'mdmmt[onnx]'") from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)
+    with torch.inference_mode(False), torch.no_grad():
+        program = torch.onnx.export(
+            _Flat(tower).eval(),
+            example,
+            input_names=names,
+            output_names=[OUTPUT],
+            dynamic_shapes=(tuple(shapes),),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    with written_whole(path) as part:
+        program.save(str(part))
+
+
+class _Flat(nn.Module):
+    """A tower that takes its tensors one after the other."""
+
+    def __init__(self, tower: VideoTower | TextTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        if isinstance(self.tower, TextTower):
+            return self.tower(*tensors)
+        names = [expert.name for expert in self.tower.config.experts]
+        parts = [dict(zip(names, tensors[i::3], strict=True)) for i in range(3)]
+        return self.tower(*parts)
+
+
+def _video(tower: VideoTower) -> tuple[list[str], tuple[Tensor, ...], list[dict[int, Any]]]:
+    b = EXAMPLE_BATCH
+    names, example, shapes = [], [], []
+    for index, expert in enumerate(tower.config.experts):
+        n = EXAMPLE_TOKENS + index
+        names += [f"{part}.{expert.name}" for part in ("features", "times", "mask")]
+        example += [torch.rand(b, n, expert.dim), torch.rand(b, n), torch.ones(b, n).bool()]
+        shapes += [{0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for _ in range(3)]
+    return names, tuple(example), shapes
+
+
+def _text(tower: TextTower) -> tuple[list[str], tuple[Tensor, ...], list[dict[int, Any]]]:
+    shape = EXAMPLE_BATCH, EXAMPLE_TOKENS
+    shapes = [{0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for _ in range(2)]
+    example = torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+    return ["input_ids", "attention_mask"], example, shapes

@@ -1,0 +1,123 @@
+"""Many videos -> a folder of feature files; what was done is kept, so a stopped run goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from . import experts
+from .errors import InputError
+from .experts import Expert
+from .feature_files import (
+    SUFFIX,
+    FeatureFile,
+    Source,
+    read_features,
+    versions_of,
+    write_features,
+)
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
+    *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
+)  # what is taken out of a folder; a file that is named is taken whatever it is called
+
+
+class Outcome(NamedTuple):
+    """What became of one video."""
+
+    video: Path
+    file: Path
+    kept: bool  # the file was there before, of this very video by these very experts
+    error: str | None  # why there is no file
+
+
+def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
+    """The videos that are meant, each with its name below the folder that was given.
+
+    Args:
+        paths: files, and folders, of which all videos are taken, however deep.
+
+    Raises:
+        InputError: a folder without videos.
+    """
+    found: list[tuple[Path, Path]] = []
+    for given in map(Path, paths):
+        if not given.is_dir():
+            found.append((given, Path(given.name)))
+            continue
+        files = sorted(file for file in given.rglob("*") if file.is_file())
+        videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        if not videos:
+            raise InputError(
+                f"there is no video in the folder {str(given)!r}; "
+                f"taken are {', '.join(VIDEO_SUFFIXES)}"
+            )
+        found += [(video, video.relative_to(given)) for video in videos]
+    return found
+
+
+def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
+    """The feature file of each video, below `out`; and the video.
+
+    Args:
+        videos: from `find_videos`.
+
+    Raises:
+        InputError: two videos of the same name.
+    """
+    planned: dict[Path, Path] = {}
+    for video, name in videos:
+        other = planned.setdefault(out / f"{name}{SUFFIX}", video)
+        if other.absolute() != video.absolute():
+            raise InputError(
+                f"{str(other)!r} and {str(video)!r} would both become {str(name)!r}: name "
+                "their common folder, or write them into different ones"
+            )
+    return planned
+
+
+def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -> Iterator[Outcome]:
+    """Write the feature files, one by one.
+
+    Args:
+        planned: from `plan`.
+        running: from `mdmmt.experts.load`.
+    """
+    for file, video in planned.items():
+        try:
+            kept = extract_file(video, file, running)
+        except (InputError, OSError) as error:
+            yield Outcome(video, file, False, str(error))
+        else:
+            yield Outcome(video, file, kept, None)
+
+
+def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool:
+    """Write the feature file of one video, unless it is there.
+
+    Returns:
+        whether it was there: of a video of the same content, by experts of the same versions.
+    """
+    if not video.is_file():
+        raise InputError(f"there is no file {str(video)!r}")
+    source, versions = Source.of(video), versions_of(running)
+    if _holds(file, source, versions):
+        return True
+    extracted = experts.extract(video, running)
+    if not extracted:
+        raise InputError(f"none of the experts {', '.join(running)} found anything in {video}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_features(file, FeatureFile(extracted, source, versions))
+    return False
+
+
+def _holds(file: Path, source: Source, versions: Mapping[str, str]) -> bool:
+    try:
+        content = read_features(file)
+    except InputError:  # not there, or what another program left; it is written anew
+        return False
+    same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
+    return same and content.versions == versions

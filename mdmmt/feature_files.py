@@ -1,0 +1,120 @@
+"""What experts found in one video, as a file: `mdmmt extract` writes it, all else reads it.
+
+A safetensors file that holds for each expert `features.NAME` (n, d) float32 and `times.NAME` (n, 2)
+float64, the seconds at which each feature begins and ends, over the whole of the video. Its header
+says of what video (name, size, SHA-256), and by which version of each expert; an expert that found
+nothing, as one for sound in a silent film, stands only there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .errors import InputError
+from .experts.base import Expert, Extracted
+from .files import sha256_of, written_whole
+
+SUFFIX = ".safetensors"
+FORMAT = "mdmmt-features-1"
+FEATURES, TIMES = "features.", "times."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video file, by its content; which is not known of features that came without it."""
+
+    name: str  # without its folder
+    size_bytes: int | None
+    sha256: str | None
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        return cls(path.name, path.stat().st_size, sha256_of(path))
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """The content of a feature file."""
+
+    extracted: Extracted
+    source: Source
+    versions: Mapping[str, str]  # of each expert that was run
+
+
+def versions_of(experts: Mapping[str, Expert]) -> dict[str, str]:
+    """What tells the features of these experts from those of others of the same names."""
+    return {name: expert.version for name, expert in experts.items()}
+
+
+def write_features(path: Path, content: FeatureFile) -> None:
+    """Write a feature file, whole or not at all."""
+    tensors = {}
+    for name, (features, times) in content.extracted.items():
+        tensors[FEATURES + name] = np.ascontiguousarray(features, dtype=np.float32)
+        tensors[TIMES + name] = np.ascontiguousarray(times, dtype=np.float64)
+    header = {
+        "format": FORMAT,
+        "source": json.dumps(asdict(content.source)),
+        "experts": json.dumps(dict(content.versions)),
+    }
+    with written_whole(path) as part:
+        part.write_bytes(save(tensors, header))
+
+
+def read_features(path: Path) -> FeatureFile:
+    """Read a feature file.
+
+    Raises:
+        InputError: it cannot be read, is no feature file, or its parts do not fit together.
+    """
+    with _opened(path) as file:
+        source, versions = _header(path, file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+    extracted = {}
+    for name in versions:
+        features, times = (tensors.pop(kind + name, None) for kind in (FEATURES, TIMES))
+        if features is None and times is None:
+            continue
+        fits = (
+            features is not None
+            and times is not None
+            and features.ndim == 2
+            and times.shape == (len(features), 2)
+            and len(features) > 0
+        )
+        if not fits:
+            raise InputError(f"{path}: features and times of the expert {name} do not fit together")
+        extracted[name] = features, times
+    if tensors:
+        raise InputError(f"{path} holds {', '.join(tensors)}, which belong to none of its experts")
+    return FeatureFile(extracted, source, versions)
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="numpy")
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {str(path)!r}") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{str(path)!r} is no readable feature file: {error}") from error
+
+
+def _header(path: Path, file: safe_open) -> tuple[Source, dict[str, str]]:
+    header = file.metadata() or {}
+    if header.get("format") != FORMAT:
+        raise InputError(
+            f"{str(path)!r} is no feature file: its header says format {header.get('format')!r}, "
+            f"expected {FORMAT!r}, which `mdmmt extract` writes"
+        )
+    try:
+        versions = json.loads(header["experts"])
+        return Source(**json.loads(header["source"])), {str(k): str(versions[k]) for k in versions}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{str(path)!r} has a damaged header: {error!r}") from error

@@ -1,0 +1,190 @@
+"""One video of any kind -> the features of it, or of parts of it.
+
+A video is a file, a feature file that `mdmmt extract` has written, or the frames of one of Towhee's
+video decoders. A dict of features is none: see `mdmmt.features`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import feature_files
+from .config import ExpertConfig
+from .errors import InputError, InputTypeError
+from .segments import inside, select, windows
+
+if TYPE_CHECKING:
+    from .experts import Expert, Extracted
+
+WINDOWS = "windows"  # as `segments`: the video is cut into windows of one length
+Span = tuple[float, float]  # start and end in seconds
+
+
+class Reader:
+    """Runs a model's experts on videos. They are loaded once, when the first file comes.
+
+    Args:
+        experts: those of the model, which say how many tokens it takes.
+        names: those of them that are run.
+    """
+
+    def __init__(
+        self, experts: Sequence[ExpertConfig], names: Sequence[str], device: torch.device
+    ) -> None:
+        self.experts = experts
+        self.names = names
+        self.device = device
+        self._lock = threading.Lock()
+        self._running: dict[str, Expert] | None = None
+
+    def part(
+        self, video: Any, where: str = "video", start_s: float = 0.0, end_s: float | None = None
+    ) -> Extracted:
+        """The features of one part; of a whole video at least as many as the model takes.
+
+        Args:
+            where: how the error messages call the video.
+
+        Raises:
+            InputError, InputTypeError: see `mdmmt.model.Model.encode_video`.
+        """
+        check_video(video, where)
+        if start_s == 0.0 and end_s is None:
+            # A token more than is taken tells that there is more.
+            reach_s = max((tokens + 0.5) * clip_s for tokens, clip_s in self._token_lengths())
+            part = self._extract(video, where, 0.0, reach_s)
+        else:
+            start_s, end_s = _span((start_s, math.inf if end_s is None else end_s))
+            part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
+        self._warn_of_loss(video, where, [part])
+        return part
+
+    def parts(
+        self,
+        video: Any,
+        segments: str | Sequence[Span],
+        window_s: float | None,
+        stride_s: float | None,
+    ) -> list[tuple[Span, Extracted]]:
+        """The features of several parts, from one run of the experts; see `encode_segments`."""
+        check_video(video, "video")
+        if isinstance(segments, str):
+            if segments != WINDOWS:
+                raise InputError(
+                    f"segments is {segments!r}, expected 'windows' or a list of (start_s, end_s)"
+                )
+            window_s = self.window_s if window_s is None else window_s
+            stride_s = window_s if stride_s is None else stride_s
+            parts = windows(self._extract(video, "video"), window_s, stride_s)
+        elif (window_s, stride_s) != (None, None):
+            raise InputError("window_s and stride_s are for segments='windows', not for a list")
+        else:
+            spans = [_span(one, index) for index, one in enumerate(segments)]
+            if not spans:
+                raise InputError("segments is an empty list, expected some (start_s, end_s)")
+            starts, ends = zip(*spans, strict=True)
+            extracted = self._extract(video, "video", min(starts), max(ends))
+            parts = [(span, _select(extracted, *span, "video")) for span in spans]
+        self._warn_of_loss(video, "video", [part for _, part in parts])
+        return parts
+
+    @property
+    def window_s(self) -> float:
+        """Seconds of a video of which no expert makes more tokens than the model takes."""
+        return min(tokens * clip_s for tokens, clip_s in self._token_lengths())
+
+    def _extract(
+        self, video: Any, where: str, start_s: float = 0.0, end_s: float = math.inf
+    ) -> Extracted:
+        """Features and seconds, of a feature file all of it, else at least from start to end."""
+        if isinstance(video, str | os.PathLike) and Path(video).suffix == feature_files.SUFFIX:
+            found = feature_files.read_features(Path(video)).extracted
+            left_out = {expert.name for expert in self.experts} - set(self.names)
+            return {name: one for name, one in found.items() if name not in left_out}
+        from . import experts
+
+        with self._lock:
+            if self._running is None:
+                self._running = experts.load(self.names, device=self.device)
+        return experts.extract(video, self._running, start_s, end_s)
+
+    def _token_lengths(self) -> list[tuple[int, float]]:
+        """Of each expert that is run, how many tokens the model takes, and a token's seconds."""
+        from .experts import known
+
+        running = known(self.names)
+        return [
+            (expert.max_tokens, running[expert.name].wants.clip_s)
+            for expert in self.experts
+            if expert.name in running
+        ]
+
+    def _warn_of_loss(self, video: Any, where: str, parts: Sequence[Extracted]) -> None:
+        """Say so where `to_tokens` will leave out what the model has no room for."""
+        called = repr(os.fspath(video)) if isinstance(video, str | os.PathLike) else where
+        for part in parts:
+            for expert in self.experts:
+                _, times = part.get(expert.name, (None, ()))
+                if len(times) > expert.max_tokens:
+                    start_s, end_s = times[0, 0], times[expert.max_tokens - 1, 1]
+                    warnings.warn(
+                        f"{called} is longer than the {expert.max_tokens} tokens of {expert.name} "
+                        f"that this model takes: embedded is what lies between the seconds "
+                        f"{start_s:g} and {end_s:g}; segments='windows' takes all of it",
+                        stacklevel=4,
+                    )
+                    return
+
+
+def is_frames(value: Any) -> bool:
+    """Whether this is one video as frames of Towhee's decoders, which know their time."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(hasattr(frame, "timestamp") for frame in value)
+    return isinstance(value, Iterator)
+
+
+def check_video(video: Any, where: str) -> None:
+    """Raises InputError or InputTypeError unless this is a file that is there, or frames."""
+    if isinstance(video, str | os.PathLike):
+        if not os.path.isfile(video):
+            raise InputError(
+                f"{where} is {os.fspath(video)!r}, where there is no file; "
+                "expected a video file or a dict of expert features"
+            )
+    elif not is_frames(video):
+        raise InputTypeError(
+            f"{where} is a {type(video).__name__}, expected a dict of expert features, a path, "
+            "or the frames of one of Towhee's video decoders"
+        )
+
+
+def _span(span: Any, index: int | None = None) -> Span:
+    """A segment's start and end, checked."""
+    where = "start_s and end_s are" if index is None else f"segment {index} is"
+    try:
+        start_s, end_s = map(float, span)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{where} {span!r}, expected (start_s, end_s) in seconds") from error
+    if not 0 <= start_s < end_s:
+        raise InputError(
+            f"{where} {start_s:g} and {end_s:g}, expected 0 <= start_s < end_s in seconds"
+        )
+    return start_s, end_s
+
+
+def _select(extracted: Extracted, start_s: float, end_s: float, where: str) -> Extracted:
+    if not inside(extracted, start_s, end_s):
+        ends = [times[-1, 1] for _, times in extracted.values()]
+        raise InputError(
+            f"{where} lasts {max(ends, default=0):g} seconds, so it has nothing between the "
+            f"seconds {start_s:g} and {end_s:g}"
+        )
+    return select(extracted, start_s, end_s)

@@ -1,0 +1,273 @@
+"""Annotation files of each kind, as tiny files of the true form, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mdmmt import InputError
+from mdmmt.datasets import Caption, read_captions, read_duplicates, read_video_list
+
+
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    if not isinstance(content, str | bytes):
+        content = json.dumps(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def whole(video, text):
+    return Caption(video, 0.0, None, text)
+
+
+MSRVTT = {
+    "info": {"year": "2016"},
+    "videos": [
+        {"video_id": "video1", "split": "train", "start time": 3.5, "end time": 9.0, "id": 1},
+        {"video_id": "video7", "split": "test", "start time": 120.0, "end time": 131.2, "id": 7},
+    ],
+    "sentences": [
+        {"caption": "a boy paints a wall", "video_id": "video1", "sen_id": 0},
+        {"caption": "two birds sit on a roof", "video_id": "video7", "sen_id": 1},
+        {"caption": "birds are resting", "video_id": "video7", "sen_id": 2},
+    ],
+}
+ACTIVITYNET = {
+    "v_abc-1": {
+        "duration": 61.5,
+        "timestamps": [[0, 12.25], [10.5, 61.5]],
+        "sentences": ["A woman lifts a box.", " She puts it down."],
+    }
+}
+AUTHORS = {
+    "clip.1": {"text": ["a cat", "it sleeps"], "start": [0, 1.5], "end": [-1, 4.0]},
+    "clip2": {"text": ["rain"], "start": [0, 0], "end": [3, 3]},  # a time too many
+}
+MSRVTT_1KA = (
+    "key,vid_key,video_id,sentence\n"
+    "ret0,msr7,video7,two birds sit on a roof\n"
+    'ret1,msr9,video9,"one, two and a ""third"" man"\n'
+)
+FILM_TIMES = "00.01.02.003\t00.01.05.000\t00.01.02.003\t00.01.05.000"
+LSMDC = (
+    f'0001_Film_00.01.02.003-00.01.05.000\t{FILM_TIMES}\tHe says "no.\n'
+    f"0001_Film_00.02.00.000-00.02.01.500\t{FILM_TIMES}\tSOMEONE nods.\n"
+)
+MSVD = (
+    "VideoID,Start,End,WorkerID,Source,AnnotationTime,Language,Description\n"
+    "a-_B1,33,46,5,clean,55,English,a dog swims\n"
+    "a-_B1,33,46,6,clean,30,German,ein Hund schwimmt\n"
+    "a-_B1,33,46,7,unverified,30,English,\n"
+)
+MSVD_TEXT = "# what it shows\n\na-_B1_33_46 a dog swims\nx_1_2 the man's car, red\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        (
+            "videodatainfo.json",
+            MSRVTT,
+            [whole("video7", "two birds sit on a roof"), whole("video7", "birds are resting")],
+        ),
+        (
+            "val_1.json",
+            ACTIVITYNET,
+            [
+                Caption("v_abc-1", 0, 12.25, "A woman lifts a box."),
+                Caption("v_abc-1", 10.5, 61.5, "She puts it down."),
+            ],
+        ),
+        (
+            "mdata.json",
+            AUTHORS,
+            [
+                whole("clip.1", "a cat"),
+                Caption("clip.1", 1.5, 4.0, "it sleeps"),
+                Caption("clip2", 0, 3.0, "rain"),
+            ],
+        ),
+        (
+            "1ka.csv",
+            MSRVTT_1KA,
+            [
+                whole("video7", "two birds sit on a roof"),
+                whole("video9", 'one, two and a "third" man'),
+            ],
+        ),
+        (
+            "LSMDC16_challenge.csv",
+            LSMDC,
+            [
+                whole("0001_Film_00.01.02.003-00.01.05.000", 'He says "no.'),
+                whole("0001_Film_00.02.00.000-00.02.01.500", "SOMEONE nods."),
+            ],
+        ),
+        ("msvd.csv", MSVD, [whole("a-_B1_33_46", "a dog swims")]),
+        (
+            "AllVideoDescriptions.txt",
+            MSVD_TEXT,
+            [whole("a-_B1_33_46", "a dog swims"), whole("x_1_2", "the man's car, red")],
+        ),
+        (
+            "own.csv",
+            "\ufeffvideo,start_s,end_s,caption\r\nd/a.mp4,1,2.5,a dog\r\nb,,,\"über\r\nall\"\r\n",
+            [Caption("d/a.mp4", 1.0, 2.5, "a dog"), whole("b", "über\nall")],
+        ),
+        ("short.csv", "caption,video\na dog,x\n", [whole("x", "a dog")]),
+        (
+            "own.jsonl",
+            '{"video": "x", "start_s": 1, "end_s": 2, "caption": "a\\u2028dog"}\n\n'
+            '{"video": "y", "caption": "b\u2028c", "end_s": null}\n',
+            [Caption("x", 1.0, 2.0, "a\u2028dog"), whole("y", "b\u2028c")],
+        ),
+    ],
+)  # fmt: skip
+def test_every_kind_of_file_gives_its_captions(tmp_path, name, content, expected):
+    assert read_captions(written(tmp_path, name, content)) == expected
+
+
+def test_another_split_of_msrvtt(tmp_path):
+    path = written(tmp_path, "a.json", MSRVTT)
+    assert read_captions(path, split="train") == [whole("video1", "a boy paints a wall")]
+    with pytest.raises(
+        InputError, match="no video of the split 'val', its splits are: test, train"
+    ):
+        read_captions(path, split="val")
+
+
+def test_a_caption_knows_where_it_was_read(tmp_path):
+    csv = read_captions(written(tmp_path, "own.csv", 'video,caption\n\nx,"a\nb"\ny,c\n'))
+    assert [caption.where for caption in csv] == [
+        f"{tmp_path}/own.csv, line {line}" for line in (4, 5)
+    ]
+    json = read_captions(str(written(tmp_path, "a.json", MSRVTT)))
+    assert json[1].where == f"{tmp_path}/a.json, sentence 2"
+
+
+def changed(content, *path, to=None, drop=False):
+    copy = json.loads(json.dumps(content))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    if drop:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = to
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "video,text\nx,a\n", "line 1: 'video,text', expected the columns video,start_s"),
+        ("a.csv", "video,caption,begin\nx,a,1\n", "line 1: .*expected the columns"),
+        ("a.csv", "", "line 1: ''"),
+        ("a.csv", "video,caption\n", "a.csv has no caption"),
+        ("a.csv", "video,caption\nx,a\nx,a,b\n", "line 3: 3 columns, expected 2: video,caption"),
+        ("a.csv", "video,caption\nx\n", "line 2: 1 columns"),
+        ("a.csv", 'video,caption\nx,"a\n', "line 2: unexpected end of data"),
+        ("a.csv", "video,caption\n,a\n", "line 2: video is '', expected a text"),
+        ("a.csv", "video,caption\nx, \n", "line 2: caption is ' ', expected a text"),
+        ("a.csv", "video,start_s,caption\nx,one,a\n", "line 2: start_s is 'one', expected seconds"),
+        ("a.csv", "video,start_s,caption\nx,nan,a\n", "line 2: start_s is 'nan'"),
+        ("a.csv", b"video,caption\nx,a\nx,\xff\n", "line 3: is not UTF-8"),
+        ("a.csv", MSRVTT_1KA.replace("video7", ""), "line 2: video_id is ''"),
+        ("a.csv", MSVD.replace("33,46,5", ",46,5"), "line 2: Start is ''"),
+        ("a.csv", LSMDC.replace("\tSOMEONE nods.", ""), "line 2: 5 columns, expected the 6 of LSM"),
+        ("a.csv", LSMDC.replace("SOMEONE nods.", " "), "line 2: sentence is ' '"),
+        ("a.txt", MSVD_TEXT + "and a line\n", "line 5: 'and a line', expected <VideoID>_<Start>_"),
+        ("a.txt", MSVD_TEXT + "x_3_4\n", "line 5: sentence is ''"),
+        ("a.jsonl", '{"video": "x"}\n', "line 1: has no caption, but video"),
+        ("a.jsonl", "\n[1]\n", "line 2: is a list, expected an object"),
+        ("a.jsonl", '{"video": "x", "caption": "a", "end": 3}\n', "line 1: has end, known are"),
+        ("a.jsonl", '{"video": "x", "caption": 3}\n', "line 1: caption is 3, expected a text"),
+        ("a.jsonl", '{"video": "x", "caption": "a", "end_s": true}\n', "line 1: end_s is True"),
+        ("a.jsonl", '{"video"\n', r"line 1: is not JSON"),
+        ("a.json", '{"a":\n1,\n}', r"a.json, line 3: is not JSON"),
+        ("a.json", "[" * 100_000, "a.json: is nested too deeply"),
+        ("a.json", [1], "none of the known kinds of JSON"),
+        ("a.json", {"a": {"b": 1}}, "none of the known kinds of JSON"),
+        ("a.json", changed(MSRVTT, "videos", to=3), "videos is a int, expected a list"),
+        ("a.json", changed(MSRVTT, "videos", 1, "split", drop=True), "video 1: has no split, but"),
+        ("a.json", changed(MSRVTT, "videos", 0, to="x"), "video 0: is a str, expected an object"),
+        (
+            "a.json",
+            changed(MSRVTT, "sentences", 2, "video_id", to="video8"),
+            "sentence 2: the video 'video8' is not among the videos",
+        ),
+        (
+            "a.json",
+            changed(MSRVTT, "sentences", 1, "video_id", to=["video7"]),
+            r"sentence 1: video_id is \['video7'\], expected a text",
+        ),
+        ("a.json", changed(MSRVTT, "sentences", 1, "caption", drop=True), "sentence 1: has no cap"),
+        (
+            "a.json",
+            changed(ACTIVITYNET, "v_abc-1", "sentences", to=["a"]),
+            "video 'v_abc-1': 2 timestamps and 1 sentences",
+        ),
+        (
+            "a.json",
+            changed(ACTIVITYNET, "v_abc-1", "timestamps", 1, to=[1]),
+            r"'v_abc-1', caption 1: the timestamp \[1\], expected",
+        ),
+        (
+            "a.json",
+            changed(ACTIVITYNET, "v_abc-1", "timestamps", 1, 0, to="x"),
+            "'v_abc-1', caption 1: start is 'x', expected seconds",
+        ),
+        (
+            "a.json",
+            changed(AUTHORS, "clip2", "end", drop=True),
+            "video 'clip2': has no end, but te",
+        ),
+        (
+            "a.json",
+            changed(AUTHORS, "clip.1", "start", to=[0]),
+            "video 'clip.1': 2, 1, 2 values of text, start and end, expected times",
+        ),
+        (
+            "a.json",
+            changed(AUTHORS, "clip.1", "text", 1, to=""),
+            "'clip.1', caption 1: text is '', expected",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_place(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_captions(written(tmp_path, name, content))
+    assert f"{tmp_path}/{name}" in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no\.csv' cannot be read: No such file"):
+        read_captions(tmp_path / "no.csv")
+
+
+def test_duplicates(tmp_path):
+    path = written(tmp_path, "MSRVTT_MSVD.lst", "a.mp4\t12\t16\tb_3_25.avi\t11\t15.5\n")
+    (found,) = read_duplicates(path)
+    assert found.tested == ("a.mp4", 12, 16)
+    assert found.trained == ("b_3_25.avi", 11, 15.5)
+    assert read_duplicates(written(tmp_path, "empty.lst", "")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\t1\t2\tb\t3\t4\na\t1\t2\tb\t3\n", "line 2: 5 columns, expected 6"),
+        ("a\t1\tx\tb\t3\t4\n", "line 1: end is 'x', expected seconds"),
+        ("a\t1\t2\t\t3\t4\n", "line 1: video is ''"),
+    ],
+)
+def test_damaged_duplicate_lists_are_refused(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        read_duplicates(written(tmp_path, "a.lst", content))
+
+
+def test_a_list_of_videos(tmp_path):
+    path = written(tmp_path, "test.vids", "0001_Film_00.01.02.003\nvideo 7\n\n")
+    assert read_video_list(path) == ["0001_Film_00.01.02.003", "video 7"]

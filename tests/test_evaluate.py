@@ -1,0 +1,361 @@
+"""Evaluation: against the same steps one by one, on the tiny model and on the sample's clips."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import TINY
+from test_metrics import naive_ranks
+
+import mdmmt
+from mdmmt import InputError, experts
+from mdmmt.datasets import Caption
+from mdmmt.evaluate import FeatureFolder, ablate, evaluate
+from mdmmt.feature_files import FeatureFile, Source, versions_of, write_features
+from mdmmt.features import to_tokens
+from mdmmt.metrics import NAMES
+from mdmmt.results import (
+    compare_results,
+    comparison_table,
+    plot,
+    read_results,
+    table,
+    write_results,
+)
+from mdmmt.sample.captions import caption
+from mdmmt.sample.clips import COMBINATIONS, draw
+from mdmmt.segments import select
+
+EXPERTS = TINY.video.experts
+WORDS = ["hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "person", "cat"]
+
+
+def video_features(seed, n=9, absent=()):
+    rng = np.random.default_rng(seed)
+    times = np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(float)
+    return {
+        expert.name: (rng.standard_normal((n, expert.dim)).astype(np.float32), times)
+        for expert in EXPERTS
+        if expert.name not in absent
+    }
+
+
+@pytest.fixture(scope="module")
+def features():
+    return {f"video{i}": video_features(i) for i in range(12)}
+
+
+@pytest.fixture(scope="module")
+def captions():
+    """Three a video, of its whole and of parts, some words in several; out of order."""
+    rng = np.random.default_rng(4)
+    made = []
+    for i in range(36):
+        span = [(0.0, None), (0.0, 9.0), (1.5, 4.0), (6.0, 20.0)][rng.integers(4)]
+        text = " ".join(rng.choice(WORDS, size=rng.integers(1, 4)))
+        made.append(Caption(f"video{i % 12}", *span, text, f"captions.csv, line {i + 2}"))
+    made += [replace(made[3], video="video7"), replace(made[4], text=f" {made[4].text}  ")]
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def one_by_one(model, captions, features, names):
+    """Text and segment of each query, and the ranks, without batches, folders and groups."""
+    keys, texts, videos = [], [], []
+    for one in captions:
+        extracted = features[one.video]
+        end_s = 9.0 if one.end_s is None else one.end_s
+        part = select(extracted, one.start_s, end_s)
+        part = {name: part[name] for name in names if name in part}
+        keys.append((one.video, one.start_s, end_s))
+        texts.append(" ".join(one.text.split()))
+        videos.append(model.encode_video(to_tokens(part, EXPERTS)) if part else np.zeros(72))
+    unique_texts, unique_keys = list(dict.fromkeys(texts)), list(dict.fromkeys(keys))
+    return naive_ranks(
+        np.array([model.encode_text(text) for text in unique_texts]),
+        np.array([videos[keys.index(key)] for key in unique_keys]),
+        texts,
+        keys,
+        [unique_texts.index(text) for text in texts],
+        [unique_keys.index(key) for key in keys],
+    )
+
+
+def test_an_evaluation_is_its_steps_one_by_one(tiny_model, captions, features, monkeypatch):
+    expected = one_by_one(tiny_model, captions, features, [e.name for e in EXPERTS])
+    for batch in (256, 5):
+        monkeypatch.setattr("mdmmt.evaluate.BATCH", batch)
+        result = evaluate(tiny_model, captions, features)
+        assert (result.ranks.t2v.tolist(), result.ranks.v2t.tolist()) == expected
+    assert result.protocol == "unique"
+    assert result.experts == ("wide", "narrow", "middle")
+    assert result.segments == len({(c.video, c.start_s, c.end_s or 9.0) for c in captions})
+    assert result.texts == len({" ".join(c.text.split()) for c in captions})
+    assert (result.outside, result.missing, result.empty_segments) == ((), (), 0)
+    assert result.metrics["t2v"].keys() == result.metrics["v2t"].keys() == set(NAMES)
+
+
+def test_some_experts_only(tiny_model, captions, features):
+    silent = features | {"video3": video_features(3, absent=["narrow"])}
+    for names in (["narrow"], ["middle", "wide"]):
+        result = evaluate(tiny_model, captions, silent, experts=names)
+        expected = one_by_one(tiny_model, captions, silent, names)
+        assert (result.ranks.t2v.tolist(), result.ranks.v2t.tolist()) == expected
+        assert set(result.experts) == set(names)
+        spans = {(c.start_s, c.end_s or 9.0) for c in captions if c.video == "video3"}
+        assert result.empty_segments == (len(spans) if names == ["narrow"] else 0)
+
+
+def test_ablations_are_evaluations_of_the_same_queries(tiny_model, captions, features):
+    results = ablate(tiny_model, captions, features)
+    assert [one.experts for one in results] == [
+        *(("wide", "narrow", "middle"), ("wide",), ("narrow",), ("middle",)),
+        *(("narrow", "middle"), ("wide", "middle"), ("wide", "narrow")),
+    ]
+    assert len({one.queries for one in results}) == 1
+    for one in results:
+        alone = evaluate(tiny_model, captions, features, experts=one.experts)
+        np.testing.assert_array_equal(one.ranks, alone.ranks)
+    assert len({tuple(one.ranks.t2v) for one in results}) > 4
+
+
+def test_captions_outside_their_video_are_left_out_and_listed(tiny_model, features):
+    kept = [Caption("video1", 0, None, "dog"), Caption("video2", 2, 3, "cat")]
+    out = [
+        Caption("video1", 9.5, 12, "ball", "c.csv, line 3"),
+        Caption("video1", 4, 4, "hello"),
+        Caption("video2", 5, 3, "world"),
+    ]
+    result = evaluate(tiny_model, [out[0], kept[0], out[1], kept[1], out[2]], features)
+    assert result.outside == (
+        "c.csv, line 3: 'ball' ('video1', 9.5 to 12)",
+        "'hello' ('video1', 4 to 4)",
+        "'world' ('video2', 5 to 3)",
+    )
+    alone = evaluate(tiny_model, kept, features)
+    assert result.queries == alone.queries
+    np.testing.assert_array_equal(result.ranks, alone.ranks)
+    with pytest.raises(InputError, match="no caption to evaluate"):
+        evaluate(tiny_model, out, features)
+
+
+def test_captions_without_their_video_are_refused_or_listed(tiny_model, features):
+    captions = [
+        Caption(name, 0, None, "dog", f"c.csv, line {i}")
+        for i, name in enumerate(["video1", "none", "silent", "video2", "other"])
+    ]
+    features = features | {"silent": {}, "other": {"smell": features["video1"]["wide"]}}
+    with pytest.raises(InputError, match=r"for the video of c.csv, line 1: 'dog' \('none', 0 to"):
+        evaluate(tiny_model, captions, features)
+    with pytest.raises(InputError, match=r"experts for the video of c\.csv, line 2"):
+        evaluate(tiny_model, captions[2:], features)
+    result = evaluate(tiny_model, captions, features, skip_missing=True)
+    assert [one.split(":")[0] for one in result.missing] == [f"c.csv, line {i}" for i in (1, 2, 4)]
+    assert len(result.ranks.t2v) == 2
+    many = [Caption(f"none{i}", 0, None, "dog") for i in range(9)]
+    with pytest.raises(InputError, match=r"'none4', 0 to the end\); and of 4 captions more"):
+        evaluate(tiny_model, many, features)
+
+
+def test_one_caption_of_each_video_is_drawn_as_the_authors_do(tiny_model, features):
+    captions = [
+        Caption(f"video{v}", 0, 1 + i, f"{WORDS[i]} {v}") for i in range(5) for v in range(4)
+    ]
+    captions.insert(0, Caption("video0", 50, 60, "outside, so it is not drawn"))
+    result = evaluate(tiny_model, captions, features, "one-per-video")
+    drawn = np.random.RandomState(42).choice(5)
+    chosen = [Caption(f"video{v}", 0, 1 + drawn, f"{WORDS[drawn]} {v}") for v in range(4)]
+    alone = evaluate(tiny_model, chosen, features)
+    assert result.queries == alone.queries
+    assert result.protocol == "one-per-video"
+    np.testing.assert_array_equal(result.ranks, alone.ranks)
+
+
+def test_single_captions(tiny_model, features):
+    captions = [Caption(f"video{v}", 0, None, "dog") for v in range(4)]
+    result = evaluate(tiny_model, captions, features, "single")
+    assert result.texts == result.segments == 4
+    assert result.ranks.v2t.tolist() == [4] * 4
+    assert sorted(result.ranks.t2v) == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, monkeypatch):
+    monkeypatch.setattr(tiny_model, "encode_video", lambda _: pytest.fail("videos were embedded"))
+    twice = [Caption("video1", 0, None, "dog"), Caption("video1", 0, None, "cat")]
+    with pytest.raises(InputError, match="has several captions"):
+        evaluate(tiny_model, twice, features, "single")
+    with pytest.raises(InputError, match="protocol is 'all', expected one of unique"):
+        evaluate(tiny_model, twice, features, "all")
+    for wrong in (["smell"], [], ["wide", "smell"]):
+        with pytest.raises(InputError, match="expected some of the model's: wide, narrow, middle"):
+            evaluate(tiny_model, twice, features, experts=wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f, t: (f[:, 1:], t), r"'video1', expert wide: features are \(9, 10\) and times"),
+        (lambda f, t: (f, t[1:]), r"times \(8, 2\), expected \(n, 11\) and \(n, 2\)"),
+        (lambda f, t: (f * math.nan, t), "'video1', expert wide: NaN or infinity"),
+    ],
+)
+def test_features_that_are_not_the_models_are_refused(tiny_model, features, change, message):
+    broken = {"video1": features["video1"] | {"wide": change(*features["video1"]["wide"])}}
+    with pytest.raises(InputError, match=message):
+        evaluate(tiny_model, [Caption("video1", 0, 3, "dog")], broken)
+
+
+def test_features_without_times_can_be_evaluated_as_a_whole(tiny_model, features):
+    timeless = {
+        video: {name: (f, np.full_like(t, math.nan)) for name, (f, t) in extracted.items()}
+        for video, extracted in features.items()
+    }
+    captions = [Caption(video, 0, None, f"{word}") for word in WORDS[:2] for video in timeless]
+    result = evaluate(tiny_model, captions, timeless)
+    assert result.segments == len(timeless)
+    with pytest.raises(InputError, match="have no times"):
+        evaluate(tiny_model, [Caption("video1", 0, 3, "dog")], timeless)
+
+
+def test_progress_is_told_of_every_step(tiny_model, captions, features):
+    told = []
+
+    def progress(items, total, unit):
+        told.append((unit, total, sum(1 for _ in items)))
+        return items
+
+    evaluate(tiny_model, captions, features, progress=progress)
+    assert told == [("video", 12, 12), ("batch of texts", 1, 1)]
+
+
+# Files, tables, plots and comparisons.
+
+
+@pytest.fixture(scope="module")
+def results(tiny_model, captions, features):
+    left_out = [Caption("video1", 50, 60, "too late"), Caption("none", 0, None, "no video")]
+    return ablate(tiny_model, [*captions, *left_out], features, skip_missing=True)
+
+
+def test_results_are_read_as_they_were_written(tmp_path, results):
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    read = read_results(path)
+    for ours, theirs in zip(read, results, strict=True):
+        np.testing.assert_array_equal(ours.ranks, theirs.ranks)
+        assert replace(ours, ranks=theirs.ranks) == theirs
+    record = results[0].to_dict()
+    assert record["captions"] == 38
+    assert record["t2v"] == results[0].metrics["t2v"]
+    low, high = record["intervals"]["v2t"]["R@10"]
+    assert low <= record["v2t"]["R@10"] <= high
+    assert "unique segments against unique captions" in record["protocol_means"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "3", '[{"protocol": "unique"}]', "\xff", "[" * 99999]
+)
+def test_what_are_no_results_is_refused(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"results.json' holds no results"):
+        read_results(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_results(tmp_path / "none.json")
+
+
+def test_a_table_says_what_was_measured_and_how(results):
+    text = table(results[:2])
+    assert "protocol: unique (unique segments against unique captions" in text
+    assert "1 captions lay outside their video and 1 had no video" in text
+    assert "experts: wide, narrow, middle\n" in text
+    assert "experts: wide\n" in text
+    for name in NAMES:
+        assert f"{results[0].metrics['v2t'][name]:.2f}" in text
+    assert max(map(len, text.split("\n")[2:])) <= 96
+
+
+@pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
+def test_a_plot_is_written(tmp_path, results, name):
+    plot(results, tmp_path / name)
+    start = {"plot.png": b"\x89PNG", "plot.svg": b"<?xml"}[name]
+    assert (tmp_path / name).read_bytes().startswith(start)
+    with pytest.raises(InputError, match=r"expected a name that ends in \.png"):
+        plot(results, tmp_path / "plot.doc")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_plot_without_matplotlib_says_what_is_missing(tmp_path, results, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match="a plot needs Matplotlib"):
+        plot(results, tmp_path / "plot.png")
+
+
+def test_two_runs_are_compared(results, tiny_model, features):
+    found = compare_results(results[0], results[1])
+    one = found["v2t"]["MeanR"]
+    assert one.first == results[0].metrics["v2t"]["MeanR"]
+    assert one.second == results[1].metrics["v2t"]["MeanR"]
+    text = comparison_table(found)
+    assert f"{one.difference:+.2f}" in text
+    other = evaluate(tiny_model, [Caption("video1", 0, None, "dog")], features)
+    with pytest.raises(InputError, match="differ in their queries"):
+        compare_results(results[0], other)
+    with pytest.raises(InputError, match="differ in their protocol"):
+        compare_results(results[0], replace(results[0], protocol="single"))
+
+
+# Feature files, and the sample model.
+
+
+def write_file(path, extracted, source):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    versions = dict.fromkeys(extracted, "1")
+    write_features(path, FeatureFile(extracted, Source(source, 1, "0" * 64), versions))
+
+
+def test_a_folder_of_features_knows_videos_by_their_names(tmp_path):
+    for i, name in enumerate(["a.mp4", "films/1_Film_00.01.02.003.avi", "x/b.mp4", "y/b.mp4"]):
+        write_file(tmp_path / f"{name}.safetensors", video_features(i), name)
+    folder = FeatureFolder(tmp_path)
+    for name in ("a.mp4", "a"):
+        np.testing.assert_array_equal(folder[name]["wide"][0], video_features(0)["wide"][0])
+    for name in ("1_Film_00.01.02.003", "1_Film_00.01.02.003.avi", "films/1_Film_00.01.02.003"):
+        np.testing.assert_array_equal(folder[name]["wide"][0], video_features(1)["wide"][0])
+    assert "y/b" in folder and "b" in folder and "c" not in folder
+    np.testing.assert_array_equal(folder["y/b.mp4"]["wide"][0], video_features(3)["wide"][0])
+    with pytest.raises(InputError, match=r"the video 'b' could be any of .*x/b.mp4.*y/b.mp4"):
+        folder["b"]
+    with pytest.raises(InputError, match="there is no feature file"):
+        FeatureFolder(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Feature files of 12 clips of the sample, and their captions."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(11)
+    captions = []
+    running = experts.load(["frame", "motion", "sound"])
+    for i in rng.choice(len(COMBINATIONS), size=12, replace=False):
+        path = folder / f"{i}.mp4"
+        draw(path, COMBINATIONS[i], (77, int(i)))
+        content = FeatureFile(experts.extract(path, running), Source.of(path), versions_of(running))
+        write_features(folder / f"{path.name}.safetensors", content)
+        captions.append(Caption(str(i), 0.0, None, caption(COMBINATIONS[i], rng)))
+    return FeatureFolder(folder), captions
+
+
+def test_the_sample_finds_its_clips(clips):
+    features, captions = clips
+    model = mdmmt.load("sample", device="cpu")
+    everything, *some = ablate(model, captions, features, "single")
+    assert everything.metrics["t2v"]["R@5"] >= 90
+    assert everything.metrics["v2t"]["R@5"] >= 90
+    for one in some:
+        assert one.metrics["t2v"]["MeanR"] >= everything.metrics["t2v"]["MeanR"]
+    assert {one.experts: one.empty_segments > 0 for one in some}[("sound",)] == any(
+        "sound" not in features[one.video] for one in captions
+    )

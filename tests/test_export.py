@@ -1,0 +1,115 @@
+"""The towers as ONNX files: equal to ours in ONNX Runtime, and built by Towhee for Triton."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import towhee
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from towhee import ops, pipe
+
+import mdmmt
+from mdmmt.cli import main
+from mdmmt.errors import InputError
+from mdmmt.export import export_onnx
+
+MOST = 1e-4  # the difference that is allowed
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    return mdmmt.load(tiny_folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def sessions(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    towers = {"video": model.video_tower, "text": model.text_tower[0]}
+    for name, tower in towers.items():
+        export_onnx(tower, folder / f"{name}.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["text.onnx", "video.onnx"]
+    return {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in towers}
+
+
+def tensors(model, seed: int, b: int, lengths: list[int]):
+    """Inputs of the video tower, ragged, with NaN in the padding and an unknown time."""
+    rng = np.random.default_rng(seed)
+    feed = {}
+    for expert, n in zip(model.config.video.experts, lengths, strict=True):
+        features = rng.normal(size=(b, n, expert.dim)).astype(np.float32)
+        times = rng.uniform(-3, 45, (b, n)).astype(np.float32)
+        mask = rng.random((b, n)) < 0.7
+        features[~mask] = np.nan
+        times[0, 0] = np.nan
+        for part, array in (("features", features), ("times", times), ("mask", mask)):
+            feed[f"{part}.{expert.name}"] = array
+    return feed
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), b=st.integers(1, 5))
+def test_the_video_tower_on_ragged_input(data, b, model, sessions):
+    experts = model.config.video.experts
+    lengths = data.draw(st.lists(st.integers(1, 40), min_size=len(experts), max_size=len(experts)))
+    feed = tensors(model, b, b, lengths)
+    parts = [
+        {e.name: torch.from_numpy(feed[f"{part}.{e.name}"]) for e in experts}
+        for part in ("features", "times", "mask")
+    ]
+    with torch.inference_mode():
+        ours = model.video_tower(*parts).numpy()
+    (theirs,) = sessions["video"].run(["vector"], feed)
+    assert theirs.dtype == np.float32
+    np.testing.assert_allclose(theirs, ours, atol=MOST)
+
+
+def test_the_text_tower_on_texts_of_any_length(model, sessions):
+    _, tokenizer = model.text_tower
+    texts = ["red", "a man is playing the ball in the park with a dog", "Hello world"]
+    for batch in (texts, texts[:1]):
+        ids, mask = tokenizer.pad(tokenizer(batch))
+        feed = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+        (theirs,) = sessions["text"].run(["vector"], feed)
+        np.testing.assert_allclose(theirs, model.encode_text(batch), atol=MOST)
+
+
+@pytest.mark.parametrize("modality", ["video", "text"])
+def test_towhee_builds_it_for_triton(modality, model, tiny_folder, tmp_path):
+    operator = ops.video_text_embedding.mdmmt(modality=modality, weight_path=str(tiny_folder))
+    p = pipe.input("x").map("x", "vec", operator).output("vec")
+    root = tmp_path / "models"
+    assert towhee.build_pipeline_model(p, str(root), ["onnx"])
+    (file,) = root.rglob("*.onnx")
+    inputs = {one.name for one in onnxruntime.InferenceSession(file).get_inputs()}
+    assert inputs == set(
+        tensors(model, 0, 1, [1, 1, 1]) if modality == "video" else ["input_ids", "attention_mask"]
+    )
+    configs = [path.read_text() for path in root.rglob("config.pbtxt")]
+    assert any("onnxruntime" in config for config in configs)
+
+
+def test_the_operator_writes_what_it_says_it_can(tiny_folder, tmp_path):
+    features = mdmmt.MDMMT("features", str(tiny_folder), "cpu")
+    assert features.supported_formats == []
+    text = mdmmt.MDMMT("text", str(tiny_folder), "cpu")
+    with pytest.raises(InputError, match="no 'tensorrt' to write, expected one of"):
+        text.save_model("tensorrt", tmp_path / "a")
+
+
+def test_export_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "new" / "text.onnx"
+    assert main(["export", "text", str(out), "--weights=sample"]) == 0
+    assert str(out) in capsys.readouterr().out
+    assert onnxruntime.InferenceSession(out).get_outputs()[0].name == "vector"
+
+
+def test_without_onnx_it_says_what_to_install(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"mdmmt\[onnx\]"):
+        export_onnx(model.video_tower, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

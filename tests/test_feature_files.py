@@ -1,0 +1,312 @@
+"""Feature files, and the folder of them that `mdmmt extract` writes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from files import flat, write_video
+from safetensors.numpy import load_file, save_file
+
+import mdmmt
+from mdmmt import experts, feature_files
+from mdmmt.cli import main
+from mdmmt.errors import InputError
+from mdmmt.extraction import Outcome, extract_files, find_videos, plan
+from mdmmt.feature_files import FeatureFile, Source, read_features, write_features
+from mdmmt.files import sha256_of
+
+CLIPS = 80  # of the run that is killed
+LIGHT = ",".join(experts.EXPERTS)
+
+
+@pytest.fixture(scope="module")
+def running():
+    return experts.load(list(experts.EXPERTS))
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """A folder of three films, one of them silent and one deeper down."""
+    folder = tmp_path / "videos"
+    (folder / "deep").mkdir(parents=True)
+    tone = 0.3 * np.sin(np.arange(32000) / 5)[None]
+    write_video(folder / "a.mkv", flat(range(0, 200, 10)), 10, tone)
+    write_video(folder / "deep" / "a.mkv", flat(range(200, 0, -10)), 10, tone / 2)
+    write_video(folder / "silent.mkv", flat(range(0, 200, 10)), 10)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def content(name="a.mkv", n=3):
+    rng = np.random.default_rng(0)
+    spans = np.stack([np.arange(n), np.arange(n) + 1.0], axis=1)
+    extracted = {"frame": (rng.normal(size=(n, 102)).astype(np.float32), spans)}
+    return FeatureFile(extracted, Source(name, 5, "ab" * 32), {"frame": "1", "sound": "1"})
+
+
+def same(a, b) -> bool:
+    return list(a) == list(b) and all(
+        np.array_equal(x, y) and x.dtype == y.dtype
+        for name in a
+        for x, y in zip(a[name], b[name], strict=True)
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_features(tmp_path / "a.safetensors", content())
+    read = read_features(tmp_path / "a.safetensors")
+    assert same(read.extracted, content().extracted)
+    assert (read.source, read.versions) == (content().source, content().versions)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_others_may_read_it(tmp_path):
+    """Its names are documented, so that a trainer needs only safetensors."""
+    write_features(tmp_path / "a.safetensors", content())
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "features.frame": (3, 102),
+        "times.frame": (3, 2),
+    }
+    (tmp_path / "plain").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("plain", "a.safetensors")}
+    assert len(modes) == 1  # readable for whom any new file is
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "words"),
+    [
+        ({"x": np.zeros(2)}, None, "format None"),
+        ({}, {"format": feature_files.FORMAT}, "damaged header"),
+        ({}, {"format": feature_files.FORMAT, "experts": "[", "source": "{}"}, "damaged header"),
+        ({"features.frame": np.zeros((2, 3))}, "good", "frame do not fit"),
+        ({"features.frame": np.zeros((2, 3)), "times.frame": np.zeros((3, 2))}, "good", "fit"),
+        ({"features.frame": np.zeros((0, 3)), "times.frame": np.zeros((0, 2))}, "good", "fit"),
+        ({"features.other": np.zeros((2, 3))}, "good", "features.other.* none of its"),
+    ],
+)
+def test_what_is_no_feature_file_is_refused(tensors, header, words, tmp_path):
+    file = tmp_path / "a.safetensors"
+    if header == "good":
+        source = {"name": "a", "size_bytes": 1, "sha256": "0"}
+        header = {
+            "format": feature_files.FORMAT,
+            "source": json.dumps(source),
+            "experts": json.dumps({"frame": "1"}),
+        }
+    save_file(tensors, file, header)
+    with pytest.raises(InputError, match=words) as caught:
+        read_features(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage" * 50])
+def test_garbage_is_refused(data, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.safetensors"):
+        read_features(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no file"):
+        read_features(tmp_path / "b.safetensors")
+
+
+def test_extract_writes_a_file_for_each_video(videos, tmp_path, capsys):
+    out = tmp_path / "features"
+    assert main(["extract", str(videos), "--out", str(out), "--experts", LIGHT]) == 0
+    assert "3 of 3 videos" in capsys.readouterr().out
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert written == ["a.mkv.safetensors", "deep/a.mkv.safetensors", "silent.mkv.safetensors"]
+    for name in written:
+        video = videos / name.removesuffix(".safetensors")
+        read = read_features(out / name)
+        assert same(read.extracted, experts.extract(video, list(experts.EXPERTS)))
+        assert read.source == Source(video.name, video.stat().st_size, sha256_of(video))
+        assert set(read.versions) == set(experts.EXPERTS)
+    assert "sound" not in read_features(out / "silent.mkv.safetensors").extracted
+
+
+def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, running, monkeypatch):
+    planned = plan(find_videos([videos]), tmp_path / "out")
+    ran = []
+    real = experts.extract
+    monkeypatch.setattr(experts, "extract", lambda v, r: ran.append(v.name) or real(v, r))
+
+    def run(some=running) -> list[str]:
+        ran.clear()
+        outcomes = list(extract_files(planned, some))
+        assert not any(outcome.error for outcome in outcomes)
+        assert [outcome.kept for outcome in outcomes].count(False) == len(ran)
+        return sorted(ran)
+
+    assert len(run()) == 3
+    assert run() == []
+    write_video(videos / "silent.mkv", flat([1, 2, 3]))  # another film of the same name
+    assert run() == ["silent.mkv"]
+    (tmp_path / "out" / "a.mkv.safetensors").write_bytes(b"broken")
+    assert run() == ["a.mkv"]
+    os.utime(videos / "a.mkv")
+    assert run() == []
+    assert len(run({"frame": running["frame"]})) == 3
+    monkeypatch.setattr(type(running["frame"]), "version", "2")
+    assert len(run({"frame": running["frame"]})) == 3
+
+
+def test_two_videos_of_one_name_are_refused_before_any_work(videos, tmp_path, capsys):
+    files = [str(videos / "a.mkv"), str(videos / "deep" / "a.mkv")]
+    assert main(["extract", *files, "--out", str(tmp_path / "out"), "--experts=frame"]) == 1
+    error = capsys.readouterr().err
+    assert all(file in error for file in files) and not (tmp_path / "out").exists()
+    assert main(["extract", files[0], files[0], f"--out={tmp_path}", "--experts=frame"]) == 0
+
+
+def test_a_folder_without_videos_and_unknown_experts_are_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["extract", str(tmp_path / "empty"), f"--out={tmp_path}", "--experts=frame"]) == 1
+    assert "no video in the folder" in capsys.readouterr().err
+    assert main(["extract", "a.mp4", f"--out={tmp_path}", "--experts=speech"]) == 1
+    assert "speech cannot be run" in capsys.readouterr().err
+
+
+def test_missing_weights_of_an_expert_end_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MDMMT_EXPERTS", str(tmp_path))
+    assert main(["extract", "a.mp4", "--out", str(tmp_path / "out")]) == 1
+    assert "irCSN_152" in capsys.readouterr().err
+
+
+def test_a_fifth_of_the_files_is_broken(tmp_path, capsys):
+    """Twenty percent: nothing else is lost, each is named with its reason, and the status is 1."""
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    broken = {
+        2: b"",
+        7: b"A text that calls itself a video.\n" * 9,
+        11: np.random.default_rng(0).bytes(5000),
+        16: None,  # a link to nowhere
+    }
+    for i in range(20):
+        path = folder / f"{i:02}.mkv"
+        if i not in broken:
+            write_video(path, flat([i, 2 * i]))
+        elif broken[i] is None:
+            continue
+        else:
+            path.write_bytes(broken[i])
+    paths = [str(folder / f"{i:02}.mkv") for i in range(20)]
+    assert main(["extract", *paths, "--out", str(out), "--experts=frame"]) == 1
+    printed = capsys.readouterr()
+    assert "16 of 20 videos" in printed.out
+    assert [line for line in printed.err.splitlines() if line.startswith("mdmmt: ")] == (
+        printed.err.splitlines()
+    )
+    assert all(paths[i] in printed.err for i in broken) and printed.err.count("\n") == len(broken)
+    assert len(list(out.iterdir())) == 16
+
+
+def test_a_run_killed_at_any_moment_leaves_only_whole_files(tmp_path):
+    """SIGKILL at 20 random moments; then a last run finishes what is missing, and only that."""
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for i in range(CLIPS):
+        write_video(folder / f"{i:02}.mkv", flat([i, 2 * i, 3 * i]))
+    arguments = ["extract", str(folder), f"--out={out}", "--experts=frame"]
+    rng = random.Random(0)
+    # Each run is a fork of one interpreter, since its imports take longer than the work.
+    forker = (
+        "import os, sys, mdmmt, mdmmt.media, mdmmt.extraction\n"
+        "from mdmmt.cli import main\n"
+        "for line in sys.stdin:\n"
+        "    pid = os.fork()\n"
+        "    if not pid: os._exit(main(sys.argv[1:]))\n"
+        "    print(pid, flush=True)\n"
+        "    os.waitpid(pid, 0)\n"
+        "    print('ended', flush=True)\n"
+    )
+    counts = []
+    with subprocess.Popen(
+        [sys.executable, "-c", forker, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        for turn in range(20):
+            before = written(out)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            pid = int(_number(process))
+            while turn % 2 and written(out) == before < CLIPS:  # every other time it gets that far
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.03))
+            with contextlib.suppress(ProcessLookupError):  # it is done
+                os.kill(pid, signal.SIGKILL)
+            while process.stdout.readline() != "ended\n":
+                pass
+            for file in out.glob("*.safetensors"):
+                assert set(read_features(file).extracted) == {"frame"}
+            counts.append(written(out))
+        process.stdin.close()
+    assert counts == sorted(counts) and len(set(counts)) > 5
+    assert main(arguments) == 0
+    assert written(out) == CLIPS
+
+
+def written(out: Path) -> int:
+    return len(list(out.glob("*.safetensors")))
+
+
+def _number(process) -> str:
+    while not (line := process.stdout.readline().strip()).isdigit():
+        assert line or process.poll() is None
+    return line
+
+
+def test_features_embed_as_their_video_does(videos, tmp_path):
+    out = tmp_path / "out"
+    main(["extract", str(videos), "--out", str(out), "--experts", LIGHT])
+    model = mdmmt.load("sample", "cpu")
+    for name in ("a.mkv", "deep/a.mkv", "silent.mkv"):
+        np.testing.assert_array_equal(
+            model.encode_video(out / f"{name}.safetensors"), model.encode_video(videos / name)
+        )
+    result = tmp_path / "vectors.npy"
+    paths = [str(out / "a.mkv.safetensors"), str(tmp_path / "none.mkv"), str(videos / "silent.mkv")]
+    assert main(["embed", *paths, "--weights=sample", f"--out={result}"]) == 1
+    rows = np.load(result)
+    assert np.isnan(rows[1]).all()
+    expected = model.encode_video([videos / "a.mkv", videos / "silent.mkv"])
+    np.testing.assert_allclose(rows[[0, 2]], expected, atol=1e-6)
+
+
+def test_an_outcome_says_where_its_file_is(videos, tmp_path, running):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+    (outcome,) = extract_files(planned, {"frame": running["frame"]})
+    assert outcome == Outcome(videos / "a.mkv", tmp_path / "a.mkv.safetensors", False, None)
+    assert outcome.file.is_file()
+
+
+def test_dumps_on_the_command_line(videos, tmp_path, capsys):
+    """Feature files to dumps and back; times have two decimals there."""
+    out, dumps, back = (tmp_path / name for name in ("out", "dumps", "back"))
+    names = ("a.mkv", "silent.mkv")
+    main(["extract", *(str(videos / n) for n in names), f"--out={out}", "--experts", LIGHT])
+    files = [out / f"{name}.safetensors" for name in names]
+    assert main(["dumps", "write", *map(str, files), f"--out={dumps}"]) == 0
+    written = sorted(path.name for path in dumps.iterdir())
+    assert written == sorted(f"{e}.{kind}" for e in experts.EXPERTS for kind in ("emb", "idx"))
+    given = [f"{name}={dumps / name}" for name in experts.EXPERTS]
+    assert main(["dumps", "read", *given, f"--out={back}"]) == 0
+    for file, name in zip(files, ("a", "silent"), strict=True):
+        before, after = read_features(file), read_features(back / f"{name}.safetensors")
+        assert same(before.extracted, after.extracted)
+        assert after.source == Source(name, None, None)
+    assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
+    assert "expected EXPERT=PREFIX" in capsys.readouterr().err

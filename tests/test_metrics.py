@@ -1,0 +1,227 @@
+"""Ranks against a naive version, ties above all, and metrics, intervals and tests from ranks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdmmt import InputError
+from mdmmt.metrics import NAMES, compare, galleries, intervals, ranks, summary
+
+
+def naive_ranks(text, video, captions, segments, text_of, segment_of):
+    """Both ranks of each query, one by one, from sums that no order changes."""
+    score = [[math.fsum((t * v).tolist()) for v in video.astype(float)] for t in text.astype(float)]
+    t2v, v2t = [], []
+    for caption, segment, row, column in zip(captions, segments, text_of, segment_of, strict=True):
+        own = score[row][column]
+        same_text = {s for c, s in zip(captions, segment_of, strict=True) if c == caption}
+        same_segment = {t for t, s in zip(text_of, segments, strict=True) if s == segment}
+        others = set(range(len(video))) - same_text
+        t2v.append(1 + sum(score[row][s] >= own for s in others))
+        others = set(range(len(text))) - same_segment
+        v2t.append(1 + sum(score[t][column] >= own for t in others))
+    return t2v, v2t
+
+
+def check(text, video, captions, segments, chunk_size):
+    found = galleries(captions, segments)
+    text_of, segment_of = found.text_of, found.segment_of
+    text, video = text[: len(found.texts)], video[: len(found.segments)]
+    t2v, v2t = ranks(text, video, text_of, segment_of, chunk_size)
+    expected = naive_ranks(text, video, captions, segments, text_of, segment_of)
+    assert (t2v.tolist(), v2t.tolist()) == expected
+    assert t2v.dtype == v2t.dtype == np.int64
+
+
+queries = st.lists(
+    st.tuples(st.sampled_from("abcdefg"), st.integers(0, 6)), min_size=1, max_size=20
+)
+
+
+@given(queries, st.integers(0, 2**32 - 1), st.integers(1, 9))
+@settings(deadline=None, max_examples=200)
+def test_ranks_with_many_ties(queries, seed, chunk_size):
+    """Few different whole numbers: captions and segments of all kinds tie."""
+    rng = np.random.default_rng(seed)
+    text, video = rng.integers(-1, 2, (2, 7, 3)).astype(np.float32)
+    check(text, video, *zip(*queries, strict=True), chunk_size)
+
+
+@given(queries, st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1e-20, 1, 1e12]))
+@settings(deadline=None, max_examples=100)
+def test_equal_embeddings_tie_wherever_they_stand(queries, seed, chunk_size, size):
+    """Float sums of 700 products depend on their order; equal rows must tie for all that."""
+    rng = np.random.default_rng(seed)
+    text, video = rng.standard_normal((2, 3, 700)).astype(np.float32)
+    text, video = (size * text[rng.integers(3, size=7)]), video[rng.integers(3, size=7)]
+    check(text, video, *zip(*queries, strict=True), chunk_size)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 1000])
+def test_chunks_make_no_difference(chunk_size):
+    rng = np.random.default_rng(3)
+    text, video = rng.standard_normal((150, 96)), rng.standard_normal((40, 96))
+    text[75:], video[20:] = text[:75], video[:20]
+    text, video = text.astype(np.float32), video.astype(np.float32)
+    captions = [f"caption {i}" for i in rng.integers(150, size=300)]
+    segments = rng.integers(40, size=300).tolist()
+    check(text, video, captions, segments, chunk_size)
+
+
+def test_all_equal_scores_rank_last():
+    n = 9
+    t2v, v2t = ranks(np.ones((n, 5)), np.ones((n, 5)), np.arange(n), np.arange(n))
+    assert t2v.tolist() == v2t.tolist() == [n] * n
+    zeros = ranks(np.zeros((n, 5)), np.zeros((n, 5)), np.arange(n), np.arange(n))
+    assert zeros.t2v.tolist() == zeros.v2t.tolist() == [n] * n
+
+
+def test_captions_of_one_segment_and_segments_of_one_caption_do_not_compete():
+    captions, segments = ["a dog", "a cat", "a dog"], ["x", "x", "y"]
+    found = galleries(captions, segments)
+    assert found.texts == ["a dog", "a cat"]
+    assert found.segments == ["x", "y"]
+    t2v, v2t = ranks(np.ones((2, 3)), np.ones((2, 3)), found.text_of, found.segment_of)
+    assert t2v.tolist() == [1, 2, 1]
+    assert v2t.tolist() == [1, 1, 2]
+
+
+def test_the_single_caption_protocol_counts_each_caption_by_itself():
+    captions, segments = ["a dog", "a dog", "a cat"], ["x", "y", "z"]
+    single = galleries(captions, segments, "single")
+    assert single.texts == captions
+    t2v, v2t = ranks(np.eye(3)[[0, 0, 2]], np.eye(3), single.text_of, single.segment_of)
+    assert t2v.tolist() == [
+        1,
+        3,
+        1,
+    ]  # the second one's own video is beaten, and ties with the third
+    assert v2t.tolist() == [2, 3, 1]
+    unique = galleries(captions, segments)
+    assert unique.texts == ["a dog", "a cat"]
+    with pytest.raises(InputError, match="the segment x has several captions"):
+        galleries(captions, ["x", "y", "x"], "single")
+    with pytest.raises(InputError, match="protocol is 'best', expected one of unique, one-"):
+        galleries(captions, segments, "best")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_embeddings_that_are_no_numbers_are_refused(bad):
+    good = np.ones((3, 4), dtype=np.float32)
+    broken = good.copy()
+    broken[1, 2] = bad
+    with pytest.raises(InputError, match="embedding of text 1 holds NaN or infinity"):
+        ranks(broken, good, np.arange(3), np.arange(3))
+    with pytest.raises(InputError, match="embedding of segment 1 holds NaN or infinity"):
+        ranks(good, broken, np.arange(3), np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("text", "video", "text_of", "segment_of"),
+    [
+        ((3, 4), (3, 5), [0], [0]),
+        ((4,), (3, 4), [0], [0]),
+        ((3, 4), (3, 4), [], []),
+        ((3, 4), (3, 4), [0, 1], [0]),
+        ((3, 4), (3, 4), [3], [0]),
+        ((3, 4), (3, 4), [0], [-1]),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(text, video, text_of, segment_of):
+    with pytest.raises(InputError, match=r"expected \(|outside the 3"):
+        ranks(np.ones(text), np.ones(video), np.array(text_of, int), np.array(segment_of, int))
+
+
+def naive_summary(ranks):
+    ordered, n = sorted(ranks), len(ranks)
+    recalls = [100 * sum(rank <= k for rank in ranks) / n for k in (1, 5, 10, 50)]
+    return [*recalls, ordered[(n - 1) // 2], sum(ranks) / n]
+
+
+@given(st.lists(st.integers(1, 80), min_size=1, max_size=60))
+def test_metrics_are_what_they_are_called(values):
+    found = summary(np.array(values))
+    assert tuple(found) == NAMES == ("R@1", "R@5", "R@10", "R@50", "MedR", "MeanR")
+    assert list(found.values()) == pytest.approx(naive_summary(values))
+    assert found["MedR"] == naive_summary(values)[4]
+
+
+def test_the_median_is_the_lower_one():
+    assert summary(np.array([4, 1, 2, 9]))["MedR"] == 2
+
+
+@pytest.mark.parametrize("bad", [[], [0, 1], [1.5], [[1]]])
+def test_ranks_that_are_none_are_refused(bad):
+    with pytest.raises(InputError, match="expected whole numbers"):
+        summary(np.array(bad))
+
+
+def skewed(n, seed=0):
+    return 1 + np.random.default_rng(seed).geometric(0.08, size=n)
+
+
+def test_intervals_are_those_of_a_plain_bootstrap():
+    values = skewed(400)
+    rng = np.random.default_rng(1)
+    plain = [naive_summary(rng.choice(values, 400).tolist()) for _ in range(2000)]
+    low, high = np.quantile(plain, [0.05, 0.95], axis=0)
+    found = intervals(values, confidence=0.9)
+    spread = np.std(plain, axis=0)
+    for i, name in enumerate(NAMES):
+        assert found[name] == pytest.approx((low[i], high[i]), abs=max(0.25 * spread[i], 1e-9)), (
+            name
+        )
+    assert found == intervals(values, confidence=0.9)
+    assert found != intervals(values, confidence=0.9, seed=1)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    truth = 100 * (1 - 0.92**9)  # R@10 of ranks that are 1 plus a geometric variable
+    held = 0
+    for seed in range(200):
+        low, high = intervals(skewed(300, seed), confidence=0.9, resamples=200)["R@10"]
+        held += low <= truth <= high
+    assert 165 <= held <= 194
+
+
+def test_runs_are_compared_query_by_query():
+    first = skewed(500)
+    better = np.maximum(first - 1, 1)
+    found = compare(first, better, resamples=500)
+    assert tuple(found) == NAMES
+    mean = found["MeanR"]
+    assert mean.first == first.mean()
+    assert mean.second == better.mean()
+    assert mean.difference == pytest.approx(better.mean() - first.mean())
+    assert mean.low <= mean.difference <= mean.high < 0
+    assert mean.p_value == 1 / 501
+    # Unpaired, so small a difference would be lost in the spread of the ranks.
+    apart = compare(first, np.random.default_rng(2).permutation(better), resamples=500)["MeanR"]
+    assert apart.low < 0 < apart.high
+
+
+def test_a_run_does_not_differ_from_itself():
+    for one in compare(skewed(50), skewed(50), resamples=100).values():
+        assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1)
+
+
+def test_p_values_are_spread_evenly_where_runs_are_alike():
+    rng = np.random.default_rng(7)
+    p_values = []
+    for seed in range(150):
+        pair = 1 + rng.geometric(0.1, size=(2, 60))
+        p_values.append(compare(*pair, resamples=99, seed=seed)["MeanR"].p_value)
+    assert 0.40 < np.mean(p_values) < 0.60
+    assert np.mean(np.array(p_values) <= 0.1) < 0.2
+
+
+def test_comparisons_that_cannot_be_are_refused():
+    with pytest.raises(InputError, match="the runs have 3 and 4 ranks"):
+        compare(np.array([1, 2, 3]), np.array([1, 2, 3, 4]))
+    with pytest.raises(InputError, match="confidence is 95"):
+        intervals(np.array([1, 2]), confidence=95, resamples=2)

@@ -1,0 +1,358 @@
+"""From video files to embeddings: parts, long files, fewer experts, Towhee's own decoders."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import av
+import numpy as np
+import pytest
+from files import flat, write_video
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from towhee import ops, pipe
+from towhee.types import VideoFrame
+
+import mdmmt
+from mdmmt import experts
+from mdmmt.cli import main
+from mdmmt.errors import InputError, InputTypeError
+from mdmmt.extraction import extract_file
+from mdmmt.features import to_tokens
+from mdmmt.segments import select, windows
+
+LONG_S, SHORT_S = 20, 4
+WINDOW_S = 7.5  # of the sample: 30 frames, 4 a second
+
+
+def film(path, seconds: int):
+    """A moving block over changing greys, and a tone that wanders."""
+    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
+    for i, frame in enumerate(frames):
+        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
+    t = np.arange(16000 * seconds) / 16000
+    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("short") / "short.mkv", SHORT_S)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mdmmt.load("sample", "cpu")
+
+
+@pytest.fixture(scope="module")
+def running():
+    return experts.load(list(experts.EXPERTS))
+
+
+@pytest.fixture(scope="module")
+def whole(long, running):
+    """What the experts find in all of the long film."""
+    return experts.extract(long, running)
+
+
+@pytest.fixture(scope="module")
+def feature_file(long, running, tmp_path_factory):
+    file = tmp_path_factory.mktemp("features") / "long.safetensors"
+    extract_file(long, file, running)
+    return file
+
+
+def embedded(model, extracted):
+    return model.encode_video(to_tokens(extracted, model.config.video.experts))
+
+
+def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
+    with pytest.warns(UserWarning, match=r"long\.mkv.* 30 tokens of frame.* 0 and 7\.5;") as caught:
+        vector = model.encode_video(long)
+    assert len(caught) == 1
+    first = {name: (f[:30], t[:30]) for name, (f, t) in whole.items()}
+    np.testing.assert_array_equal(vector, embedded(model, first))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_video(short)
+
+
+def test_of_a_long_file_no_more_is_run_than_is_needed(long, monkeypatch):
+    """An hour must not cost an hour of networks where 30 tokens are taken, or one segment."""
+    clips = []
+    for expert in experts.EXPERTS.values():
+        real = expert.features
+
+        def counted(self, given, real=real):
+            clips.append((self.name, len(given)))
+            return real(self, given)
+
+        monkeypatch.setattr(expert, "features", counted)
+    model = mdmmt.load("sample", "cpu", experts=["frame"])
+    with pytest.warns(UserWarning):
+        model.encode_video(long)
+    assert sum(n for _, n in clips) == 31  # one more than are taken, which tells that there is more
+    clips.clear()
+    model.encode_video(long, start_s=15.0, end_s=16.0)
+    assert sum(n for _, n in clips) == 5  # those from 14.75 to 16 seconds
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s"), [(0, 1), (3.2, 7.9), (1.0, 2.0), (15, None), (0, 7), (19.9, 500)]
+)
+def test_a_part_of_a_file(start_s, end_s, model, long, whole, feature_file):
+    vector = model.encode_video(long, start_s=start_s, end_s=end_s)
+    part = select(whole, start_s, LONG_S if end_s is None else end_s)
+    np.testing.assert_allclose(vector, embedded(model, part), atol=1e-6)
+    from_features = model.encode_video(feature_file, start_s=start_s, end_s=end_s)
+    np.testing.assert_allclose(from_features, vector, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(start_s=st.floats(0, 25), length_s=st.floats(0.01, 20))
+def test_running_a_part_finds_what_selecting_from_the_whole_finds(
+    start_s, length_s, long, running, whole
+):
+    part = select(experts.extract(long, running, start_s, start_s + length_s), start_s, 1e9)
+    part = select(part, start_s, start_s + length_s)
+    expected = select(whole, start_s, start_s + length_s)
+    assert list(part) == list(expected)
+    for name in part:
+        np.testing.assert_array_equal(part[name][1], expected[name][1])
+        np.testing.assert_allclose(part[name][0], expected[name][0], atol=1e-6)
+
+
+def test_an_expert_that_ends_early_gives_its_last(model, tmp_path):
+    """Sound of 4 s under a picture of 8 s: the nearest there is, as the authors select."""
+    frames = flat([5 * i for i in range(40)] * 2)
+    path = write_video(tmp_path / "a.mkv", frames, 10, np.sin(np.arange(64000) / 9)[None] / 3)
+    item = model.extract(path, start_s=6, end_s=7)
+    assert item["features_ind"]["sound"].sum() == 1
+    whole = experts.extract(path, ["sound"])["sound"][0]
+    np.testing.assert_allclose(item["features"]["sound"][0], whole[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "words"),
+    [
+        (21, 25, "lasts 20 seconds"),
+        (5, 5, "start_s < end_s"),
+        (-1, 5, "0 <= start_s"),
+        (float("nan"), 5, "start_s < end_s"),
+        ("a", 5, "expected \\(start_s, end_s\\)"),
+    ],
+)
+def test_bad_parts(start_s, end_s, words, model, long):
+    with pytest.raises(InputError, match=words):
+        model.encode_video(long, start_s=start_s, end_s=end_s)
+
+
+def test_parts_are_of_files_and_frames(model, short):
+    item = model.extract(short)
+    with pytest.raises(InputError, match="dict of features"):
+        model.encode_video(item, end_s=1.0)
+    both = model.encode_video([short, short], end_s=2.0)
+    np.testing.assert_allclose(both[0], model.encode_video(short, end_s=2.0), atol=1e-6)
+
+
+def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
+    assert model.reader.window_s == WINDOW_S
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.encode_segments(long)
+    assert found.spans_s.tolist() == [[0, 7.5], [7.5, 15], [15, LONG_S]]
+    assert found.vectors.shape == (3, 384) and found.vectors.dtype == np.float32
+    parts = windows(whole, WINDOW_S, WINDOW_S)
+    assert sum(len(part["frame"][0]) for _, part in parts) == len(whole["frame"][0])
+    for vector, (_, part) in zip(found.vectors, parts, strict=True):
+        np.testing.assert_allclose(vector, embedded(model, part), atol=1e-6)
+    again = model.encode_segments(feature_file, batch_size=2)
+    np.testing.assert_allclose(again.vectors, found.vectors, atol=1e-6)
+
+
+def test_windows_may_overlap(model, long):
+    found = model.encode_segments(long, window_s=4.0, stride_s=2.0)
+    assert found.spans_s[:3].tolist() == [[0, 4], [2, 6], [4, 8]] and found.spans_s[-1, 1] == LONG_S
+    with pytest.warns(UserWarning, match="longer than the 30 tokens of frame"):
+        model.encode_segments(long, window_s=10.0)
+
+
+def test_segments_by_their_seconds(model, long):
+    spans = [(3.2, 7.9), (0, 1), (15, 20)]
+    found = model.encode_segments(long, spans)
+    assert found.spans_s.tolist() == [list(map(float, span)) for span in spans]
+    for vector, (start_s, end_s) in zip(found.vectors, spans, strict=True):
+        alone = model.encode_video(long, start_s=start_s, end_s=end_s)
+        np.testing.assert_allclose(vector, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"segments": "scenes"}, InputError, "'windows' or a list"),
+        ({"segments": []}, InputError, "empty list"),
+        ({"segments": [(0, 1), (3, 2)]}, InputError, "segment 1 is 3 and 2"),
+        ({"segments": [0, 1]}, InputTypeError, "segment 0 is 0, expected"),
+        ({"segments": [(0, 1), (30, 40)]}, InputError, "lasts 20 seconds"),
+        ({"segments": [(0, 1)], "window_s": 3}, InputError, "not for a list"),
+        ({"window_s": 0}, InputError, "window_s is 0"),
+        ({"window_s": 3, "stride_s": 4}, InputError, "holes"),
+    ],
+)
+def test_bad_segments(options, error, words, model, long):
+    with pytest.raises(error, match=words):
+        model.encode_segments(long, **options)
+
+
+def test_segments_of_what_has_no_seconds_are_refused(model, short):
+    with pytest.raises(InputTypeError, match="video is a dict"):
+        model.encode_segments(model.extract(short))
+
+
+def test_fewer_experts_leave_the_others_absent(model, short, long, feature_file):
+    one = mdmmt.load("sample", "cpu", experts=["motion"])
+    item = one.extract(short)
+    assert set(item["features"]) == {"motion"}
+    everything = model.extract(short)
+    np.testing.assert_allclose(item["features"]["motion"], everything["features"]["motion"])
+    only = {part: {"motion": by_expert["motion"]} for part, by_expert in everything.items()}
+    np.testing.assert_allclose(one.encode_video(short), model.encode_video(only), atol=1e-6)
+    assert one.reader.window_s == 30.0
+    np.testing.assert_allclose(  # what a feature file holds of the others is left out, too
+        one.encode_segments(feature_file).vectors, one.encode_segments(long).vectors, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (["CLIP"], InputError, "'CLIP'.* frame, motion, sound"),
+        ([], InputError, "expected some"),
+        ("motion", InputTypeError, "expected a list"),
+    ],
+)
+def test_bad_experts(given, error, words):
+    with pytest.raises(error, match=words):
+        mdmmt.load("sample", "cpu", experts=given)
+
+
+def towhee_frames(path):
+    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            pixels = frame.to_ndarray(format="rgb24")
+            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
+
+
+def test_frames_of_towhees_decoders(model, short):
+    item = model.extract(towhee_frames(short))
+    assert set(item["features"]) == {"frame", "motion"}
+    expected = model.extract(short)
+    for name in item["features"]:
+        np.testing.assert_array_equal(item["features_t"][name], expected["features_t"][name])
+        np.testing.assert_allclose(
+            item["features"][name], expected["features"][name], rtol=0.05, atol=0.05
+        )
+    frames = list(towhee_frames(short))
+    vector = model.encode_video(frames)
+    np.testing.assert_array_equal(vector, model.encode_video(iter(frames)))
+    both = model.encode_video([frames, frames[::2]])
+    assert both.shape == (2, 384)
+    np.testing.assert_allclose(both[0], vector, atol=1e-6)
+
+
+def operator(**options):
+    return ops.video_text_embedding.mdmmt(weight_path="sample", device="cpu", **options)
+
+
+def test_the_path_is_the_whole_pipeline(model, short):
+    p = pipe.input("path").map("path", "vec", operator(modality="video")).output("vec")
+    for path in (short, str(short)):
+        np.testing.assert_array_equal(p(path).get()[0], model.encode_video(short))
+
+
+def test_features_alone_in_a_pipeline(model, short):
+    p = (
+        pipe.input("path")
+        .map("path", "features", operator(modality="features", experts=["frame"]))
+        .map("features", "vec", operator(modality="video"))
+        .output("features", "vec")
+    )
+    features, vector = p(short).get()
+    assert set(features["features"]) == {"frame"}
+    np.testing.assert_array_equal(vector, model.encode_video(features))
+
+
+def test_windows_in_a_pipeline(model, long):
+    p = (
+        pipe.input("path")
+        .flat_map(
+            "path", ("start_s", "end_s", "vec"), operator(modality="video", segments="windows")
+        )
+        .output("start_s", "end_s", "vec")
+    )
+    result = p(str(long))
+    found = model.encode_segments(long)
+    rows = [result.get() for _ in range(result.size)]
+    assert [row[:2] for row in rows] == found.spans_s.tolist()
+    np.testing.assert_allclose([row[2] for row in rows], found.vectors, atol=1e-6)
+
+
+def test_frames_in_a_pipeline(model, short):
+    p = (
+        pipe.input("path")
+        .flat_map("path", "frame", towhee_frames)
+        .window_all("frame", "vec", operator(modality="video"))
+        .output("vec")
+    )
+    np.testing.assert_array_equal(p(short).get()[0], model.encode_video(towhee_frames(short)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"modality": "text", "segments": "windows"}, "for the modality 'video'"),
+        ({"modality": "video", "window_s": 3.0}, "for segments='windows'"),
+        ({"modality": "sound"}, "'text', 'video' or 'features'"),
+    ],
+)
+def test_bad_options_of_the_operator(options, words):
+    with pytest.raises(InputError, match=words):
+        mdmmt.MDMMT(weight_path="sample", device="cpu", **options)
+
+
+def test_windows_on_the_command_line(long, model, tmp_path, capsys):
+    out = tmp_path / "vectors.jsonl"
+    command = ["embed", str(long), str(tmp_path / "none.mkv"), "--weights=sample", f"--out={out}"]
+    assert main([*command, "--segments", "windows", "--window=5"]) == 1
+    printed = capsys.readouterr()
+    assert "4 windows of 1 of 2 videos" in printed.out and "none.mkv" in printed.err
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(r["path"], r["start_s"], r["end_s"]) for r in records] == [
+        (str(long), 5.0 * k, 5.0 * k + 5) for k in range(4)
+    ]
+    found = model.encode_segments(long, window_s=5)
+    np.testing.assert_allclose([r["embedding"] for r in records], found.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--segments=windows", "--out=a.npy"], "expected a name that ends in .jsonl"),
+        (["--window=3", "--out=a.npy"], "are for --segments windows"),
+    ],
+)
+def test_bad_options_of_the_command(options, words, long, capsys):
+    assert main(["embed", str(long), "--weights=sample", *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_command_says_what_a_long_files_embedding_is_of(long, tmp_path, capsys):
+    assert main(["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 0
+    assert "longer than the 30 tokens of frame" in capsys.readouterr().err
