@@ -27,11 +27,19 @@ test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spe
 test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggish, resampy, TensorFlow
 	PYTHONPATH=tests $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
 
-.PHONY: bench-experts
-bench-experts: $(VENV)/installed-test  ## measure decoding and the pretrained experts
-	$(BIN)/python benchmarks/experts.py networks
-	$(BIN)/python benchmarks/experts.py files
-	$(BIN)/python benchmarks/experts.py cost
+.PHONY: bench
+bench: $(VENV)/installed-test  ## measure everything, about half an hour: ./bench and README's plot
+	$(BIN)/python -m pip install --quiet 'openvino>=2024,<2027'
+	mkdir -p bench
+	$(BIN)/python -W ignore benchmarks/towers.py --out bench/towers.json | tee bench/towers.txt
+	$(BIN)/python benchmarks/plot.py bench/towers.json pictures/speed.png
+	$(BIN)/python benchmarks/pipelines.py | tee bench/pipelines.txt
+	$(BIN)/python benchmarks/start.py | tee bench/start.txt
+	$(BIN)/python benchmarks/experts.py networks | tee bench/networks.txt
+	$(BIN)/python benchmarks/experts.py files | tee bench/files.txt
+	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
+	$(BIN)/python benchmarks/index.py | tee bench/index.txt
+	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
 
 .PHONY: lint
 lint: $(VENV)/installed-test  ## check style and formatting
@@ -53,7 +61,7 @@ pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 
 .PHONY: clean
 clean:  ## remove the environment and everything made
-	rm -rf $(VENV) $(VENV)-towhee09 $(VENV)-oracles build dist demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-towhee09 $(VENV)-oracles build dist demo bench *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

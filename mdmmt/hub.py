@@ -52,6 +52,7 @@ LEFT_OUT = (
     "extraction.py",
     "hub.py",
     "index.py",
+    "indexing.py",
     "info.py",
     "metrics.py",
     "page.py",

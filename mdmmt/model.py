@@ -25,7 +25,8 @@ from .config import (
     with_mmtvid_params,
 )
 from .errors import InputError, InputTypeError, WeightsError
-from .features import Video, collate, read_videos, to_tokens, token_count
+from .fast import FastTextTower, FastVideoTower, resolve_precision
+from .features import Video, read_videos, to_tokens, token_count
 from .reader import WINDOWS, Reader, is_frames
 from .text_tower import TextTower
 from .tokenizer import Tokenizer, load_tokenizer, tokenizer_source
@@ -72,17 +73,20 @@ class Model:
         txt_bert: str | os.PathLike[str] | nn.Module | None = None,
         tokenizer: Any = None,
         experts: Sequence[str] | None = None,
+        precision: str = "exact",
     ) -> None:
         self.path = path
         self.config = config
         self.device = device
+        self.precision = precision
         names = [expert.name for expert in config.video.experts]
         self.reader = Reader(config.video.experts, names if experts is None else experts, device)
         self._txt_bert = txt_bert
-        self._tokenizer = tokenizer
+        self._given_tokenizer = tokenizer
         self._lock = threading.Lock()
-        self._video_tower: VideoTower | None = None
-        self._text_tower: tuple[TextTower, Tokenizer] | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._video_encoder: FastVideoTower | None = None
+        self._text_encoder: FastTextTower | None = None
 
     def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed texts.
@@ -110,14 +114,8 @@ class Model:
                 raise InputError(
                     f"{where} is {one!r}, which is not valid Unicode (a lone surrogate)"
                 )
-        tower, tokenizer = self.text_tower
-        ids = tokenizer(texts)
-
-        def embed(rows: Sequence[int]) -> Tensor:
-            input_ids, mask = tokenizer.pad([ids[row] for row in rows])
-            return tower(input_ids.to(self.device), mask.to(self.device))
-
-        vectors = _in_batches(embed, [len(row) for row in ids], batch_size)
+        ids = self.tokenizer(texts)
+        vectors = _in_batches(self.text_encoder, ids, [len(row) for row in ids], batch_size)
         return vectors[0] if single else vectors
 
     def encode_video(
@@ -234,20 +232,26 @@ class Model:
         return Similarity(by_expert.sum(axis=-1), by_expert, names)
 
     @property
-    def video_tower(self) -> VideoTower:
+    def video_encoder(self) -> FastVideoTower:
+        """The video tower for inference, read when it is first needed."""
         with self._lock:
-            if self._video_tower is None:
-                with torch.device("meta"):
-                    tower = VideoTower(self.config.video)
-                load_strict(tower, read_tower(self.path, VIDEO_PREFIXES), self.path)
-                self._video_tower = tower.to(self.device).eval()
-            return self._video_tower
+            if self._video_encoder is None:
+                self._video_encoder = FastVideoTower(self.read_video_tower(), self.precision)
+            return self._video_encoder
 
     @property
-    def text_tower(self) -> tuple[TextTower, Tokenizer]:
-        """The tower and the tokenizer that feeds it."""
+    def text_encoder(self) -> FastTextTower:
+        """The text tower for inference, read when it is first needed."""
         with self._lock:
-            if self._text_tower is None:
+            if self._text_encoder is None:
+                self._text_encoder = FastTextTower(self.read_text_tower(), self.precision)
+            return self._text_encoder
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes the text tower's ids of texts."""
+        with self._lock:
+            if self._tokenizer is None:
                 tokenizer = Tokenizer(self._find_tokenizer(), self.config.text)
                 vocab_size = self.config.text.bert.vocab_size
                 if len(tokenizer.tokenizer) > vocab_size:
@@ -255,33 +259,39 @@ class Model:
                         f"the tokenizer has {len(tokenizer.tokenizer)} tokens and the text tower "
                         f"{vocab_size}: it is not the one this model was trained with"
                     )
-                with torch.device("meta"):
-                    tower = TextTower(self.config.text)
-                state = read_tower(self.path, TEXT_PREFIXES)
-                if isinstance(self._txt_bert, nn.Module):
-                    state = _with_bert(state, self._txt_bert)
-                load_strict(tower, state, self.path)
-                self._text_tower = tower.to(self.device).eval(), tokenizer
-            return self._text_tower
+                self._tokenizer = tokenizer
+            return self._tokenizer
+
+    def read_video_tower(self) -> VideoTower:
+        """The video tower as it is written down, to look at or to export; a new one each time."""
+        with torch.device("meta"):
+            tower = VideoTower(self.config.video)
+        load_strict(tower, read_tower(self.path, VIDEO_PREFIXES), self.path)
+        return tower.to(self.device).eval()
+
+    def read_text_tower(self) -> TextTower:
+        """The text tower as it is written down; a new one each time."""
+        with torch.device("meta"):
+            tower = TextTower(self.config.text)
+        state = read_tower(self.path, TEXT_PREFIXES)
+        if isinstance(self._txt_bert, nn.Module):
+            state = _with_bert(state, self._txt_bert)
+        load_strict(tower, state, self.path)
+        return tower.to(self.device).eval()
 
     def _find_tokenizer(self) -> Any:
         """The given tokenizer, or that of `txt_bert`, or the weights' own, or BERT's."""
-        if self._tokenizer is not None and not isinstance(self._tokenizer, str | os.PathLike):
-            return self._tokenizer
-        if self._tokenizer is not None:
-            return load_tokenizer(self._tokenizer)
+        if isinstance(self._given_tokenizer, str | os.PathLike):
+            return load_tokenizer(self._given_tokenizer)
+        if self._given_tokenizer is not None:
+            return self._given_tokenizer
         if isinstance(self._txt_bert, str | os.PathLike):
             return load_tokenizer(self._txt_bert)
         return load_tokenizer(tokenizer_source(self.path))
 
     def _embed(self, videos: Sequence[Video], batch_size: int) -> np.ndarray:
-        tower = self.video_tower
-
-        def embed(rows: Sequence[int]) -> Tensor:
-            batch = [videos[row] for row in rows]
-            return tower(*collate(batch, self.config.video.experts, self.device))
-
-        return _in_batches(embed, [token_count(one) for one in videos], batch_size)
+        lengths = [token_count(one) for one in videos]
+        return _in_batches(self.video_encoder, videos, lengths, batch_size)
 
     def _read_video(
         self, item: Any, where: str, start_s: float, end_s: float | None
@@ -307,6 +317,7 @@ def load(
     mmtvid_params: Mapping[str, Any] | None = None,
     mmttxt_params: Mapping[str, Any] | None = None,
     experts: Sequence[str] | None = None,
+    precision: str = "exact",
 ) -> Model:
     """Open a model.
 
@@ -326,10 +337,12 @@ def load(
         experts: those of the model's that are run on video files, ['CLIP'] for one; the others
             are absent. None: all. Of the released model's, CLIP comes from Hugging Face (600 MB)
             where no folder holds it, see `mdmmt.experts.pretrained`.
+        precision: 'exact' (float32), 'bfloat16', 'int8', or 'auto', the fastest here; see
+            `mdmmt.fast`. It is the towers' alone, the experts always compute in float32.
 
     Raises:
         WeightsError: no weights there, or a model folder that describes no model.
-        InputError: a device or a parameter that is not known.
+        InputError: a device, parameter, expert or precision that is not known.
     """
     resolved = resolve_device(device)
     path = find_weights(weight_path)
@@ -342,8 +355,15 @@ def load(
         text = replace(text, bert=_read_bert_config(txt_bert))
     if experts is not None:
         _check_experts(experts, [expert.name for expert in video.experts])
-    config = ModelConfig(video, text)
-    return Model(path, config, resolved, txt_bert, params.get("tokenizer"), experts)
+    return Model(
+        path,
+        ModelConfig(video, text),
+        resolved,
+        txt_bert,
+        params.get("tokenizer"),
+        experts,
+        resolve_precision(precision, resolved),
+    )
 
 
 def _check_experts(experts: Any, known: Sequence[str]) -> None:
@@ -418,22 +438,24 @@ def _as_list(value: Any, what: str, expected: str) -> list[Any]:
     return list(value)
 
 
-@torch.inference_mode()
 def _in_batches(
-    embed: Callable[[Sequence[int]], Tensor], lengths: Sequence[int], batch_size: int
+    encoder: Callable[[list[Any]], Tensor],
+    items: Sequence[Any],
+    lengths: Sequence[int],
+    batch_size: int,
 ) -> np.ndarray:
-    """Embed rows in batches of like length, and put the vectors back into the order of the rows.
+    """Embed items in batches of like length, and put the vectors into the items' order.
 
     Args:
-        embed: row numbers -> vectors (b, D).
-        lengths: tokens of each row; batches of like length hold little padding.
+        encoder: items -> vectors (b, D).
+        lengths: tokens of each item; batches of like length are the fastest.
 
     Returns:
         (N, D) float32.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batches = [embed(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
-    vectors = torch.cat(batches).cpu().numpy()
+    order = sorted(range(len(items)), key=lengths.__getitem__)
+    batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+    vectors = torch.cat([encoder([items[row] for row in rows]) for rows in batches]).cpu().numpy()
     result = np.empty_like(vectors)
     result[order] = vectors
     return result

@@ -26,7 +26,8 @@ class MDMMT(NNOperator):
     Args:
         modality: 'text'; 'video'; or 'features', which only runs the experts on a video and gives
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts: see `mdmmt.model.load`.
+        weight_path, device, mmtvid_params, mmttxt_params, experts, precision: see
+            `mdmmt.model.load`.
         segments, window_s, stride_s: cut each video, see `mdmmt.model.Model.encode_segments`.
             None: each video is one.
 
@@ -47,6 +48,7 @@ class MDMMT(NNOperator):
         segments: str | Sequence[tuple[float, float]] | None = None,
         window_s: float | None = None,
         stride_s: float | None = None,
+        precision: str = "exact",
     ) -> None:
         super().__init__()
         if modality not in MODALITIES:
@@ -57,7 +59,7 @@ class MDMMT(NNOperator):
             raise InputError("window_s and stride_s are for segments='windows'")
         self.modality = modality
         self.segments, self.window_s, self.stride_s = segments, window_s, stride_s
-        self.model = load(weight_path, device, mmtvid_params, mmttxt_params, experts)
+        self.model = load(weight_path, device, mmtvid_params, mmttxt_params, experts, precision)
 
     def __call__(self, data: Any) -> Any:
         """Embed what `Model.encode_text` or `Model.encode_video` takes.
@@ -99,7 +101,8 @@ class MDMMT(NNOperator):
         from .export import export_onnx
 
         is_video = self.modality == "video"
-        export_onnx(self.model.video_tower if is_video else self.model.text_tower[0], output_file)
+        tower = self.model.read_video_tower() if is_video else self.model.read_text_tower()
+        export_onnx(tower, output_file)
         return True
 
 
@@ -114,6 +117,7 @@ def mdmmt(
     segments: str | Sequence[tuple[float, float]] | None = None,
     window_s: float | None = None,
     stride_s: float | None = None,
+    precision: str = "exact",
 ) -> MDMMT:
     """The operator, by the name Towhee looks for in its operator folder; see `MDMMT`."""
     return MDMMT(
@@ -126,4 +130,5 @@ def mdmmt(
         segments=segments,
         window_s=window_s,
         stride_s=stride_s,
+        precision=precision,
     )

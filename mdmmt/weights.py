@@ -187,8 +187,10 @@ def read_tensors(
     return _read_safetensors(file, layout, prefixes)
 
 
-def load_strict(tower: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     """Give a tower its weights as float32; the tensors are taken over, copied only if need be.
+
+    Empties `state`, so that there never are two copies of more than one tensor.
 
     Raises:
         WeightsError: listing the keys that are unknown, missing or of another shape.
@@ -212,8 +214,8 @@ def load_strict(tower: nn.Module, state: Mapping[str, Tensor], source: Path) -> 
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
-    state = {name: _aligned(tensor.to(expected[name].dtype)) for name, tensor in state.items()}
-    tower.load_state_dict(state, assign=True)
+    ready = {name: _aligned(state.pop(name).to(expected[name].dtype)) for name in list(state)}
+    tower.load_state_dict(ready, assign=True)
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -263,14 +265,19 @@ def _read_safetensors(file: Path, layout: Layout, prefixes: tuple[str, ...]) -> 
     """The tensors with one of the prefixes, the others only as names on the meta device."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            state: dict[str, Tensor] = {}
-            for name in tensors.keys():  # noqa: SIM118, it is no dict
-                today = _rename(name, layout, file, state)
-                if today is None:
-                    continue
-                wanted = today.startswith(prefixes)
-                state[today] = tensors.get_tensor(name) if wanted else torch.empty(0, device="meta")
-            return state
+            names = list(tensors.keys())
+        state: dict[str, Tensor] = {}
+        for name in names:
+            today = _rename(name, layout, file, state)
+            if today is None:
+                continue
+            if not today.startswith(prefixes):
+                state[today] = torch.empty(0, device="meta")
+                continue
+            # Each has a mapping of its own, so what was read leaves the memory with its tensor.
+            with safe_open(file, framework="pt") as tensors:
+                state[today] = tensors.get_tensor(name)
+        return state
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file} is no readable safetensors file: {error}") from error
 

@@ -1,21 +1,31 @@
-"""Make README's two pictures: what DataCollection shows, in real runs on the sample model."""
+"""Make README's pictures in real runs on the sample model.
+
+What DataCollection shows of a text and of a video; and the page of a search, in headless Chromium.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
+import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
+from test_page import BROWSER
 from towhee import DataCollection, ops, pipe
 
 import mdmmt
+from mdmmt.cli import main
+from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
 
 ROOT = Path(__file__).parent.parent
 TEXT = "A red ball moves left and grows with a rising tone."
+SEARCH_SEED, SEARCH_CLIPS = 3, 30
 FONT_SIZE = 15
 MARGIN = 12
 
@@ -39,7 +49,35 @@ def picture(text: str, path: Path) -> None:
     canvas.save(path, optimize=True)
 
 
+def search_page(folder: Path, path: Path) -> None:
+    """Draw clips, index them, search them, and take a picture of the page."""
+    from selenium import webdriver
+
+    (folder / "clips").mkdir()
+    rng = np.random.default_rng(SEARCH_SEED)
+    chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), SEARCH_CLIPS, replace=False)]
+    for i, clip in enumerate(chosen):
+        draw(folder / "clips" / f"{i:02}-{'-'.join(clip)}.mp4", clip, seed=(SEARCH_SEED, i))
+    options = ["--db", str(folder / "clips.db"), "--weights=sample"]
+    page = folder / "found.html"
+    assert main(["index", "build", str(folder / "clips"), *options]) == 0
+    query = caption(chosen[0], rng)
+    assert main(["search", query, *options, "-k=6", "--html", str(page)]) == 0
+    browser_options = webdriver.ChromeOptions()
+    browser_options.binary_location = shutil.which(BROWSER[0])
+    for argument in BROWSER[1].split():
+        browser_options.add_argument(argument)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(browser_options, service) as browser:
+        browser.set_window_size(1180, 1020)
+        browser.get(page.as_uri())
+        time.sleep(2)  # until the videos have shown their posters
+        browser.save_screenshot(str(path))
+
+
 if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        search_page(Path(folder), ROOT / "pictures" / "search.png")
     picture(shown("text", TEXT, "text"), ROOT / "text_emb_result.png")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

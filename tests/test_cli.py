@@ -69,7 +69,7 @@ def test_readme_code_runs(
 ) -> None:
     """Each marked block of README, copied as it is, in the folder where `make demo` was run."""
     blocks = re.findall(re.escape(RUN_MARK) + "(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(demo_folder.parent)
     for number, block in enumerate(blocks):
         script = tmp_path / f"block{number}.py"

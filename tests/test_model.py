@@ -15,6 +15,7 @@ from towhee import ops, pipe
 
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
+from mdmmt.features import read_videos
 from mdmmt.model import resolve_device
 from mdmmt.tokenizer import Tokenizer
 
@@ -134,16 +135,13 @@ def test_no_device_takes_cuda_if_it_is_there(there, monkeypatch):
 
 def test_eval_and_inference_mode(tiny_folder, tiny_video):
     model = mdmmt.load(tiny_folder, "cpu")
-    seen = []
-
-    def note(tower, _inputs, output):
-        seen.append((tower.training, output.requires_grad, output.is_inference()))
-
-    model.video_tower.register_forward_hook(note)
-    model.text_tower[0].register_forward_hook(note)
-    model.encode_video(tiny_video())
-    model.encode_text("a dog")
-    assert seen == [(False, False, True)] * 2
+    video = read_videos(tiny_video(), model.config.video.experts)[0]
+    encoders = ((model.video_encoder, video), (model.text_encoder, model.tokenizer(["a dog"])))
+    for encoder, batch in encoders:
+        output = encoder(batch)
+        assert not encoder.tower.training
+        assert not output.requires_grad and output.is_inference()
+    assert not model.read_video_tower().training and not model.read_text_tower().training
     assert not torch.is_inference_mode_enabled()
 
 

@@ -192,6 +192,20 @@ def test_the_shipped_model_finds_clips_it_has_never_seen(sample, fresh):
     assert weights.min() > 0.2  # a model that only heeds one expert shows nothing of the others
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_low_precision_finds_the_same(sample, fresh, precision):
+    combinations, paths = fresh
+    rng = np.random.default_rng(FRESH_DRAW)
+    texts = [caption(c, rng) for c in combinations]
+    items = [sample.extract(path) for path in paths]
+    found = []
+    for model in (sample, mdmmt.load("sample", "cpu", precision=precision)):
+        scores = model.similarity(texts, items).score
+        ranks = (scores >= scores.diagonal()[:, None]).sum(axis=1)
+        found.append((ranks == 1).mean())
+    assert abs(found[0] - found[1]) <= 1 / FRESH_CLIPS  # one clip, the least there is to see
+
+
 def test_the_shipped_model_runs_the_experts_of_this_package(sample):
     experts = sample.config.video.experts
     assert {e.name: e.dim for e in experts} == {n: e.dim for n, e in EXPERTS.items()}

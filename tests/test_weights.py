@@ -75,13 +75,13 @@ def assert_loads(expected, text_params, tiny_video):
 
 def refuses_video(path, words):
     with pytest.raises(WeightsError, match=words) as caught:
-        _ = mdmmt.load(path, "cpu", VIDEO_PARAMS).video_tower
+        _ = mdmmt.load(path, "cpu", VIDEO_PARAMS).read_video_tower()
     return str(caught.value)
 
 
 def refuses_text(path, words, params):
     with pytest.raises(WeightsError, match=words):
-        _ = mdmmt.load(path, "cpu", mmttxt_params=params).text_tower
+        _ = mdmmt.load(path, "cpu", mmttxt_params=params).read_text_tower()
 
 
 def both(pair) -> dict[str, torch.Tensor]:
@@ -189,7 +189,7 @@ def test_safetensors(tiny, tmp_path, assert_loads):
 def test_the_weights_are_float32(tiny, tmp_path, tiny_video):
     path = tmp_path / "half.safetensors"
     save_file({k: v.half() if v.is_floating_point() else v for k, v in both(tiny).items()}, path)
-    tower = mdmmt.load(path, "cpu", VIDEO_PARAMS).video_tower
+    tower = mdmmt.load(path, "cpu", VIDEO_PARAMS).read_video_tower()
     assert {p.dtype for p in tower.parameters()} == {torch.float32}
 
 
@@ -364,8 +364,8 @@ def test_each_operator_needs_its_own_tower_only(
         np.testing.assert_array_equal(video(tiny_video()), expected[1])
     text = mdmmt.MDMMT("text", text_file, "cpu", None, text_params)
     np.testing.assert_array_equal(text(TEXTS), expected[0])
-    assert text.model._video_tower is None
-    assert video.model._text_tower is None
+    assert text.model._video_encoder is None
+    assert video.model._text_encoder is None
     refuses_video(text_file, "holds nothing of this tower")
     refuses_text(video_file, "holds nothing of this tower", text_params)
 
@@ -375,7 +375,7 @@ def test_a_video_operator_does_not_import_transformers(tiny, tmp_path):
     torch.save({"vid_state_dict": tiny.theirs_video.state_dict()}, tmp_path / "video.pth")
     code = (
         "import sys, mdmmt\n"
-        f"mdmmt.load({str(tmp_path / 'video.pth')!r}, 'cpu', {VIDEO_PARAMS!r}).video_tower\n"
+        f"mdmmt.load({str(tmp_path / 'video.pth')!r}, 'cpu', {VIDEO_PARAMS!r}).read_video_tower()\n"
         "assert 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
@@ -529,22 +529,21 @@ def test_the_network_is_blocked():
 
 
 def test_saved_models_load_bit_for_bit(tiny_model, tmp_path, expected, tiny_video):
-    tower, tokenizer = tiny_model.text_tower
+    tower, tokenizer = tiny_model.read_text_tower(), tiny_model.tokenizer
     folder = tmp_path / "new" / "folder"
-    save_model(folder, tiny_model.config, tiny_model.video_tower, tower, tokenizer.tokenizer)
+    save_model(folder, tiny_model.config, tiny_model.read_video_tower(), tower, tokenizer.tokenizer)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir(folder))
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
     model = mdmmt.load(folder, "cpu")
     assert model.config == tiny_model.config
     np.testing.assert_array_equal(model.encode_text(TEXTS), expected[0])
     np.testing.assert_array_equal(model.encode_video(tiny_video()), expected[1])
-    save_model(folder, model.config, model.video_tower, *text_parts(model))  # onto itself
+    save_model(folder, model.config, model.read_video_tower(), *text_parts(model))  # onto itself
     np.testing.assert_array_equal(mdmmt.load(folder, "cpu").encode_text(TEXTS), expected[0])
 
 
 def text_parts(model):
-    tower, tokenizer = model.text_tower
-    return tower, tokenizer.tokenizer
+    return model.read_text_tower(), model.tokenizer.tokenizer
 
 
 @pytest.mark.parametrize("breaks", ["save_file", "json.dumps"])
@@ -601,4 +600,4 @@ def test_parameters_change_what_a_model_folder_says(tiny_folder):
     written = json.loads((tiny_folder / "config.json").read_text())
     assert from_dict(written).text.max_length == 30
     with pytest.raises(WeightsError, match=r"missing keys: video_dim_reduce_out\.wide"):
-        _ = mdmmt.load(tiny_folder, "cpu", {"same_dim": 8}).video_tower
+        _ = mdmmt.load(tiny_folder, "cpu", {"same_dim": 8}).read_video_tower()

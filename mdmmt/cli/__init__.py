@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError, WeightsError
 from ..version import VERSION
-from . import evaluation, towhee, videos, weights
+from . import evaluation, search, towhee, videos, weights
 from .common import say
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mdmmt {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (videos, evaluation, weights, towhee):
+    for module in (videos, search, evaluation, weights, towhee):
         module.add_commands(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 Commands = Any  # of argparse, which gives the type no public name
 Item = TypeVar("Item")
 
 WEIGHTS_HELP = "weights file, model folder, owner/name[@revision] on Hugging Face, or 'sample'"
+PRECISIONS = ("exact", "bfloat16", "int8", "auto")  # as in mdmmt.fast
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 
@@ -18,6 +22,16 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     """The model, and where it runs."""
     command.add_argument("--weights", help=WEIGHTS_HELP)
     command.add_argument("--device", help=DEVICE_HELP)
+    command.add_argument(
+        "--precision", choices=PRECISIONS, default="exact", help="default: %(default)s"
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> Model:
+    """The model that these options mean."""
+    from ..model import load
+
+    return load(arguments.weights, arguments.device, precision=arguments.precision)
 
 
 def say(message: object) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import Commands, add_model_options, progress, say
+from .common import Commands, add_model_options, load_model, progress, say
 
 ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 FEATURES_FOLDER = "features"
@@ -62,7 +62,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from .. import results
     from ..datasets import read_captions, read_video_list
     from ..evaluate import FeatureFolder, ablate, evaluate
-    from ..model import load
 
     file = _annotations(arguments.dataset)
     captions = read_captions(file, arguments.split)
@@ -73,7 +72,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             raise InputError(f"no caption of {file} is of a video in {arguments.videos}")
     earlier = results.read_results(arguments.compare)[0] if arguments.compare else None
     features = FeatureFolder(arguments.features or file.parent / FEATURES_FOLDER)
-    model = load(arguments.weights, arguments.device)
+    model = load_model(arguments)
     given = (model, captions, features, arguments.protocol)
     how = {"skip_missing": arguments.skip_missing, "progress": progress}
     found = ablate(*given, **how) if arguments.ablate else [evaluate(*given, **how)]

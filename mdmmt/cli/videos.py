@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import RELEASED
 from ..errors import InputError
-from .common import DEVICE_HELP, Commands, add_model_options, progress, report
+from .common import DEVICE_HELP, Commands, add_model_options, load_model, progress, report
 
 
 def add_commands(commands: Commands) -> None:
@@ -102,7 +102,6 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
     from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
     from ..extraction import find_videos
-    from ..model import load
 
     out, windows = arguments.out, arguments.segments is not None
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
@@ -110,7 +109,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
     if not windows and (arguments.window, arguments.stride) != (None, None):
         raise InputError("--window and --stride are for --segments windows")
-    model = load(arguments.weights, arguments.device)
+    model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text
         found = embed_texts(model, names)

@@ -53,7 +53,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     model = load(arguments.weights, "cpu")
     is_video = arguments.modality == "video"
-    export_onnx(model.video_tower if is_video else model.text_tower[0], arguments.out)
+    tower = model.read_video_tower() if is_video else model.read_text_tower()
+    export_onnx(tower, arguments.out)
     return report([], f"{arguments.modality} tower written to {arguments.out}")
 
 

@@ -1,0 +1,365 @@
+"""How fast the towers run here, beside every other way to run this model.
+
+    python benchmarks/towers.py [--quick] [--threads 2] [--out towers.json]
+
+Compared are the fast path at each precision, `towhee.models` 1.1.3, and that one's exported graph
+in ONNX Runtime and OpenVINO (told to compute in float32), where they are installed. Of each case
+all of them run in turns in one process. The limit is the time of the exact path's matrix products
+alone. Weights are random and of full size, which changes no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from argparse import RawDescriptionHelpFormatter as RawHelp
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from conftest import WORDS, Pair, make_pair, write_vocabulary
+from oracle import random_batch
+
+from mdmmt.config import RELEASED
+from mdmmt.fast import FastTextTower, FastVideoTower
+from mdmmt.fast.encoder import FastEncoder
+from mdmmt.features import Video, read_videos
+from mdmmt.tokenizer import Tokenizer
+
+PRECISIONS = ("exact", "bfloat16", "int8")
+EXPERTS = [expert.name for expert in RELEASED.video.experts]
+INPUTS = [f"{part}_{name}" for part in ("features", "times", "mask") for name in EXPERTS]
+PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino")
+MAX_TOKENS = 30
+RAGGED = None  # as tokens: each expert of each video has its own number of them, 1 to 30
+VIDEO_CASES = [(1, 25), (1, 30), (32, 25), (32, 30), (32, 10), (32, RAGGED), (128, RAGGED)]
+BATCH_SIZE = 32  # of texts
+WORDS_EACH = 9
+
+Batch = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # as the oracle takes it
+Way = Callable[[], object]
+
+
+class Case(NamedTuple):
+    """One job, and every way to do it."""
+
+    name: str
+    ways: dict[str, Way]
+
+
+class Timing(NamedTuple):
+    """Of one way to do a job."""
+
+    median_s: float
+    spread: float  # the middle half of the rounds, as a share of the median
+    rounds: int
+
+
+def measure(ways: dict[str, Way], seconds: float, least_rounds: int = 5) -> dict[str, Timing]:
+    """Run each in turn, after one round to warm up, until the seconds are spent."""
+    for way in ways.values():
+        way()
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    began = time.perf_counter()
+    rounds = 0
+    while rounds < least_rounds or time.perf_counter() - began < seconds:
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - started)
+        rounds += 1
+    return {name: timing(all_of_it) for name, all_of_it in times.items()}
+
+
+def timing(times_s: list[float]) -> Timing:
+    median = statistics.median(times_s)
+    quarter, _, three_quarters = statistics.quantiles(times_s, n=4)
+    return Timing(median, (three_quarters - quarter) / median, len(times_s))
+
+
+def products(encoder: FastEncoder, tokens: int, read: int) -> Way:
+    """The matrix products of an encoder alone: on `tokens` rows, in the last layer on `read`."""
+    width = encoder.layers[0].query.bias.numel()
+    x = torch.randn(tokens, width)
+    wide = torch.randn(tokens, encoder.layers[0].widen.bias.numel())
+
+    @torch.inference_mode()
+    def run() -> None:
+        for i, layer in enumerate(encoder.layers):
+            rows = read if i == len(encoder.layers) - 1 else tokens
+            layer.key(x)
+            layer.value(x)
+            for dense in (layer.query, layer.mix.dense, layer.widen):
+                dense(x[:rows])
+            layer.narrow.dense(wide[:rows])
+
+    return run
+
+
+def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
+    fast = {one: FastVideoTower(copy.deepcopy(pair.ours_video), one) for one in PRECISIONS}
+    engines = load_engines(export_video(pair.theirs_video, folder), threads)
+    for size, valid in VIDEO_CASES:
+        batch = make_batch(size, valid)
+        videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
+        feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
+        tokens = sum(sum(len(one.times) for one in video.values()) + 4 for video in videos)
+        ways: dict[str, Way] = {"towhee.models": partial(run_oracle, pair.theirs_video, batch)}
+        ways |= {name: partial(in_batches, tower, videos, size) for name, tower in fast.items()}
+        ways |= {name: partial(engine, feed) for name, engine in engines.items()}
+        ways["limit"] = products(fast["exact"].encoder, tokens, size * len(EXPERTS))
+        shape = "ragged 1…30" if valid is RAGGED else f"{valid} of {MAX_TOKENS} tokens"
+        yield Case(f"video, batch {size}, {shape}", ways)
+
+
+def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> Iterator[Case]:
+    fast = {one: FastTextTower(copy.deepcopy(pair.ours_text), one) for one in PRECISIONS}
+    engines = load_engines(export_text(pair.theirs_text, folder), threads)
+    tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
+    for count in (1, *corpora):
+        texts = make_texts(count)
+        ids = tokenizer(texts)
+        ways: dict[str, Way] = {"towhee.models": partial(run_text_oracle, pair.theirs_text, texts)}
+        ways |= {
+            name: partial(run_fast_text, tokenizer, tower, texts) for name, tower in fast.items()
+        }
+        ways |= {
+            name: partial(run_text_engine, tokenizer, engine, texts)
+            for name, engine in engines.items()
+        }
+        ways["limit"] = products(fast["exact"].encoder, sum(map(len, ids)), count)
+        if count == 1:
+            ways["tokenizer"] = partial(tokenizer, texts)
+        if count > 1:  # in the batches that it comes in
+            batches = [ids[i : i + BATCH_SIZE] for i in range(0, count, BATCH_SIZE)]
+            parts = [
+                products(fast["exact"].encoder, sum(map(len, part)), len(part)) for part in batches
+            ]
+            ways["limit"] = lambda parts=parts: [part() for part in parts]
+        yield Case("text, one query" if count == 1 else f"text, {count} captions", ways)
+
+
+def make_batch(size: int, valid: int | None) -> Batch:
+    batch = random_batch(RELEASED.video.experts, size, MAX_TOKENS)
+    generator = random.Random(0)
+    for mask in batch[2].values():
+        for row in mask:
+            row[generator.randint(1, MAX_TOKENS) if valid is RAGGED else valid :] = 0
+    return batch
+
+
+def as_dict(batch: Batch) -> dict[str, dict[str, Tensor]]:
+    return dict(zip(("features", "features_t", "features_ind"), batch, strict=True))
+
+
+def make_texts(count: int) -> list[str]:
+    """Captions of about nine words."""
+    generator = random.Random(0)
+    lengths = [max(3, round(generator.gauss(WORDS_EACH, WORDS_EACH / 3))) for _ in range(count)]
+    return [" ".join(generator.choices(WORDS, k=n)) for n in lengths]
+
+
+@torch.inference_mode()
+def run_oracle(oracle: nn.Module, batch: Batch) -> Tensor:
+    features, times, mask = batch
+    return oracle(features, {name: one.clone() for name, one in times.items()}, mask)  # it writes
+
+
+@torch.inference_mode()
+def run_text_oracle(oracle: nn.Module, texts: list[str]) -> list[Tensor]:
+    return in_batches(oracle, texts, BATCH_SIZE)
+
+
+def run_fast_text(tokenizer: Tokenizer, tower: FastTextTower, texts: list[str]) -> list[Tensor]:
+    return in_batches(tower, sorted(tokenizer(texts), key=len), BATCH_SIZE)
+
+
+def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) -> list:
+    """An engine is given what helps it: texts sorted by length."""
+
+    def run(ids: list[list[int]]) -> object:
+        padded, mask = tokenizer.pad(ids)
+        return engine({"ids": padded.numpy(), "mask": mask.long().numpy()})
+
+    return in_batches(run, sorted(tokenizer(texts), key=len), BATCH_SIZE)
+
+
+def in_batches(run: Callable, rows: list[Video] | list, size: int) -> list:
+    return [run(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+class ExportedVideo(nn.Module):
+    """The oracle with its dicts laid out."""
+
+    def __init__(self, oracle: nn.Module) -> None:
+        super().__init__()
+        self.oracle = oracle
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        n = len(EXPERTS)
+        features, times, mask = (
+            dict(zip(EXPERTS, inputs[i : i + n], strict=True)) for i in range(0, 3 * n, n)
+        )
+        return self.oracle(features, {name: one.clone() for name, one in times.items()}, mask)
+
+
+class ExportedText(nn.Module):
+    """The oracle after its tokenizer."""
+
+    def __init__(self, oracle: nn.Module) -> None:
+        super().__init__()
+        self.oracle = oracle
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        oracle = self.oracle
+        x = oracle.txt_bert(input_ids=ids, attention_mask=mask)[0][:, 0]
+        vectors = torch.stack([oracle.text_gu[name](x) for name in oracle.modalities], dim=1)
+        return (vectors * oracle.compute_weights_from_emb(x)[..., None]).flatten(1)
+
+
+def export_video(oracle: nn.Module, folder: Path) -> Path:
+    """The oracle's graph. Its maximum over tokens is spelt anew, as ONNX cannot have it as is."""
+    from towhee.models.mdmmt import mmt
+
+    def maximum(x: Tensor, mask: Tensor) -> Tensor:
+        there = mask > 0
+        highest = x.masked_fill(~there[..., None], float("-inf")).amax(dim=1)
+        return highest.masked_fill(~there.any(dim=1, keepdim=True), 0.0)
+
+    inputs = tuple(part[name] for part in make_batch(2, 25) for name in EXPERTS)
+    own, mmt.get_maxp = mmt.get_maxp, maximum
+    try:
+        axes = {name: {0: "batch"} for name in INPUTS}
+        return export(ExportedVideo(oracle), inputs, INPUTS, axes, folder / "video.onnx")
+    finally:
+        mmt.get_maxp = own
+
+
+def export_text(oracle: nn.Module, folder: Path) -> Path:
+    inputs = torch.randint(200, 1000, (2, 11)), torch.ones(2, 11, dtype=torch.long)
+    inputs[1][1, 7:] = 0
+    axes = {name: {0: "batch", 1: "tokens"} for name in ("ids", "mask")}
+    return export(ExportedText(oracle), inputs, ["ids", "mask"], axes, folder / "text.onnx")
+
+
+def export(module: nn.Module, inputs: tuple, names: list[str], axes: dict, file: Path) -> Path:
+    torch.onnx.export(
+        module.eval(), inputs, str(file), input_names=names, output_names=["embedding"],
+        dynamic_axes=axes | {"embedding": {0: "batch"}}, opset_version=17, dynamo=False,
+    )  # fmt: skip
+    return file
+
+
+def load_engines(graph: Path, threads: int) -> dict[str, Callable[[dict[str, np.ndarray]], object]]:
+    engines = {}
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(graph), options)
+        engines["ONNX Runtime"] = partial(session.run, None)
+    if find_spec("openvino"):
+        import openvino
+
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+        engines["OpenVINO"] = compiled.create_infer_request().infer
+    return engines
+
+
+def describe_machine(threads: int) -> dict[str, object]:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    features = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "features": [name for name in features if capabilities.get(name)],
+        "versions": {name: installed(name) for name in PACKAGES},
+    }
+
+
+def processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def show(case: str, timings: dict[str, Timing]) -> list[dict[str, object]]:
+    """Print the rows of one case, and return them."""
+    base, exact = timings["towhee.models"].median_s, timings["exact"].median_s
+    rows = []
+    for way, (median_s, spread, rounds) in timings.items():
+        ratio = base / median_s
+        print(
+            f"{case:34} {way:14} {median_s * 1e3:9.2f} ms ±{spread * 50:3.0f} %"
+            f" {ratio:7.2f} x {rounds:5} rounds",
+            flush=True,
+        )
+        rows.append(
+            {"case": case, "way": way, "median_s": median_s, "spread": spread, "rounds": rounds}
+            | {"ratio": ratio}
+        )
+    print(
+        f"{case:34} share of the limit that exact reaches: {timings['limit'].median_s / exact:.2f}"
+    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawHelp)
+    parser.add_argument("--quick", action="store_true", help="few rounds, and 64 captions")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--corpus", type=int, default=512, help="captions (512)")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    machine = describe_machine(arguments.threads)
+    print(json.dumps(machine))
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+        pair = make_pair(RELEASED, folder)
+        corpus = 64 if arguments.quick else arguments.corpus
+        for cases in (
+            video_cases(pair, folder, arguments.threads),
+            text_cases(pair, folder, arguments.threads, [corpus]),
+        ):
+            for case in cases:
+                if arguments.only in case.name:
+                    limits = (2.0, 3) if arguments.quick else (20.0, 5)
+                    rows += show(case.name, measure(case.ways, *limits))
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""`mdmmt index` and `mdmmt search`: a collection of videos, and what a sentence finds in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import Commands, add_model_options, load_model, progress, report
+
+if TYPE_CHECKING:
+    from ..index import Hit
+    from ..model import Similarity
+
+DATABASE_HELP = "a local database, by custom NAME.db, or the address of a Milvus server"
+
+
+def add_commands(commands: Commands) -> None:
+    """Tell the parser of these commands."""
+    index = commands.add_parser(
+        "index", help="keep a collection of videos to be searched"
+    ).add_subparsers(required=True, metavar="build|delete")
+    build = index.add_parser(
+        "build", help="add videos, window by window; those that are there already are kept"
+    )
+    build.add_argument(
+        "videos", nargs="+", metavar="FILE", help="videos, feature files, folders of videos"
+    )
+    build.add_argument("--db", required=True, help=DATABASE_HELP)
+    add_model_options(build)
+    build.add_argument("--window", type=float, metavar="S", help="seconds of each window")
+    build.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
+    build.add_argument(
+        "--metadata",
+        type=Path,
+        metavar="FILE",
+        help='what to filter by: JSON lines, {"path": "a.mp4", "year": 2021}',
+    )
+    build.set_defaults(run=_build)
+    delete = index.add_parser("delete", help="take videos out")
+    delete.add_argument("videos", nargs="+", metavar="FILE", help="as they were added, or as found")
+    delete.add_argument("--db", required=True, help=DATABASE_HELP)
+    delete.set_defaults(run=_delete)
+
+    search = commands.add_parser("search", help="find the moments that a sentence describes")
+    what = search.add_mutually_exclusive_group(required=True)
+    what.add_argument("text", nargs="?", help="what is to be seen and heard")
+    what.add_argument("--video", metavar="FILE", help="find what is like this video")
+    search.add_argument("--db", required=True, help=DATABASE_HELP)
+    add_model_options(search)
+    search.add_argument("-k", type=int, default=10, help="how many; default: %(default)s")
+    search.add_argument("--filter", metavar="EXPR", help='on metadata, as "year >= 2020"')
+    search.add_argument("--json", action="store_true", help="print JSON lines")
+    search.add_argument("--html", type=Path, metavar="FILE", help="write a page that plays them")
+    search.set_defaults(run=_search)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from ..extraction import find_videos
+    from ..index import Index
+    from ..indexing import index_files, read_metadata
+
+    paths = [str(path) for path, _ in find_videos(arguments.videos)]
+    metadata = read_metadata(arguments.metadata) if arguments.metadata else None
+    model = load_model(arguments)
+    with Index.open(arguments.db, model) as index:
+        found = index_files(index, model, paths, arguments.window, arguments.stride, metadata)
+        outcomes = list(progress(found, len(paths), "video"))
+        count = index.count()
+    failures = [f"{outcome.path}: {outcome.error}" for outcome in outcomes if outcome.error]
+    kept = sum(outcome.kept for outcome in outcomes)
+    added = sum(outcome.windows for outcome in outcomes)
+    return report(
+        failures,
+        f"{added} windows of {len(outcomes) - kept - len(failures)} videos added, {kept} videos "
+        f"were there; {arguments.db} holds {count} windows",
+    )
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    from ..index import Index
+
+    with Index.open(arguments.db) as index:
+        gone = {
+            path: index.delete(os.path.abspath(path)) or index.delete(path)
+            for path in arguments.videos
+        }
+    failures = [f"{path}: it was not there" for path, windows in gone.items() if not windows]
+    return report(failures, f"{len(arguments.videos) - len(failures)} videos taken out")
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ..index import Index
+
+    model = load_model(arguments)
+    with Index.open(arguments.db, model, create=False) as index:
+        is_text = arguments.video is None
+        query = (
+            model.encode_text(arguments.text) if is_text else model.encode_video(arguments.video)
+        )
+        hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
+    similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
+    if arguments.html is not None:
+        from ..page import write_page
+
+        write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
+        print(f"{len(hits)} found; the page is {arguments.html}", file=sys.stderr)
+    if arguments.json:
+        for number, hit in enumerate(hits):
+            print(json.dumps(_record(hit, similarity, number), ensure_ascii=False))
+    elif hits:
+        print(_table(hits, similarity))
+    else:
+        print("nothing was found")
+    return 0
+
+
+def _record(hit: Hit, similarity: Similarity, number: int) -> dict[str, Any]:
+    shares = similarity.by_expert[0, number].tolist()
+    return {
+        "path": hit.path,
+        "start_s": hit.start_s,
+        "end_s": hit.end_s,
+        "score": hit.score,
+        "by_expert": dict(zip(similarity.experts, shares, strict=True)),
+        "metadata": hit.metadata,
+    }
+
+
+def _table(hits: Sequence[Hit], similarity: Similarity) -> str:
+    rows = [["rank", "score", *similarity.experts, "from", "to", "file"]]
+    for rank, hit in enumerate(hits, start=1):
+        numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
+        times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]
+        rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, os.fspath(hit.path)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=False)), row[-1]])
+        for row in rows
+    )

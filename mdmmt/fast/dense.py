@@ -1,0 +1,191 @@
+"""Linear layers for inference: exact, in bfloat16, or with 8-bit weights.
+
+On x86 processors all of them are oneDNN's, with the activation inside the product and the weights
+in the blocked layout that oneDNN asks for. Its operators have no public name in torch; what else
+there is, `torch.nn.functional.linear`, takes MKL, which leaves a quarter of an AMD processor
+unused, and cannot take the activation in.
+
+Shape notation: t tokens of all sequences together.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..transformer import ACTIVATION
+
+PRECISIONS = ("exact", "bfloat16", "int8", "auto")
+ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
+TOKENS_EXPECTED = 512  # for which oneDNN picks its layout of the weights
+INT8_MAX = 127
+# Between the least and the greatest number, which leaves room for rounding; without VNNI, sums of
+# two products have 16 bits, which inputs of 8 would overflow.
+STEPS, STEPS_WITHOUT_VNNI = 253, 125
+NO_FRACTION = 3 << 22
+SMALLEST = torch.finfo(torch.float32).tiny
+
+
+class Plain:
+    """A linear layer as torch has it: for CUDA, and for processors other than x86."""
+
+    dtype = torch.float32  # of its weights, and best for what comes in
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight = layer.weight.detach().to(self.dtype)
+        self.bias = layer.bias.detach().to(self.dtype)
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """[t, d_in] -> [t, d_out], activation one of 'none', 'gelu', 'relu', 'swish'"""
+        y = F.linear(x.to(self.dtype), self.weight, self.bias).to(x.dtype)
+        return y if activation == "none" else ACTIVATION[activation](y)
+
+
+class PlainBFloat16(Plain):
+    """The same in bfloat16."""
+
+    dtype = torch.bfloat16
+
+
+class Packed(Plain):
+    """A linear layer with its weights packed for oneDNN, in float32."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, TOKENS_EXPECTED)
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """[t, d_in] -> [t, d_out]"""
+        y = torch.ops.mkldnn._linear_pointwise(
+            x.to(self.dtype), self.weight, self.bias, activation, [], ALGORITHM[activation]
+        )
+        return y.to(x.dtype)
+
+
+class PackedBFloat16(Packed):
+    """The same in bfloat16: half the memory, twice the speed where the processor has it."""
+
+    dtype = torch.bfloat16
+
+
+class PackedInt8:
+    """A linear layer with 8-bit weights, a scale for each output, and 8-bit inputs.
+
+    The inputs are quantised as they come, with one scale for all tokens of a call.
+    """
+
+    dtype = torch.float32  # of what comes in and goes out
+
+    def __init__(self, layer: nn.Linear) -> None:
+        weight = layer.weight.detach()
+        self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / INT8_MAX
+        quantised = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(
+            quantised, [TOKENS_EXPECTED, weight.shape[1]]
+        )
+        self.zero = torch.zeros(len(weight), dtype=torch.int32)
+        self.steps = STEPS if has_instructions("avx512_vnni") else STEPS_WITHOUT_VNNI
+        self.bias = layer.bias.detach()
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """[t, d_in] -> [t, d_out]"""
+        quantised, step, zero = quantise(x, self.steps)
+        return torch.ops.onednn.qlinear_pointwise(
+            quantised, step, zero, self.weight, self.scale, self.zero, self.bias,
+            1.0, 0, x.dtype, activation, [], ALGORITHM[activation],
+        )  # fmt: skip
+
+
+def check_precision(precision: str) -> str:
+    """The precision, if it is one.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What 'auto' stands for on a device; the others stand for themselves.
+
+    'auto' is 'int8' on processors with instructions for it (AVX512-VNNI), 'bfloat16' on CUDA
+    devices that compute in it, and 'exact' elsewhere, where neither would be faster.
+
+    Raises:
+        InputError: not a precision, or 'int8' on CUDA or on a processor other than x86.
+    """
+    check_precision(precision)
+    if precision == "int8" and not has_onednn(device):
+        raise InputError(
+            "precision is 'int8', which needs an x86 processor; 'auto' takes what fits"
+        )
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "exact"
+    return "int8" if has_onednn(device) and has_instructions("avx512_vnni") else "exact"
+
+
+def quantise(x: Tensor, steps: int) -> tuple[Tensor, float, int]:
+    """Round numbers to 8 bits: uint8 of the same shape, how far apart two are, and which is 0."""
+    low, high = (bound.item() for bound in x.aminmax())
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / steps, SMALLEST)
+    zero = math.floor(-low / step) + 1
+    # So large a float32 has no room for a fraction, and its lowest byte is the number added to
+    # it, rounded. That takes two passes over x where there are four by way of `round` and `clamp`.
+    shifted = torch.add(torch.tensor(float(NO_FRACTION + zero)), x, alpha=1 / step)
+    return shifted.view(torch.int32).to(torch.uint8), step, zero
+
+
+class Kinds(NamedTuple):
+    """Of what to make the linear layers."""
+
+    exact: type  # those outside the encoder
+    encoder: type
+    values: type  # those of an attention's values and of what it puts out
+
+
+def kinds_of(precision: str, device: torch.device) -> Kinds:
+    """What a precision means on a device.
+
+    With 'int8' the values are in bfloat16, or exact: they are an eighth of the work, and would be
+    half of the error.
+    """
+    exact = Packed if has_onednn(device) else Plain
+    half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16
+    values = half if has_instructions("avx512_bf16") else exact
+    return {
+        "exact": Kinds(exact, exact, exact),
+        "bfloat16": Kinds(exact, half, half),
+        "int8": Kinds(exact, PackedInt8, values),
+    }[resolve_precision(precision, device)]
+
+
+def has_onednn(device: torch.device) -> bool:
+    """Whether tensors there can go through oneDNN's operators."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
+
+
+def has_instructions(name: str) -> bool:
+    """Whether the processor has some of AVX512's; torches that do not tell are taken to have none.
+
+    It counts as having none where ATEN_CPU_CAPABILITY holds torch to less than AVX512.
+    """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))
+
+
+def packs_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16 weights here."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()

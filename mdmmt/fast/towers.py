@@ -1,0 +1,228 @@
+"""Both towers for inference, on sequences without padding.
+
+They compute what `VideoTower` and `TextTower` do, sharing those modules' small parts and taking
+over the linear layers that cost the time. What is not read is not computed: masked tokens, and in
+the last layer every row but the AGG tokens, or the first token of a text.
+
+Shape notation: b batch, m experts, n tokens of an expert, t tokens of all sequences, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import ExpertConfig
+from ..features import Tokens, Video
+from ..text_tower import TextTower
+from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
+from .dense import kinds_of
+from .encoder import FastEncoder, Run, runs_of
+
+CLS_ROW = 0  # of the table of tokens
+TOKENS_AT_ONCE = 768  # with 8-bit weights a sixth faster than 2,500 at once, otherwise no slower
+TOKENS_AT_ONCE_ON_CUDA = 1 << 16
+
+
+class FastVideoTower:
+    """Packed features of m experts -> (b, m * same_dim), one unit-length block an expert."""
+
+    def __init__(self, tower: VideoTower, precision: str = "exact") -> None:
+        """Take over a tower, which must not be used afterwards: its encoder is emptied.
+
+        Args:
+            tower: loaded, on its device.
+            precision: see `resolve_precision`.
+        """
+        self.config = tower.config
+        self.tower = tower.eval()
+        self.device = tower.vid_bert.embeddings.layer_norm.weight.device
+        kinds = kinds_of(precision, self.device)
+        self.reduce = [kinds.exact(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
+        self.encoder = FastEncoder(tower.vid_bert.encoder, self.config.encoder, kinds)
+
+    @torch.inference_mode()
+    def __call__(self, videos: Sequence[Video]) -> Tensor:
+        """Embed a batch of videos; it is fastest where they have equally many tokens.
+
+        Args:
+            videos: of each the valid tokens of some experts, see `mdmmt.features.read_videos`.
+
+        Returns:
+            [b, m * same_dim] float32, as `VideoTower` gives it.
+        """
+        order = sorted(range(len(videos)), key=lambda i: _shape(videos[i], self.config.experts))
+        lengths = [_shape(videos[i], self.config.experts)[0] for i in order]
+        parts = portions(order, lengths, self.device)
+        return _unsort([self.encode([videos[i] for i in part]) for part in parts], order)
+
+    def encode(self, videos: Sequence[Video]) -> Tensor:
+        """The same for videos that are sorted, and go through at once."""
+        experts = self.config.experts
+        index, read, runs = layout(videos, experts)
+        x = self.embed(videos, index.to(self.device))
+        x = self.encoder(x, runs, read.to(self.device)).unflatten(0, (-1, len(experts)))
+        blocks = x.unbind(dim=1)
+        if self.tower.video_dim_reduce_out:
+            outs = (self.tower.video_dim_reduce_out[expert.name] for expert in experts)
+            blocks = [out(block) for out, block in zip(outs, blocks, strict=True)]
+        blocks = [F.normalize(block, dim=-1) for block in blocks]
+        return torch.cat(blocks, dim=-1)
+
+    def embed(self, videos: Sequence[Video], index: Tensor) -> Tensor:
+        """What the encoder reads: [t, d], the rows `index` of the table of all tokens.
+
+        The table holds [CLS], and then for each expert, for each video, AGG and tokens.
+        """
+        embeddings = self.tower.vid_bert.embeddings
+        types = embeddings.token_type_embeddings.weight
+        table, positions = [types[CLS_TYPE][None]], [torch.tensor([NO_POSITION])]
+        for expert, reduce in zip(self.config.experts, self.reduce, strict=True):
+            raw = []
+            for video in videos:
+                tokens = video.get(expert.name)
+                positions.append(torch.tensor([NO_POSITION]))
+                if tokens is None:
+                    raw.append(torch.zeros(1, expert.dim, device=self.device))
+                else:
+                    features = tokens.features.to(self.device)
+                    raw += [features.amax(dim=0, keepdim=True), features]
+                    positions.append(self.positions(tokens))
+            table.append(F.normalize(reduce(torch.cat(raw)), dim=-1) + types[expert.type_id])
+        at = torch.cat(positions).to(self.device)[index]
+        x = torch.cat(table)[index] + embeddings.position_embeddings.weight[at]
+        return embeddings.layer_norm(x)
+
+    def positions(self, tokens: Tokens) -> Tensor:
+        """The rows [n] of the position table; see `VideoTower.positions`."""
+        times = tokens.times.cpu()
+        if times.isnan().any():
+            return torch.full(times.shape, UNKNOWN_POSITION)
+        return times.clamp(0, self.config.encoder.max_position_embeddings - 1).long()
+
+
+def layout(
+    videos: Sequence[Video], experts: Sequence[ExpertConfig]
+) -> tuple[Tensor, Tensor, list[Run]]:
+    """Where each video's tokens are in the table of `FastVideoTower.embed`, and in the packing.
+
+    A video is packed as the AGG tokens of absent experts, to which no token attends, [CLS], and
+    then each expert's AGG and tokens.
+
+    Returns:
+        index [t] int64, the table's row of each packed one; read [b * m] int64, the packed rows of
+        the AGG tokens; and the runs.
+    """
+    first, starts = CLS_ROW + 1, []  # starts[j][i]: the AGG row of expert j, video i
+    for expert in experts:
+        starts.append([])
+        for video in videos:
+            starts[-1].append(first)
+            first += 1 + _count(video, expert)
+    index, read, shapes = [], [], []
+    for i, video in enumerate(videos):
+        begin = len(index)
+        absent = [j for j, expert in enumerate(experts) if expert.name not in video]
+        index += [starts[j][i] for j in absent] + [CLS_ROW]
+        agg = {j: begin + row for row, j in enumerate(absent)}
+        for j, expert in enumerate(experts):
+            if j not in agg:
+                agg[j] = len(index)
+                index += range(starts[j][i], starts[j][i] + 1 + _count(video, expert))
+        read += [agg[j] for j in range(len(experts))]
+        shapes.append((len(index) - begin, len(absent)))
+    return torch.tensor(index), torch.tensor(read), runs_of(shapes)
+
+
+def _count(video: Video, expert: ExpertConfig) -> int:
+    return len(video[expert.name].times) if expert.name in video else 0
+
+
+def _shape(video: Video, experts: Sequence[ExpertConfig]) -> tuple[int, int]:
+    """Packed tokens, and absent experts: videos that agree in both share one run."""
+    given = sum(len(tokens.times) for tokens in video.values())
+    return 1 + len(experts) + given, len(experts) - len(video)
+
+
+class FastTextTower:
+    """Token ids -> (b, m * same_dim): a unit vector an expert times that expert's weight."""
+
+    def __init__(self, tower: TextTower, precision: str = "exact") -> None:
+        """Take over a tower, which must not be used afterwards: its encoder is emptied.
+
+        Args:
+            tower: loaded, on its device.
+            precision: see `resolve_precision`.
+        """
+        self.tower = tower.eval()
+        self.device = tower.txt_bert.embeddings.LayerNorm.weight.device
+        kinds = kinds_of(precision, self.device)
+        self.encoder = FastEncoder(tower.txt_bert.encoder, tower.config.bert, kinds)
+
+    @torch.inference_mode()
+    def __call__(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Embed a batch of tokenised texts; it is fastest where they are equally long.
+
+        Args:
+            ids: of each text its token ids, without padding.
+
+        Returns:
+            [b, m * same_dim] float32, as `TextTower` gives it.
+        """
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts = portions(order, [len(ids[i]) for i in order], self.device)
+        return _unsort([self.encode([ids[i] for i in part]) for part in parts], order)
+
+    def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """The same for texts that are sorted, and go through at once."""
+        lengths = [len(row) for row in ids]
+        tokens = torch.tensor(list(chain.from_iterable(ids)))
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        first = torch.tensor([0, *lengths[:-1]]).cumsum(dim=0)
+        x = self.embed(tokens.to(self.device), positions.to(self.device))
+        x = self.encoder(x, runs_of((n, 0) for n in lengths), first.to(self.device))
+        return self.heads(x)
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens [t], positions [t] -> [t, d]"""
+        embeddings = self.tower.txt_bert.embeddings
+        x = embeddings.word_embeddings(tokens) + embeddings.token_type_embeddings.weight[0]
+        return embeddings.LayerNorm(x + embeddings.position_embeddings(positions))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """First tokens [b, d] -> [b, m * same_dim]"""
+        names = self.tower.config.experts
+        logits = torch.cat([self.tower.moe_fc_txt[name](x) for name in names], dim=-1)
+        vectors = torch.stack([self.tower.text_gu[name](x) for name in names], dim=1)
+        return (vectors * logits.softmax(dim=-1)[..., None]).flatten(1)
+
+
+def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Cut a batch where what one pass computes would leave the processor's cache.
+
+    Args:
+        order: numbers of the sequences.
+        lengths: tokens of each, in that order.
+    """
+    limit = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_AT_ONCE_ON_CUDA
+    parts: list[list[int]] = []
+    tokens = 0
+    for number, length in zip(order, lengths, strict=True):
+        if tokens + length > limit or not parts:
+            parts.append([])
+            tokens = 0
+        parts[-1].append(number)
+        tokens += length
+    return parts
+
+
+def _unsort(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
+    """Put rows back: the i-th row of all parts belongs at order[i]."""
+    rows = torch.cat(parts)
+    result = torch.empty_like(rows)
+    result[torch.tensor(order, device=rows.device)] = rows
+    return result

@@ -1,0 +1,83 @@
+"""`mdmmt evaluate`, from clips and captions to tables, files and a plot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdmmt.cli import main
+from mdmmt.sample.captions import caption
+from mdmmt.sample.clips import COMBINATIONS, draw
+
+CLIPS = 12
+SAMPLE = ("--weights=sample", "--device=cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A folder with features of clips that the sample has not seen, and two captions of each."""
+    folder = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(11)
+    (folder / "videos").mkdir()
+    lines = []
+    for i, at in enumerate(rng.choice(len(COMBINATIONS), CLIPS, replace=False)):
+        draw(folder / "videos" / f"{i}.mp4", COMBINATIONS[at], seed=(11, i))
+        for _ in range(2):
+            text = caption(COMBINATIONS[at], rng)
+            lines.append({"video": str(i), "start_s": 0, "end_s": 3, "caption": text})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "captions.jsonl").write_text(text)
+    command = ["extract", str(folder / "videos"), "--out", str(folder / "features")]
+    assert main([*command, "--experts=frame,motion,sound"]) == 0
+    return folder
+
+
+def test_tables_files_and_a_plot(dataset, tmp_path, capsys):
+    out, plot = tmp_path / "out.json", tmp_path / "plot.png"
+    command = ["evaluate", "--dataset", str(dataset), *SAMPLE]
+    assert main([*command, "--ablate", f"--out={out}", f"--plot={plot}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("protocol: unique (") and f"{2 * CLIPS} captions" in printed
+    assert printed.count("\nexperts: ") == 7
+    results = json.loads(out.read_text())
+    assert results[0]["experts"] == ["frame", "motion", "sound"]
+    assert results[0]["t2v"]["R@1"] >= 80 and results[0]["v2t"]["R@5"] >= 80
+    assert f"{results[0]['t2v']['R@1']:.2f}" in printed
+    with Image.open(plot) as picture:
+        assert picture.width > 500
+    assert main([*command, f"--compare={out}"]) == 0
+    assert f"first: {out}" in capsys.readouterr().out
+
+
+def test_other_protocols_and_parts(dataset, tmp_path, capsys):
+    file = dataset / "captions.jsonl"
+    command = ["evaluate", f"--dataset={file}", *SAMPLE]
+    assert main([*command, "--protocol=single"]) == 1  # two captions a segment are none of that
+    assert "single" in capsys.readouterr().err
+    assert main([*command, "--protocol=one-per-video"]) == 0
+    assert f"{CLIPS} captions" in capsys.readouterr().out
+    (tmp_path / "some.vids").write_text("0\n1\n2\n")
+    assert main([*command, f"--videos={tmp_path / 'some.vids'}"]) == 0
+    assert "6 captions" in capsys.readouterr().out
+
+
+def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):
+    lines = (dataset / "captions.jsonl").read_text().splitlines()
+    lines.append(json.dumps({"video": "gone", "start_s": 0, "end_s": 3, "caption": "a ball"}))
+    file = tmp_path / "captions.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    command = ["evaluate", f"--dataset={file}", f"--features={dataset / 'features'}", *SAMPLE]
+    assert main(command) == 1
+    assert "gone" in capsys.readouterr().err
+    assert main([*command, "--skip-missing", f"--out={tmp_path / 'out.json'}"]) == 0
+    assert "1 captions were left out" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
+
+
+def test_a_folder_must_say_which_file_is_meant(tmp_path, capsys):
+    assert main(["evaluate", f"--dataset={tmp_path}", *SAMPLE]) == 1
+    assert "exactly one annotation file" in capsys.readouterr().err

@@ -1,0 +1,302 @@
+"""The fast path against the plain towers and the oracle, exact and in low precision."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, TINY_VOCABULARY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import run_video, spread
+from torch.nn import functional as F
+
+from mdmmt import InputError
+from mdmmt.config import RELEASED
+from mdmmt.fast import (
+    PRECISIONS,
+    FastTextTower,
+    FastVideoTower,
+    check_precision,
+    dense,
+    resolve_precision,
+    towers,
+)
+from mdmmt.features import Tokens, collate
+from mdmmt.text_tower import TextTower
+from mdmmt.tokenizer import Tokenizer
+from mdmmt.video_tower import VideoTower
+
+CPU = torch.device("cpu")
+# Least cosine of an expert's block with the exact one, video and text. They hold for random
+# weights of full size; narrow layers have fewer errors to average.
+HAS_VNNI = dense.has_instructions("avx512_vnni")
+COSINES = {
+    "bfloat16": (0.9998, 0.9995),
+    "int8": (0.9995, 0.999) if HAS_VNNI else (0.998, 0.998),
+}
+TINY_COSINE = {"bfloat16": 0.999, "int8": 0.995 if HAS_VNNI else 0.98}
+on_x86 = pytest.mark.skipif(not dense.has_onednn(CPU), reason="8-bit products are oneDNN's, on x86")
+
+
+@pytest.fixture(scope="module")
+def fast_video(tiny) -> FastVideoTower:
+    return FastVideoTower(copy.deepcopy(tiny.ours_video))
+
+
+@pytest.fixture(scope="module")
+def fast_text(tiny) -> FastTextTower:
+    return FastTextTower(copy.deepcopy(tiny.ours_text))
+
+
+def make_video(counts, seed=0, experts=TINY.video.experts):
+    """Features of that many tokens of each expert; experts of none are absent."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        expert.name: Tokens(
+            torch.randn(n, expert.dim, generator=generator),
+            torch.rand(n, generator=generator) * 40 - 3,  # below and above the table, too
+        )
+        for expert, n in zip(experts, counts, strict=True)
+        if n
+    }
+
+
+@torch.no_grad()
+def plain(tower: VideoTower, videos):
+    return tower(*collate(videos, tower.config.experts, CPU))
+
+
+@torch.no_grad()
+def plain_text(tower: TextTower, ids):
+    mask = torch.tensor([[1] * len(row) + [0] * (max(map(len, ids)) - len(row)) for row in ids])
+    padded = torch.zeros(mask.shape, dtype=torch.long)
+    padded[mask.bool()] = torch.tensor([token for row in ids for token in row])
+    return tower(padded, mask.bool())
+
+
+def cosine(a, b, width):
+    """The least cosine of any block with its counterpart."""
+    return F.cosine_similarity(*(x.unflatten(1, (-1, width)) for x in (a, b)), dim=-1).min()
+
+
+def close(a, b):
+    return a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=1e-5)
+
+
+counts = st.tuples(*[st.sampled_from([0, 1, 2, 5, 6, 45])] * 3).filter(any)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(counts, min_size=1, max_size=7), st.integers(0, 99))
+def test_any_mix_of_videos(fast_video, tiny, shapes, seed):
+    videos = [make_video(shape, seed + i) for i, shape in enumerate(shapes)]
+    assert close(fast_video(videos), plain(tiny.ours_video, videos))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(0, 99))
+def test_any_mix_of_texts(fast_text, tiny, lengths, seed):
+    generator = random.Random(seed)
+    ids = [[generator.randrange(TINY_VOCABULARY) for _ in range(n)] for n in lengths]
+    assert close(fast_text(ids), plain_text(tiny.ours_text, ids))
+
+
+def test_times_that_are_not_known(fast_video, tiny):
+    videos = [make_video((4, 2, 3)), make_video((4, 0, 3), seed=1)]
+    videos[0]["wide"].times[2] = float("nan")
+    videos[1]["middle"].times[:] = float("nan")
+    assert close(fast_video(videos), plain(tiny.ours_video, videos))
+
+
+def test_what_is_given_stays_as_it_is(fast_video):
+    videos = [make_video((2, 0, 3)), make_video((1, 1, 1))]
+    before = copy.deepcopy(videos)
+    fast_video(videos)
+    assert all(
+        torch.equal(a, b)
+        for video, same in zip(videos, before, strict=True)
+        for name in video
+        for a, b in zip(video[name], same[name], strict=True)
+    )
+
+
+def test_each_video_is_by_itself(fast_video):
+    videos = [make_video(shape, i) for i, shape in enumerate([(6, 0, 1), (1, 1, 1), (2, 6, 4)])]
+    together = fast_video(videos)
+    assert close(together, torch.cat([fast_video([video]) for video in videos]))
+    assert close(together.flip(0), fast_video(videos[::-1]))
+
+
+@pytest.mark.parametrize("at_once", [1, 9, 30])
+def test_a_batch_in_portions(fast_video, fast_text, monkeypatch, at_once):
+    videos = [make_video((6, i, 1), i) for i in range(7)]
+    ids = [[1] * n for n in (9, 3, 30, 3, 1)]
+    wanted = fast_video(videos), fast_text(ids)
+    monkeypatch.setattr(towers, "TOKENS_AT_ONCE", at_once)
+    assert (
+        max(map(len, towers.portions(range(5), [3, 3, 3, 9, 30], CPU)))
+        == {1: 1, 9: 3, 30: 4}[at_once]
+    )
+    assert close(fast_video(videos), wanted[0])
+    assert close(fast_text(ids), wanted[1])
+
+
+def test_every_number_of_threads(fast_video):
+    videos = [make_video((6, 4, i), i) for i in range(5)]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = fast_video(videos)
+        torch.set_num_threads(3)
+        assert close(fast_video(videos), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "swish"])
+@pytest.mark.parametrize("same_dim", [10, 24])
+def test_other_configurations(activation, same_dim):
+    encoder = replace(TINY.video.encoder, hidden_act=activation, num_hidden_layers=1)
+    tower = spread(VideoTower(replace(TINY.video, encoder=encoder, same_dim=same_dim))).eval()
+    videos = [make_video((2, 0, 3)), make_video((1, 5, 0))]
+    wanted = plain(tower, videos)
+    assert wanted.shape == (2, 3 * same_dim)
+    assert close(FastVideoTower(copy.deepcopy(tower))(videos), wanted)
+
+
+def test_without_onednn(tiny, monkeypatch):
+    monkeypatch.setattr(dense, "has_onednn", lambda device: False)
+    videos = [make_video((2, 0, 3)), make_video((6, 5, 1))]
+    wanted = plain(tiny.ours_video, videos)
+    assert close(FastVideoTower(copy.deepcopy(tiny.ours_video))(videos), wanted)
+    half = FastVideoTower(copy.deepcopy(tiny.ours_video), "bfloat16")(videos)
+    assert cosine(half, wanted, 24) > TINY_COSINE["bfloat16"]
+    assert resolve_precision("auto", CPU) == "exact"
+    with pytest.raises(InputError, match="needs an x86 processor"):
+        resolve_precision("int8", CPU)
+
+
+@on_x86
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_low_precision(tiny, precision):
+    videos = [make_video((2, 0, 3)), make_video((6, 5, 1)), make_video((45, 1, 1))]
+    ids = [[1, 2, 3], [7], list(range(30))]
+    for fast, tower, given_, run in (
+        (FastVideoTower, tiny.ours_video, videos, plain),
+        (FastTextTower, tiny.ours_text, ids, plain_text),
+    ):
+        found = fast(copy.deepcopy(tower), precision)(given_)
+        assert found.dtype == torch.float32
+        assert cosine(found, run(tower, given_), 24) > TINY_COSINE[precision]
+        assert not torch.equal(found, fast(copy.deepcopy(tower))(given_))  # it is used at all
+
+
+@settings(deadline=None)
+@given(st.floats(1e-6, 1e6), st.floats(-3, 3), st.integers(1, 200), st.integers(0, 99))
+@pytest.mark.parametrize("steps", [dense.STEPS, dense.STEPS_WITHOUT_VNNI])
+def test_numbers_are_rounded_to_the_nearest(steps, scale, shift, n, seed):
+    x = (torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)) + shift) * scale
+    eight_bits, step, zero = dense.quantise(x, steps)
+    assert eight_bits.dtype == torch.uint8
+    back = (eight_bits.double() - zero) * step
+    assert (back - x.double()).abs().max() <= step * 0.501
+    assert step <= 2 * max(x.abs().max(), x.max() - x.min()) / steps
+    assert eight_bits.max() <= steps + 1
+
+
+def test_zeros_are_rounded_to_zero():
+    eight_bits, _, zero = dense.quantise(torch.zeros(2, 3), dense.STEPS)
+    assert (eight_bits == zero).all()
+
+
+def test_precisions():
+    assert [check_precision(one) for one in PRECISIONS] == list(PRECISIONS)
+    assert resolve_precision("exact", CPU) == "exact"
+    assert resolve_precision("auto", CPU) in ("exact", "int8")
+    with pytest.raises(InputError, match="precision is 'fp8', expected one of exact, bfloat16"):
+        check_precision("fp8")
+
+
+@on_x86
+def test_a_processor_without_bfloat16(tiny, monkeypatch):
+    """It runs there, too: in torch's own way, and beside 8-bit weights not at all."""
+    monkeypatch.setattr(dense, "packs_bfloat16", lambda: False)
+    monkeypatch.setattr(dense, "has_instructions", lambda name: False)
+    assert dense.kinds_of("bfloat16", CPU).encoder is dense.PlainBFloat16
+    assert dense.kinds_of("int8", CPU).values is dense.Packed
+    videos = [make_video((2, 0, 3)), make_video((6, 5, 1))]
+    for precision, least in TINY_COSINE.items():
+        found = FastVideoTower(copy.deepcopy(tiny.ours_video), precision)(videos)
+        assert cosine(found, plain(tiny.ours_video, videos), 24) > least
+
+
+@on_x86
+def test_auto_looks_at_the_processor(monkeypatch):
+    for capability, vnni, wanted in (
+        ("AVX512", True, "int8"),
+        ("AVX512", False, "exact"),
+        ("AVX2", True, "exact"),
+    ):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda v=vnni: {"avx512_vnni": v}, raising=False
+        )
+        assert resolve_precision("auto", CPU) == wanted
+
+
+def test_the_encoder_is_taken_over(tiny):
+    """Of the linear layers there are never two copies."""
+    video, text = copy.deepcopy(tiny.ours_video), copy.deepcopy(tiny.ours_text)
+    FastVideoTower(video)
+    FastTextTower(text)
+    assert len(video.vid_bert.encoder.layer) == len(text.txt_bert.encoder.layer) == 0
+
+
+def full_videos():
+    counts = [(30, 30, 30), (25, 25, 25), (1, 17, 0), (10, 10, 10), (0, 0, 1)]
+    return [make_video(shape, i, RELEASED.video.experts) for i, shape in enumerate(counts)]
+
+
+def test_full_video(full, assert_parity):
+    """Exact equals the oracle, and low precision is as near as it says."""
+    videos = full_videos()
+    features, times, mask = collate(videos, RELEASED.video.experts, CPU)
+    theirs = run_video(full.theirs_video, features, times, {k: m.float() for k, m in mask.items()})
+    assert_parity(
+        FastVideoTower(copy.deepcopy(full.ours_video))(videos), theirs, "fast video, full size"
+    )
+    for precision, (least, _) in COSINES.items() if dense.has_onednn(CPU) else ():
+        found = FastVideoTower(copy.deepcopy(full.ours_video), precision)(videos)
+        assert cosine(found, theirs, RELEASED.video.same_dim) > least
+
+
+def test_full_text(full, assert_parity):
+    texts = ["a dog sings", "the red ball", "Hello world! A man is playing video", "cat " * 40]
+    with torch.no_grad():
+        theirs = full.theirs_text(texts)
+    ids = Tokenizer(full.tokenizer, RELEASED.text)(texts)
+    assert_parity(FastTextTower(copy.deepcopy(full.ours_text))(ids), theirs, "fast text, full size")
+    for precision, (_, least) in COSINES.items() if dense.has_onednn(CPU) else ():
+        found = FastTextTower(copy.deepcopy(full.ours_text), precision)(ids)
+        assert cosine(found, theirs, RELEASED.text.same_dim) > least
+
+
+@pytest.mark.cuda
+def test_on_cuda(tiny, cuda_without_tf32):
+    videos = [make_video((2, 0, 3)), make_video((6, 5, 1)), make_video((6, 5, 1), seed=1)]
+    ids = [[1, 2, 3], [7], list(range(30))]
+    for fast, tower, given_, run in (
+        (FastVideoTower, tiny.ours_video, videos, plain),
+        (FastTextTower, tiny.ours_text, ids, plain_text),
+    ):
+        wanted = run(tower, given_)
+        there = copy.deepcopy(tower).to("cuda")
+        assert torch.allclose(fast(copy.deepcopy(there))(given_).cpu(), wanted, rtol=0, atol=1e-4)
+        half = fast(there, "bfloat16")(given_).cpu()
+        assert cosine(half, wanted, 24) > TINY_COSINE["bfloat16"]
+    with pytest.raises(InputError, match="needs an x86 processor"):
+        resolve_precision("int8", torch.device("cuda"))

@@ -1,0 +1,560 @@
+"""The index: what it finds, what it replaces, and what is left of it when its process is killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mdmmt
+from mdmmt import index as index_module
+from mdmmt.errors import InputError
+from mdmmt.index import Identity, Index, identity
+from mdmmt.model import Segments
+from mdmmt.weights import SAMPLE_FOLDER
+
+pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
+
+DIM = 24
+MODEL = Identity("ours", "0" * 64, DIM)
+
+
+def segments(n: int, seed: int = 0) -> Segments:
+    vectors = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+    return Segments(vectors, np.array([[i, i + 1.5] for i in range(n)]))
+
+
+def rows_of(index: Index) -> list[dict]:
+    """All that a database holds, also what no search shows."""
+    fields = ["id", "path", "source", "segments", "vector"]
+    return [dict(row) for row in index._ask("query", filter='id != ""', output_fields=fields)]
+
+
+@pytest.fixture
+def database(tmp_path):
+    return tmp_path / "library.db"
+
+
+@pytest.fixture(params=["embedded", "server"])
+def index(request, database):
+    """One in this process, and one behind an address, as of a Milvus server."""
+    if request.param == "embedded":
+        with Index.open(database, MODEL) as index:
+            yield index
+    else:
+        from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+        server, lite, port = start_server_in_thread(str(database))
+        with Index.open(f"http://127.0.0.1:{port}", MODEL) as index:
+            yield index
+        server.stop(grace=1).wait()
+        lite.close()
+
+
+def test_finds_what_numpy_finds(index):
+    parts = {f"{i}.mp4": segments(7, seed=i) for i in range(9)}
+    for path, part in parts.items():
+        index.add(path, part)
+    vectors = np.concatenate([part.vectors for part in parts.values()])
+    places = [(path, i) for path in parts for i in range(7)]
+    queries = segments(5, seed=99).vectors
+    scores = queries @ vectors.T
+    found = index.search(queries, k=10, with_vectors=True)
+    assert len(found) == 5
+    for query, hits in enumerate(found):
+        best = np.argsort(-scores[query])[:10]
+        assert [(hit.path, int(hit.start_s)) for hit in hits] == [places[i] for i in best]
+        assert np.allclose([hit.score for hit in hits], scores[query][best], atol=1e-5)
+        assert np.array_equal([hit.vector for hit in hits], vectors[best])
+        assert all(hit.end_s == hit.start_s + 1.5 for hit in hits)
+    assert [hit.id for hit in index.search(queries[0], k=3)] == [hit.id for hit in found[0][:3]]
+    assert len(index.search(queries[0], k=100)) == len(vectors)
+
+
+def test_a_large_database_is_searched_exactly_through_its_index(database, monkeypatch):
+    monkeypatch.setattr(index_module, "INDEXED_ROWS", 200)
+    part = segments(500)
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", part)
+        for _ in range(2):
+            queries = segments(20, seed=1).vectors
+            best = np.argsort(-(queries @ part.vectors.T), axis=1)[:, :10]
+            found = index.search(queries, k=10)
+            assert [[int(hit.start_s) for hit in hits] for hits in found] == best.tolist()
+            index.close()
+            index = Index.open(database, MODEL)
+        assert index._client.describe_index("mdmmt", "vector_idx")["index_type"] == "IVF_FLAT"
+        index.close()
+
+
+def test_filters_by_metadata_and_by_place(index):
+    odd = 'it\'s "50%" <b>\\.mp4'
+    index.add("old.mp4", segments(2), metadata={"year": 1999, "tags": ["a"], "by": 'O"Neil'})
+    index.add(odd, segments(2), metadata={"year": 2021, "deep": {"er": [1, None]}})
+    query = segments(1).vectors[0]
+
+    def paths(filter):
+        return {hit.path for hit in index.search(query, filter=filter)}
+
+    assert paths(None) == {"old.mp4", odd}
+    assert paths("year >= 2000") == paths("year in [2020, 2021]") == {odd}
+    assert paths("year > 1990 and start_s < 0.5") == {"old.mp4", odd}
+    assert paths('by == "O\\"Neil"') == paths('path like "old%"') == {"old.mp4"}
+    assert paths("nowhere == 3") == set()
+    hits = {hit.path: hit.metadata for hit in index.search(query)}
+    assert hits["old.mp4"] == {"year": 1999, "tags": ["a"], "by": 'O"Neil'}
+    assert hits[odd] == {"year": 2021, "deep": {"er": [1, None]}}
+    for filter in ("year >", 'path == "a', "year = 3", "}"):
+        with pytest.raises(InputError, match=r"the filter .* was refused by Milvus: .+"):
+            index.search(query, filter=filter)
+
+
+def test_a_file_added_again_is_replaced(index):
+    for n, seed in ((5, 1), (2, 2), (6, 3)):
+        part = segments(n, seed)
+        index.add("a.mp4", part, source=f"content {seed}")
+        index.add("b.mp4", segments(1))
+        hits = index.search(part.vectors[0], k=20, with_vectors=True)
+        mine = sorted((hit for hit in hits if hit.path == "a.mp4"), key=lambda hit: hit.start_s)
+        assert np.array_equal([hit.vector for hit in mine], part.vectors)
+        assert index.count() == n + 1
+        assert index.holds("a.mp4", f"content {seed}")
+        assert not index.holds("a.mp4", "content 0") and not index.holds("c.mp4", "")
+
+
+def test_the_metadata_of_a_replaced_file_are_gone(database):
+    for reopen in (False, True):
+        with Index.open(database, MODEL) as index:
+            index.add("a.mp4", segments(1), metadata={"year": 1999})
+            if not reopen:
+                index.add("a.mp4", segments(1), metadata={})
+        with Index.open(database, MODEL) as index:
+            if reopen:
+                index.add("a.mp4", segments(1), metadata={})
+            query = segments(1).vectors[0]
+            assert not index.search(query, filter="year == 1999")
+            assert index.search(query)[0].metadata == {}
+
+
+def test_deletes(database, index):
+    index.add("a.mp4", segments(3))
+    index.add("b.mp4", segments(2))
+    assert index.delete("a.mp4") == 3
+    assert index.delete("a.mp4") == index.delete("never.mp4") == 0
+    assert index.count() == 2
+    assert {hit.path for hit in index.search(segments(1).vectors[0])} == {"b.mp4"}
+
+
+def test_all_of_it_is_there_after_it_was_closed(database):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3), "x")
+        index.add("b.mp4", segments(2))
+    with Index.open(database) as index:
+        assert index.count() == 5 and index.holds("a.mp4", "x")
+        assert index.delete("a.mp4") == 3
+    with Index.open(database) as index:
+        assert index.count() == 2
+        assert not index.holds("a.mp4", "x")
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 5), st.booleans()), max_size=12
+    )
+)
+def test_holds_what_a_dict_would_hold(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("steps")
+    index, expected = Index.open(folder / "library.db", MODEL), {}
+    for seed, (path, n, reopen) in enumerate(steps):
+        if n == 0:
+            assert index.delete(path) == len(expected.pop(path, ()))
+        else:
+            expected[path] = segments(n, seed).vectors
+            index.add(path, segments(n, seed))
+        if reopen:
+            index.close()
+            index = Index.open(folder / "library.db", MODEL)
+    found = {(row["path"], tuple(row["vector"])) for row in rows_of(index)}
+    wanted = {(path, tuple(vector)) for path, rows in expected.items() for vector in rows.tolist()}
+    assert found == wanted and index.count() == len(wanted)
+    index.close()
+    shutil.rmtree(folder)
+
+
+def test_threads_may_share_it(database, monkeypatch):
+    monkeypatch.setattr(index_module, "INDEXED_ROWS", 40)  # reached on the way
+    monkeypatch.setattr(index_module, "SLOW_ROWS", 10)
+    make_index = index_module._make_index
+
+    def slowly(*args):
+        time.sleep(0.3)
+        make_index(*args)
+
+    monkeypatch.setattr(index_module, "_make_index", slowly)
+    failed = []
+    with Index.open(database, MODEL) as index:
+
+        def work(thread):
+            try:
+                for i in range(10):
+                    index.add(f"{thread}-{i}.mp4", segments(3, seed=i))
+                    assert len(index.search(segments(1).vectors[0])) >= 3
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert index.count() == len(rows_of(index)) == 120
+
+
+def test_says_nothing_on_its_own(database, capfd):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+        with pytest.raises(InputError):
+            index.search(segments(1).vectors[0], filter="year >")
+    Index.open(database).close()
+    assert capfd.readouterr() == ("", "")
+
+
+# Whose embeddings, and what is no database
+
+
+def test_the_embeddings_of_another_model_are_refused_by_name(database):
+    other = Identity("theirs", "1" * 64, DIM)
+    Index.open(database, MODEL).close()
+    with pytest.raises(InputError, match=r"ours \(weights 0{12}, 24 wide\).* theirs \(weights 1"):
+        Index.open(database, other)
+    Index.open(database, MODEL._replace(name="ours, by another name")).close()
+
+
+def test_an_identity_is_that_of_the_weights(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    sample = identity(mdmmt.load("sample"))
+    assert (sample.name, sample.dim) == ("sample", 384)
+    copy = tmp_path / "copy"
+    shutil.copytree(SAMPLE_FOLDER, copy)
+    assert identity(mdmmt.load(copy)) == sample._replace(name="copy")
+    state = load_file(copy / "model.safetensors")
+    state[min(state)].view(-1)[0] += 1e-3
+    save_file(state, copy / "model.safetensors")
+    assert identity(mdmmt.load(copy)).sha256 != sample.sha256
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "missing", "no place"])
+def test_what_is_no_database_is_refused_and_left_alone(tmp_path, what):
+    place = tmp_path / "library.db"
+    model = MODEL
+    if what == "file":
+        place.write_text("an old one")
+    elif what == "folder":
+        (place / "holiday").mkdir(parents=True)
+    elif what == "missing":
+        model = None
+    else:
+        place = tmp_path / "nowhere" / "library.db"
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"database"):
+        Index.open(place, model)
+    with pytest.raises(InputError, match=r"database"):
+        Index.open(place, MODEL, create=False)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_collection_of_others_is_refused(database):
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(database))
+    client.create_collection("mdmmt", dimension=4)
+    client.close()
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(str(database))
+    with pytest.raises(InputError, match="that this package has not made"):
+        Index.open(database, MODEL)
+
+
+def test_a_server_that_does_not_answer_is_named_without_the_password():
+    with pytest.raises(InputError, match=r"'http://127.0.0.1:9' was refused") as caught:
+        Index.open("http://me:secret@127.0.0.1:9", MODEL)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_not_installed_is_named(database, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(InputError, match=r"pip install 'mdmmt\[index\]'"):
+        Index.open(database, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": np.zeros((2, DIM + 1))}, r"vectors is \(2, 25\), expected \(n, 24\)"),
+        ({"vectors": np.full((2, DIM), np.nan)}, "NaN"),
+        ({"vectors": np.zeros((0, DIM))}, "at least 1"),
+        ({"vectors": "words"}, "expected numbers"),
+        ({"spans_s": [[0, 1]]}, r"expected \(2, 2\)"),
+        ({"spans_s": [[0, 1], [2, 1]]}, "start_s <= end_s"),
+        ({"spans_s": [[0, 1], [0, np.inf]]}, "start_s <= end_s"),
+        ({"path": ""}, "path is empty"),
+        ({"path": b"a.mp4"}, "path"),
+        ({"path": "\udcff.mp4"}, "Unicode"),
+        ({"path": 3}, "path is 3"),
+        ({"source": "x" * 70_000}, "source"),
+        ({"source": None}, "source is None"),
+        ({"metadata": {"path": "b.mp4"}}, "the name 'path'"),
+        ({"metadata": {"$x": 1}}, "the name '\\$x'"),
+        ({"metadata": {1: 2}}, "names as keys"),
+        ({"metadata": {"x": np.nan}}, "JSON"),
+        ({"metadata": {"x": object()}}, "JSON"),
+        ({"metadata": {"x": "y" * 70_000}}, "70009 bytes of JSON"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(open_index, change, message):
+    part = Segments(
+        change.pop("vectors", segments(2).vectors), change.pop("spans_s", segments(2).spans_s)
+    )
+    with pytest.raises(InputError, match=message):
+        open_index.add(**{"path": "a.mp4", "segments": part} | change)
+    assert open_index.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": np.zeros(DIM - 1)}, r"vectors is \(23,\), expected \(n, 24\)"),
+        ({"vectors": np.zeros((1, 1, DIM))}, "expected"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 20_000}, "16384"),
+        ({"k": True}, "k is True"),
+        ({"filter": 3}, "filter is a int"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(open_index, change, message):
+    with pytest.raises(InputError, match=message):
+        open_index.search(**{"vectors": np.zeros(DIM)} | change)
+
+
+@pytest.fixture(scope="module")
+def open_index(tmp_path_factory):
+    with Index.open(tmp_path_factory.mktemp("shared") / "library.db", MODEL) as index:
+        yield index
+
+
+# Killed, and in two processes at once
+
+
+def build(database, log):
+    """A build, which writes down what it was told is stored."""
+    index_module.LOG_BYTES, index_module.INDEXED_ROWS = 40_000, 300
+    with log.open("a") as acknowledged, Index.open(database, MODEL) as index:
+        print("open", file=acknowledged, flush=True)
+        for version in (0, 1):
+            for i in range(150):
+                if index.holds(f"{i}.mp4", f"{version}") or index.holds(f"{i}.mp4", "1"):
+                    continue
+                index.add(f"{i}.mp4", built(i, version), f"{version}")
+                print(i, version, file=acknowledged, flush=True)
+
+
+def built(i: int, version: int) -> Segments:
+    return segments(1 + (7 * i + 3 * version) % 9, seed=1000 * version + i)
+
+
+def fork_builds():
+    """Start a build in a process of its own for each line read, so that imports are done once."""
+    for line in sys.stdin:
+        database, log = map(Path, line.rstrip("\n").split("\t"))
+        child = os.fork()
+        if child == 0:
+            build(database, log)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+@pytest.fixture
+def start_build(tmp_path):
+    """Start a build; gives its process id, and a function that waits for its exit status."""
+    import milvus_lite.adapter.grpc.server  # noqa: F401, that it is there
+
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1) as server:
+
+        def start(database, log):
+            print(database, log, sep="\t", file=server.stdin, flush=True)
+            return int(server.stdout.readline()), lambda: int(server.stdout.readline())
+
+        yield start
+        server.stdin.close()
+
+
+def wait_until_open(log: Path, times: int) -> None:
+    deadline = time.monotonic() + 60
+    while log.read_text().count("open") < times:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_killed_at_twenty_moments_it_keeps_what_was_acknowledged(start_build, tmp_path):
+    rng = np.random.default_rng(20)
+    database, log = tmp_path / "library.db", tmp_path / "log"
+    kills = opened = 0
+    while kills < 20:
+        if opened == 0:
+            log.write_text("")
+            shutil.rmtree(database, ignore_errors=True)
+        process, wait = start_build(database, log)
+        wait_until_open(log, opened + 1)
+        time.sleep(rng.uniform(0, 0.4))
+        os.kill(process, signal.SIGKILL)
+        status = wait()
+        assert status in (0, -signal.SIGKILL)
+        kills += status != 0
+        opened = opened + 1 if status else 0  # what was finished is begun anew
+        check_what_is_left(database, log)
+
+
+def check_what_is_left(database: Path, log: Path) -> None:
+    lines = [line.split() for line in log.read_text().splitlines() if line != "open"]
+    acknowledged = {int(i): int(version) for i, version in lines}
+    with Index.open(database, MODEL) as index:
+        rows = rows_of(index)
+        assert len({row["id"] for row in rows}) == len(rows) == index.count()
+        files = {}
+        for row in rows:
+            files.setdefault(int(row["path"].removesuffix(".mp4")), []).append(row)
+        assert acknowledged.keys() <= files.keys()
+        for i, of_file in files.items():
+            (version,) = {int(row["source"]) for row in of_file}
+            assert version >= acknowledged.get(i, 0)
+            of_file.sort(key=lambda row: int(row["id"].split("-")[1]))
+            found = np.array([row["vector"] for row in of_file], dtype=np.float32)
+            assert np.array_equal(found, built(i, version).vectors)
+
+
+def test_two_processes_on_one_database(start_build, tmp_path):
+    database, log = tmp_path / "library.db", tmp_path / "log"
+    log.touch()
+    process, wait = start_build(database, log)
+    wait_until_open(log, 1)
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(InputError, match=r"library.db' is open elsewhere"):
+        Index.open(database, MODEL)
+    os.kill(process, signal.SIGCONT)
+    os.kill(process, signal.SIGTERM)
+    assert wait() == -signal.SIGTERM
+    with Index.open(database, MODEL), pytest.raises(InputError, match="open elsewhere"):
+        Index.open(database, MODEL)
+
+
+def test_rows_that_are_in_the_log_and_in_the_database_are_found_once(database):
+    """As a kill leaves them between the writing of the database and the deletion of the log."""
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(4), "x", {"year": 1999})
+        (log,) = (database / "collections" / "mdmmt" / "wal").glob("*data*")
+        content = log.read_bytes()
+        index._flush()
+    log.write_bytes(content)
+    (database / index_module.UNCLEAN).touch()
+    (file,) = database.rglob("*.parquet")
+    written = file.stat().st_mtime_ns
+    for _ in range(2):
+        with Index.open(database, MODEL) as index:
+            assert len(rows_of(index)) == index.count() == 4
+            hits = index.search(segments(4).vectors[0], filter="year == 1999")
+            assert len(hits) == 4 and hits[0].metadata == {"year": 1999}
+    assert file.stat().st_mtime_ns == written  # a kill while it is written again would ruin it
+
+
+def test_an_index_file_cut_short_is_made_anew(database, monkeypatch):
+    monkeypatch.setattr(index_module, "INDEXED_ROWS", 100)
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(150))
+    (file,) = database.rglob("*.idx")
+    file.write_bytes(file.read_bytes()[:1000])
+    with Index.open(database, MODEL) as index:
+        part = segments(150)
+        assert index.search(part.vectors[3], 1)[0].start_s == np.argmax(
+            part.vectors @ part.vectors[3]
+        )
+    assert file.stat().st_size > 1000
+
+
+def test_of_two_that_make_a_database_at_once_one_is_kept(database):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+    index_module._make_local(database, MODEL)
+    with Index.open(database) as index:
+        assert index.count() == 3
+    assert list(database.parent.iterdir()) == [database]
+
+
+def test_stopped_between_two_writes_a_file_is_all_new(database, monkeypatch):
+    ask = Index._ask
+
+    def stopped(self, method, *args, **kwargs):
+        if method == "delete":
+            raise KeyboardInterrupt
+        return ask(self, method, *args, **kwargs)
+
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(5), "old")
+        with monkeypatch.context() as patch:
+            patch.setattr(Index, "_ask", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                index.add("a.mp4", segments(2, seed=1), "new")
+        assert len(rows_of(index)) == 5
+        assert len(index.search(segments(1).vectors[0], 10)) == 2
+    with Index.open(database) as index:
+        assert len(rows_of(index)) == index.count() == 2
+
+
+# In Towhee
+
+
+def test_towhee_pipelines_insert_and_search(tmp_path):
+    from towhee import pipe
+
+    from mdmmt.sample.clips import COMBINATIONS, draw
+
+    clips = [tmp_path / f"{'-'.join(COMBINATIONS[i])}.mp4" for i in (0, 500, 1000)]
+    for i, clip in zip((0, 500, 1000), clips, strict=True):
+        draw(clip, COMBINATIONS[i], seed=(5, i))
+    model = mdmmt.load("sample")
+    with Index.open(tmp_path / "library.db", model) as index:
+        insert = (
+            pipe.input("path")
+            .map("path", "segments", lambda path: model.encode_segments(path))
+            .map(("path", "segments"), "done", lambda path, segments: index.add(path, segments))
+            .output("path")
+        )
+        search = (
+            pipe.input("text")
+            .map("text", "vec", lambda text: model.encode_text(text))
+            .map("vec", "hits", lambda vec: index.search(vec, k=2))
+            .output("text", "hits")
+        )
+        insert.batch([str(clip) for clip in clips])
+        assert index.count() == 3
+        text = f"A {clips[1].stem.split('-')[0]} {clips[1].stem.split('-')[1]}"
+        found = search(text).get()
+        best = index.search(model.encode_text(text), k=2)
+        assert found == [text, best] and len(best) == 2
+
+
+if __name__ == "__main__":
+    fork_builds()
