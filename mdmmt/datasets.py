@@ -101,7 +101,7 @@ def read_duplicates(path: str | os.PathLike[str]) -> list[Duplicate]:
     """
     path = Path(path)
     found = []
-    for line, where in _lines(path, _text(path)):
+    for line, where in numbered_lines(path, read_text(path)):
         values = line.split("\t")
         if len(values) != 6:
             raise InputError(f"{where}: {len(values)} columns, expected 6 separated by tabs")
@@ -120,11 +120,11 @@ def read_duplicates(path: str | os.PathLike[str]) -> list[Duplicate]:
 def read_video_list(path: str | os.PathLike[str]) -> list[str]:
     """The names in a list of videos, one a line, as the authors' `lists/*/*.vids`."""
     path = Path(path)
-    return [line.strip() for line, _ in _lines(path, _text(path))]
+    return [line.strip() for line, _ in numbered_lines(path, read_text(path))]
 
 
 def _from_json(path: Path, split: str) -> Iterator[Caption]:
-    content = _parsed(_text(path), str(path))
+    content = parse_json(read_text(path), str(path))
     if _is_object(content) and {"videos", "sentences"} <= content.keys():
         return _from_msrvtt(path, content, split)
     records = list(content.values()) if _is_object(content) else []
@@ -195,8 +195,8 @@ def _from_authors(path: Path, content: Mapping[str, Any]) -> Iterator[Caption]:
 
 
 def _from_json_lines(path: Path) -> Iterator[Caption]:
-    for line, where in _lines(path, _text(path)):
-        yield _plain(_parsed(line, where), where)
+    for line, where in numbered_lines(path, read_text(path)):
+        yield _plain(parse_json(line, where), where)
 
 
 def _plain(record: Any, where: str) -> Caption:
@@ -213,8 +213,8 @@ def _plain(record: Any, where: str) -> Caption:
 
 
 def _from_table(path: Path) -> Iterator[Caption]:
-    text = _text(path)
-    first, _ = next(_lines(path, text), ("", ""))
+    text = read_text(path)
+    first, _ = next(numbered_lines(path, text), ("", ""))
     columns = [name.strip() for name in first.split(",")]
     if set(columns) == set(MSRVTT_1KA):
         for record, where in _rows(path, text):
@@ -241,7 +241,7 @@ def _from_table(path: Path) -> Iterator[Caption]:
 
 
 def _from_lsmdc(path: Path, text: str) -> Iterator[Caption]:
-    for line, where in _lines(path, text):
+    for line, where in numbered_lines(path, text):
         values = line.split("\t")
         if len(values) != LSMDC_COLUMNS:
             raise InputError(
@@ -253,7 +253,7 @@ def _from_lsmdc(path: Path, text: str) -> Iterator[Caption]:
 
 
 def _from_msvd_text(path: Path, text: str) -> Iterator[Caption]:
-    for line, where in _lines(path, text):
+    for line, where in numbered_lines(path, text):
         if line.startswith("#"):
             continue
         clip, _, sentence = line.partition(" ")
@@ -283,7 +283,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[dict[str, str], str]]:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
+def numbered_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
     """The lines that are not blank, and where each of them is."""
     # Not splitlines(), which also splits at characters that may stand in a caption.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -291,7 +291,8 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
             yield line, f"{path}, line {number}"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8; what else it is, is an InputError with the line."""
     try:
         return path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
     except OSError as error:
@@ -301,7 +302,8 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: is not UTF-8 text") from error
 
 
-def _parsed(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """What JSON says; an InputError that begins with `where` if it is none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -102,7 +102,7 @@ def cache_folder() -> Path:
         from platformdirs import user_cache_dir
     except ImportError as error:
         raise WeightsError(
-            "it needs platformdirs: pip install 'mdmmt[download]', or that package alone"
+            "it needs platformdirs: pip install platformdirs filelock requests"
         ) from error
     return Path(user_cache_dir("mdmmt", appauthor=False))
 

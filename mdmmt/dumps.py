@@ -131,6 +131,7 @@ def write_dumps(
             or a path that would end its line.
     """
     dims: dict[str, int] = {}
+    names: set[str] = set()
     with ExitStack() as renamed:
         parts = {}
         for name, prefix in prefixes.items():
@@ -148,6 +149,13 @@ def write_dumps(
                 for name, (emb, idx) in parts.items()
             }
             for video, extracted in videos:
+                called = video_name(video)
+                if called in names:
+                    raise InputError(
+                        f"there are two videos called {called!r}, which no reader of dumps could "
+                        "tell apart"
+                    )
+                names.add(called)
                 if "\n" in video:
                     raise InputError(f"the path {video!r} has a line break, which no dump can hold")
                 for name, (emb, idx) in files.items():

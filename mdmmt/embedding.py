@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from .errors import InputError, WeightsError
 from .files import written_whole
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
         for name in batch:
             try:
                 features.append(model.extract(name))
-            except (InputError, OSError) as error:
+            except (InputError, WeightsError, OSError) as error:
                 failed[name] = Embedded(name, None, str(error))
             else:
                 names.append(name)
@@ -60,7 +60,7 @@ def embed_windows(
     for name in paths:
         try:
             found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
-        except (InputError, OSError) as error:
+        except (InputError, WeightsError, OSError) as error:
             yield Embedded(name, None, str(error))
             continue
         for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):
@@ -84,7 +84,7 @@ def write_embeddings(out: Path, kind: str, rows: Sequence[Embedded]) -> None:
         else:
             for row in rows:
                 if row.vector is not None:
-                    line = json.dumps(_record(kind, row), ensure_ascii=False) + "\n"
+                    line = json.dumps(_record(kind, row)) + "\n"
                     file.write(line.encode())
 
 

@@ -39,7 +39,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     try:
         import onnxscript  # noqa: F401, PyTorch's exporter is written in it
     except ImportError as error:
-        raise InputError("an export needs ONNX: pip install 'mdmmt[onnx]'") from error
+        raise InputError("an export needs ONNX: pip install onnx onnxscript") from error
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)

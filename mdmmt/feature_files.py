@@ -9,6 +9,7 @@ nothing, as one for sound in a silent film, stands only there.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from .files import sha256_of, written_whole
 SUFFIX = ".safetensors"
 FORMAT = "mdmmt-features-1"
 FEATURES, TIMES = "features.", "times."
+EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # none that leads out of a folder
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def read_features(path: Path) -> FeatureFile:
     """
     with _opened(path) as file:
         source, versions = _header(path, file)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+        try:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+        except TypeError as error:  # a kind of number that NumPy does not have
+            raise InputError(f"{str(path)!r} is no feature file: {error}") from error
     extracted = {}
     for name in versions:
         features, times = (tensors.pop(kind + name, None) for kind in (FEATURES, TIMES))
@@ -85,6 +90,7 @@ def read_features(path: Path) -> FeatureFile:
         fits = (
             features is not None
             and times is not None
+            and (features.dtype, times.dtype) == (np.float32, np.float64)
             and features.ndim == 2
             and times.shape == (len(features), 2)
             and len(features) > 0
@@ -114,7 +120,11 @@ def _header(path: Path, file: safe_open) -> tuple[Source, dict[str, str]]:
             f"expected {FORMAT!r}, which `mdmmt extract` writes"
         )
     try:
-        versions = json.loads(header["experts"])
-        return Source(**json.loads(header["source"])), {str(k): str(versions[k]) for k in versions}
-    except (KeyError, TypeError, ValueError) as error:
+        versions, source = json.loads(header["experts"]), Source(**json.loads(header["source"]))
+        if not all(EXPERT_NAME.fullmatch(name) for name in versions):
+            raise ValueError("names of experts")
+        if not (isinstance(source.name, str) and isinstance(source.sha256, str | None)):
+            raise ValueError("the source")
+        return source, {name: str(version) for name, version in versions.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r} has a damaged header: {error!r}") from error

@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from .errors import InputError
+
 BLOCK = 1 << 20  # bytes read at once
+
+
+def check_parent(path: Path) -> None:
+    """Say so before any work, if there is no folder to write a file into.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name!r} into")
 
 
 @contextmanager
@@ -20,7 +32,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     If the block fails, `path` is as it was. A process that is killed within it leaves a hidden
     file whose name ends in `.part`.
+
+    Raises:
+        InputError: see `check_parent`.
     """
+    check_parent(path)
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
         yield part

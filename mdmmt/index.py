@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, WeightsError
 from .weights import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
@@ -84,14 +85,24 @@ def identity(model: Model) -> Identity:
 
     The hash is that of the tensors under today's names and of the order of the experts, so
     converted weights are the same model as those they were made of. All weights are read.
+
+    Raises:
+        WeightsError: they cannot be read; one of the towers may be missing.
     """
     video = model.config.video
     experts = [expert.name for expert in video.experts]
     digest = hashlib.sha256(json.dumps([experts, video.same_dim]).encode())
+    towers: dict[str, Tensor] = {}
     for prefixes in (VIDEO_PREFIXES, TEXT_PREFIXES):
-        for name, tensor in sorted(read_tower(model.path, prefixes).items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        try:
+            towers |= read_tower(model.path, prefixes)
+        except WeightsError:
+            if prefixes == TEXT_PREFIXES and not towers:
+                raise
+    for name, tensor in sorted(towers.items()):
+        tensor = tensor.float()  # as it is computed with, whatever the file holds
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     name = SAMPLE if model.path == SAMPLE_FOLDER else model.path.name
     return Identity(name, digest.hexdigest(), len(experts) * video.same_dim)
 
@@ -132,13 +143,13 @@ class Index:
                 of another model or something else, or the server does not answer.
         """
         uri = os.fspath(uri)
-        wanted = model if isinstance(model, Identity | None) else identity(model)
         pymilvus = _import_pymilvus()
         local = _is_local(uri)
-        if local:
-            _check_place(Path(uri), wanted is not None and create)
-            if not Path(uri).exists():
-                _make_local(Path(uri), wanted)
+        if local:  # before all weights are read
+            _check_place(Path(uri), model is not None and create)
+        wanted = model if isinstance(model, Identity | None) else identity(model)
+        if local and not Path(uri).exists():
+            _make_local(Path(uri), wanted)
         with ExitStack() as stack:
             address = stack.enter_context(_lite(Path(uri))) if local else uri
             with _errors(uri):
@@ -344,7 +355,7 @@ def _import_pymilvus() -> Any:
     try:
         import pymilvus
     except ImportError as error:
-        raise InputError("an index needs Milvus: pip install 'mdmmt[index]'") from error
+        raise InputError("an index needs Milvus: pip install pymilvus milvus-lite") from error
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
@@ -417,7 +428,7 @@ def _lite(path: Path) -> Iterator[str]:
         from milvus_lite.exceptions import DataDirLockedError
     except ImportError as error:
         raise InputError(
-            "a local database needs Milvus Lite: pip install 'mdmmt[index]'"
+            "a local database needs Milvus Lite: pip install pymilvus milvus-lite"
         ) from error
     try:
         server, database, port = start_server_in_thread(str(path))

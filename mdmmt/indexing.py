@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import InputError
+from .datasets import numbered_lines, parse_json, read_text
+from .errors import InputError, WeightsError
 from .feature_files import SUFFIX, read_features
 from .files import sha256_of
 from .index import Index
@@ -35,48 +37,62 @@ def index_files(
     window_s: float | None = None,
     stride_s: float | None = None,
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    features: Path | None = None,
 ) -> Iterator[Outcome]:
     """Add the windows of each file, one file by the other, unless they are there.
 
     Args:
-        paths: video files, which the index knows by their absolute paths, and feature files, which
-            it knows by their videos' names.
+        paths: video files and feature files; the index knows them by their absolute paths.
         window_s, stride_s: see `Model.encode_segments`.
-        metadata: of some files, by their path.
+        metadata: of some files, by their absolute paths, see `read_metadata`.
+        features: a folder of feature files; that of a video, of the same content and with all
+            that the model's experts found in it, spares running them.
     """
+    experts = {"experts": list(model.reader.names)}
     for path in paths:
-        about = (metadata or {}).get(path, {})
+        name = os.path.abspath(path)
+        about = (metadata or {}).get(name, {})
         try:
-            name, content = os.path.abspath(path), ""
-            if Path(path).suffix == SUFFIX:
-                source = read_features(Path(path)).source
-                name, content = source.name, source.sha256
-            content = content or sha256_of(Path(path))
-            source = json.dumps([content, window_s, stride_s, about], sort_keys=True)
+            content = sha256_of(Path(path))
+            made = features and _made_before(features, Path(path), content, model.reader.names)
+            facts = [content, sha256_of(made) if made else None, window_s, stride_s, about, experts]
+            source = json.dumps(facts, sort_keys=True)
             if index.holds(name, source):
                 yield Outcome(path, 0, True, None)
                 continue
-            found = model.encode_segments(path, window_s=window_s, stride_s=stride_s)
+            found = model.encode_segments(made or path, window_s=window_s, stride_s=stride_s)
             index.add(name, found, source, about)
-        except (InputError, OSError) as error:
+        except (InputError, WeightsError, OSError) as error:
             yield Outcome(path, 0, False, str(error))
         else:
             yield Outcome(path, len(found.vectors), False, None)
 
 
+def _made_before(features: Path, video: Path, content: str, experts: Sequence[str]) -> Path | None:
+    """The feature file of a video in a folder of them, if it is of this content."""
+    for file in sorted(features.rglob(f"{glob.escape(video.name)}{SUFFIX}")):
+        found = read_features(file)
+        if found.source.sha256 == content and set(experts) <= set(found.versions):
+            return file
+    return None
+
+
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
     """What is known of some files besides: JSON lines, `{"path": "a.mp4", "year": 2021}`.
+
+    Returns:
+        by the absolute path; a path in the file may be relative to the current folder.
 
     Raises:
         InputError: with file and line.
     """
-    found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            found[record.pop(PATH)] = record
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{file}, line {number}: {line[:80]!r}, expected a JSON object with a {PATH!r}"
-            ) from error
+    found: dict[str, dict[str, Any]] = {}
+    for line, where in numbered_lines(file, read_text(file)):
+        record = parse_json(line, where)
+        if not isinstance(record, dict) or not isinstance(record.get(PATH), str):
+            raise InputError(f"{where}: {line[:80]!r}, expected a JSON object with a {PATH!r}")
+        path = os.path.abspath(record.pop(PATH))
+        if path in found:
+            raise InputError(f"{where}: there was a line of {path!r} before")
+        found[path] = record
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def _origin(file: Path) -> str:
 
 def _experts(path: Path, video: Mapping[str, Tensor]) -> list[str]:
     """The experts in the order of the embedding's blocks where that is known, else by name."""
-    names = [name.removeprefix(WIDTHS).split(".")[0] for name in video if name.startswith(WIDTHS)]
+    found = re.compile(re.escape(WIDTHS) + r"([^.]+)\.fc\.weight")
+    matches = ((found.fullmatch(name), tensor) for name, tensor in video.items())
+    names = [match[1] for match, tensor in matches if match and tensor.ndim == 2]
     order = [expert.name for expert in read_config(path).video.experts]
     names = sorted(set(names), key=lambda name: (*(n != name for n in order), name))
     return [f"{name} ({video[f'{WIDTHS}{name}.fc.weight'].shape[1]} wide)" for name in names]

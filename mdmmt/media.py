@@ -37,7 +37,8 @@ TURNS = {  # filters that set upright what `frame.rotation` (degrees) says was f
 }
 PIXEL_FORMATS = {"RGB": "rgb24", "BGR": "bgr24"}  # of the modes of Towhee's frames
 PCM_FULL = 32768  # what 1.0 is as a 16-bit sample
-TEXT_DEMUXER = "tty"  # FFmpeg draws .txt files as if they were terminals
+# No videos: FFmpeg draws .txt files as if they were terminals, and the others are lists of files.
+NO_VIDEOS = ("tty", "concat", "hls", "dash", "sdp")
 TOLERATED_LOSS_S = 1.0  # a file may end that much before its stated duration
 LOSS = "a part of the picture or sound is missing"
 JUMPS_S = (0.1, 10.0)  # how far back and forth the clock of a broadcast may go and still be right
@@ -79,11 +80,16 @@ def read_clips(
             f"{os.fspath(path)!r} is not a video that can be read ({_reason(error)})"
         ) from error
     with container:
+        check_format(container, path)
         # PyAV would make up times where the file has none, but in the order of decoding.
         container.flags &= ~ContainerFlags.gen_pts.value
-        if container.format.name == TEXT_DEMUXER:
-            raise InputError(f"{os.fspath(path)!r} is a text, expected a video")
         yield from _cut(container, path, wants, end_s)
+
+
+def check_format(container: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
+    """Refuse texts, and lists that would have other files read."""
+    if container.format.name in NO_VIDEOS:
+        raise InputError(f"{os.fspath(path)!r} is a text, expected a video")
 
 
 def read_frames(
@@ -150,7 +156,7 @@ def _cut(
     wants: Mapping[str, FrameInput | AudioInput],
     end_s: float,
 ) -> Iterator[Clip]:
-    video, audio = _best(container, "video"), _best(container, "audio")
+    video, audio = best_stream(container, "video"), best_stream(container, "audio")
     if video is None and audio is None:
         raise InputError(f"{os.fspath(path)!r} holds neither picture nor sound")
     # As in the ffmpeg program: beside other streams, a picture that sets in late is held back to
@@ -386,7 +392,7 @@ class WindowCutter:
             self._windows += 1
 
 
-def _best(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
+def best_stream(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
     """The stream a player would take; a cover picture is no video."""
     stream = container.streams.best(kind)
     if stream is None or stream.disposition & Disposition.attached_pic:

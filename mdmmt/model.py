@@ -453,6 +453,8 @@ def _in_batches(
     Returns:
         (N, D) float32.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}, expected a whole number from 1 on")
     order = sorted(range(len(items)), key=lengths.__getitem__)
     batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
     vectors = torch.cat([encoder([items[row] for row in rows]) for rows in batches]).cpu().numpy()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .files import written_whole
+from .media import best_stream, check_format
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,13 +164,16 @@ def pictures_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[
     """
     try:
         with av.open(os.fspath(path)) as container:
+            check_format(container, path)
             return [_picture_at(container, time_s) for time_s in times_s]
     except (av.FFmpegError, OSError, LookupError) as error:
         raise InputError(f"no picture can be read from {os.fspath(path)!r} ({error})") from error
 
 
 def _picture_at(container: av.container.InputContainer, time_s: float) -> Image:
-    stream = container.streams.video[0]
+    stream = best_stream(container, "video")
+    if stream is None:
+        raise LookupError("there is none")
     first_s = float((stream.start_time or 0) * stream.time_base)
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)  # or before that
     shown = None

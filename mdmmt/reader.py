@@ -19,7 +19,7 @@ import torch
 from . import feature_files
 from .config import ExpertConfig
 from .errors import InputError, InputTypeError
-from .segments import inside, select, windows
+from .segments import check_windows, inside, select, windows
 
 if TYPE_CHECKING:
     from .experts import Expert, Extracted
@@ -83,9 +83,15 @@ class Reader:
                 )
             window_s = self.window_s if window_s is None else window_s
             stride_s = window_s if stride_s is None else stride_s
+            check_windows(window_s, stride_s)  # before the experts are run
             parts = windows(self._extract(video, "video"), window_s, stride_s)
         elif (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows', not for a list")
+        elif not isinstance(segments, Sequence):
+            raise InputTypeError(
+                f"segments is a {type(segments).__name__}, expected 'windows' or a list of "
+                "(start_s, end_s)"
+            )
         else:
             spans = [_span(one, index) for index, one in enumerate(segments)]
             if not spans:

@@ -158,7 +158,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("a plot needs Matplotlib: pip install 'mdmmt[plot]'") from error
+        raise InputError("a plot needs Matplotlib: pip install matplotlib") from error
     path = Path(path)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     if path.suffix[1:] not in figure.canvas.get_supported_filetypes():

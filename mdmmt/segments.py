@@ -7,10 +7,11 @@ seconds at which each begins and ends, in the order of time.
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, InputTypeError
 from .experts.base import Extracted
 
 MOST_WINDOWS = 1_000_000  # of one video; more than that is a mistake, and would fill the memory
@@ -94,14 +95,7 @@ def windows(
         InputError: a window or stride that is not positive and finite, or leaves holes; or times
             as in `select`.
     """
-    for what, value in (("window_s", window_s), ("stride_s", stride_s)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{what} is {value:g}, expected a number of seconds above 0")
-    if stride_s > window_s:
-        raise InputError(
-            f"stride_s is {stride_s:g} and window_s {window_s:g}, which would leave holes between "
-            "the windows; expected a stride of at most one window"
-        )
+    check_windows(window_s, stride_s)
     present = _present(extracted)
     _check_times(present)
     video_end_s = duration_s(present)
@@ -128,6 +122,24 @@ def windows(
             found.append(((start_s, min(end_s, video_end_s)), part))
         k += 1
     return found
+
+
+def check_windows(window_s: float, stride_s: float) -> None:
+    """Refuse windows that are none.
+
+    Raises:
+        InputError, InputTypeError: see `windows`.
+    """
+    for what, value in (("window_s", window_s), ("stride_s", stride_s)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise InputTypeError(f"{what} is {value!r}, expected a number of seconds")
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{what} is {value:g}, expected a number of seconds above 0")
+    if stride_s > window_s:
+        raise InputError(
+            f"stride_s is {stride_s:g} and window_s {window_s:g}, which would leave holes between "
+            "the windows; expected a stride of at most one window"
+        )
 
 
 def _present(extracted: Extracted) -> Extracted:

@@ -324,7 +324,7 @@ def test_offline_is_offline(drive, cache, monkeypatch):
 
 def test_without_platformdirs(drive, cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    assert "pip install 'mdmmt[download]'" in fails()
+    assert "pip install platformdirs filelock requests" in fails()
 
 
 def test_without_the_tokenizer(drive, cache, same, monkeypatch, capsys):

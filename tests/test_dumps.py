@@ -141,6 +141,13 @@ def test_what_no_dump_can_hold_is_refused(tmp_path, video, one, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_two_videos_of_one_name_are_not_written(tmp_path):
+    one = {"CLIP": (np.zeros((1, 2), np.float32), np.array([[0.0, 1.0]]))}
+    with pytest.raises(InputError, match="two videos called 'x'"):
+        write_dumps({"CLIP": tmp_path / "CLIP"}, [("a/x.mp4", one), ("b/x.mp4", one)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_times_are_kept(tmp_path):
     values, times = features(2, 3)
     write_dumps({"x": tmp_path / "x"}, [("a.mp4", {"x": (values, np.full_like(times, math.nan))})])

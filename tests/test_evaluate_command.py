@@ -78,6 +78,16 @@ def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
 
 
+def test_a_comparison_that_fails_loses_no_result(dataset, tmp_path, capsys):
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
+    assert main([*command, "--protocol=one-per-video", f"--out={first}"]) == 0
+    assert main([*command, f"--out={second}", f"--compare={first}"]) == 1
+    assert "cannot be compared" in capsys.readouterr().err and second.is_file()
+    assert main([*command, f"--out={tmp_path / 'none' / 'a.json'}"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_a_folder_must_say_which_file_is_meant(tmp_path, capsys):
     assert main(["evaluate", f"--dataset={tmp_path}", *SAMPLE]) == 1
     assert "exactly one annotation file" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 import mdmmt
 from mdmmt import experts, feature_files
 from mdmmt.cli import main
-from mdmmt.errors import InputError
+from mdmmt.errors import InputError, WeightsError
 from mdmmt.extraction import Outcome, extract_files, find_videos, plan
 from mdmmt.feature_files import FeatureFile, Source, read_features, write_features
 from mdmmt.files import sha256_of
@@ -89,6 +89,10 @@ def test_others_may_read_it(tmp_path):
         ({"x": np.zeros(2)}, None, "format None"),
         ({}, {"format": feature_files.FORMAT}, "damaged header"),
         ({}, {"format": feature_files.FORMAT, "experts": "[", "source": "{}"}, "damaged header"),
+        ({}, {"experts": '{"../evil": "1"}'}, "damaged header"),
+        ({}, {"experts": "[5]"}, "damaged header"),
+        ({}, {"source": '{"name": 5, "size_bytes": 1, "sha256": "0"}'}, "damaged header"),
+        ({"features.frame": np.zeros((2, 3)), "times.frame": np.zeros((2, 2))}, "good", "fit"),
         ({"features.frame": np.zeros((2, 3))}, "good", "frame do not fit"),
         ({"features.frame": np.zeros((2, 3)), "times.frame": np.zeros((3, 2))}, "good", "fit"),
         ({"features.frame": np.zeros((0, 3)), "times.frame": np.zeros((0, 2))}, "good", "fit"),
@@ -97,13 +101,16 @@ def test_others_may_read_it(tmp_path):
 )
 def test_what_is_no_feature_file_is_refused(tensors, header, words, tmp_path):
     file = tmp_path / "a.safetensors"
+    source = {"name": "a", "size_bytes": 1, "sha256": "0"}
+    good = {
+        "format": feature_files.FORMAT,
+        "source": json.dumps(source),
+        "experts": json.dumps({"frame": "1"}),
+    }
     if header == "good":
-        source = {"name": "a", "size_bytes": 1, "sha256": "0"}
-        header = {
-            "format": feature_files.FORMAT,
-            "source": json.dumps(source),
-            "experts": json.dumps({"frame": "1"}),
-        }
+        header = good
+    elif header is not None and "format" not in header:
+        header = good | header
     save_file(tensors, file, header)
     with pytest.raises(InputError, match=words) as caught:
         read_features(file)
@@ -310,3 +317,41 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
         assert after.source == Source(name, None, None)
     assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
     assert "expected EXPERT=PREFIX" in capsys.readouterr().err
+
+
+def test_numbers_that_numpy_lacks_are_refused(tmp_path):
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    write_features(tmp_path / "a.safetensors", content())
+    header = {"format": feature_files.FORMAT, "experts": '{"frame": "1"}'}
+    header["source"] = '{"name": "a", "size_bytes": 1, "sha256": "0"}'
+    tensors = {"features.frame": torch.zeros(2, 3, dtype=torch.bfloat16)}
+    save_torch(tensors, tmp_path / "a.safetensors", header)
+    with pytest.raises(InputError, match=r"a\.safetensors"):
+        read_features(tmp_path / "a.safetensors")
+
+
+def test_a_run_says_at_once_what_would_lose_it(videos, tmp_path, capsys):
+    film, missing = str(videos / "a.mkv"), tmp_path / "no folder" / "a.npy"
+    assert main(["embed", film, "--weights=sample", f"--out={missing}"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    texts = ["embed", "--text=a ball", "--weights=sample", f"--out={tmp_path / 'a.jsonl'}"]
+    assert main([*texts, "--segments=windows"]) == 1
+    assert "not for --text" in capsys.readouterr().err
+
+
+def test_missing_weights_of_one_file_lose_no_other(videos, tmp_path, capsys, monkeypatch):
+    """Feature files embed without the experts that a video beside them would need."""
+    main(["extract", str(videos / "a.mkv"), f"--out={tmp_path}", "--experts", LIGHT])
+
+    def gone(*_args, **_how):
+        raise WeightsError("the weights of an expert are not there")
+
+    monkeypatch.setattr(experts, "load", gone)
+    paths = [str(tmp_path / "a.mkv.safetensors"), str(videos / "silent.mkv")]
+    out = tmp_path / "a.npy"
+    assert main(["embed", *paths, "--weights=sample", f"--out={out}"]) == 1
+    assert "silent.mkv: the weights of an expert" in capsys.readouterr().err
+    rows = np.load(out)
+    assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()

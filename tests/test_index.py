@@ -295,7 +295,7 @@ def test_a_server_that_does_not_answer_is_named_without_the_password():
 
 def test_what_is_not_installed_is_named(database, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(InputError, match=r"pip install 'mdmmt\[index\]'"):
+    with pytest.raises(InputError, match=r"pip install pymilvus milvus-lite"):
         Index.open(database, MODEL)
 
 

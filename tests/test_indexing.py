@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +130,41 @@ def test_a_second_run_only_adds_what_is_new(clips, tmp_path, model, monkeypatch)
         assert {hit.path for hit in hits} == {str(film)} and len(hits) == 3
 
 
-def test_feature_files_stand_for_their_video(clips, tmp_path, model):
-    assert main(["extract", str(clips / "1.mp4"), f"--out={tmp_path}", "--experts=frame"]) == 0
+def test_feature_files_of_equal_names_are_different_files(clips, tmp_path, model):
+    for folder, clip in (("a", "1.mp4"), ("b", "2.mp4")):
+        (tmp_path / "videos" / folder).mkdir(parents=True)
+        shutil.copy(clips / clip, tmp_path / "videos" / folder / "x.mp4")
+    out = tmp_path / "features"
+    assert main(["extract", str(tmp_path / "videos"), f"--out={out}", "--experts=frame"]) == 0
+    files = [str(out / folder / "x.mp4.safetensors") for folder in ("a", "b")]
     with Index.open(tmp_path / "a.db", model) as index:
-        (outcome,) = index_files(index, model, [str(tmp_path / "1.mp4.safetensors")])
-        assert outcome.windows == 1 and outcome.error is None
-        assert index.search(model.encode_text("a red ball"), 1)[0].path == "1.mp4"
+        assert [one.windows for one in index_files(index, model, files)] == [1, 1]
+        assert index.count() == 2
+        assert all(one.kept for one in index_files(index, model, files))
+        hits = index.search(model.encode_text("a red ball"), 9)
+        assert {hit.path for hit in hits} == set(files)
+        command = ["extract", str(tmp_path / "videos"), f"--out={out}"]
+        assert main([*command, "--experts=frame,motion,sound"]) == 0
+        assert not any(one.kept for one in index_files(index, model, files))  # made by others
+
+
+def test_features_made_before_spare_running_the_experts(clips, tmp_path, model, monkeypatch):
+    assert main(["extract", str(clips), f"--out={tmp_path}", "--experts=frame,motion,sound"]) == 0
+    embedded = []
+    real = model.encode_segments
+    monkeypatch.setattr(
+        model, "encode_segments", lambda path, **how: embedded.append(path) or real(path, **how)
+    )
+    path = str(clips / "3.mp4")
+    with Index.open(tmp_path / "a.db", model) as index:
+        (outcome,) = index_files(index, model, [path], features=tmp_path)
+        assert outcome.windows == 1 and embedded == [tmp_path / "3.mp4.safetensors"]
+        (hit,) = index.search(real(path).vectors[0], 1)
+        assert hit.path == path and hit.score == pytest.approx(3, abs=1e-4)
+        other = tmp_path / "3.mp4"  # of the name, and of another content
+        write_video(other, flat([1, 2, 3]))
+        (outcome,) = index_files(index, model, [str(other)], features=tmp_path)
+        assert outcome.windows == 1 and embedded[1:] == [str(other)]
 
 
 def test_the_commands_name_what_is_wrong(clips, database, tmp_path, capsys):
@@ -144,12 +174,22 @@ def test_the_commands_name_what_is_wrong(clips, database, tmp_path, capsys):
     assert missing in capsys.readouterr().err
     assert main(["search", "red", "--db", str(tmp_path / "b.db"), *weights]) == 1
     assert "b.db" in capsys.readouterr().err and not (tmp_path / "b.db").exists()
+    build = ["index", "build", str(clips / "0.mp4"), "--db", database, *weights]
+    assert main([*build, "--window=2", "--stride=3"]) == 1
+    assert "holes" in capsys.readouterr().err
+    (tmp_path / "about.jsonl").write_text('{"path": "other.mp4", "number": 7}\n')
+    assert (
+        main([*build, f"--metadata={tmp_path / 'about.jsonl'}", f"--db={tmp_path / 'c.db'}"]) == 1
+    )
+    assert "other.mp4, which is not among" in capsys.readouterr().err
     assert main(["index", "delete", "nothing.mp4", "--db", database]) == 1
     assert "nothing.mp4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["no json", "[]", '{"year": 3}', '{"path": ["a"]}'])
+@pytest.mark.parametrize(
+    "line", [b"no json", b"[]", b'{"year": 3}', b'{"path": ["a"]}', b'{"path": "a.mp4"}', b"\xff"]
+)
 def test_bad_metadata_is_named_with_its_line(line, tmp_path):
-    (tmp_path / "m.jsonl").write_text('{"path": "a.mp4"}\n' + line + "\n")
+    (tmp_path / "m.jsonl").write_bytes(b'{"path": "a.mp4"}\n' + line + b"\n")
     with pytest.raises(InputError, match=r"m\.jsonl, line 2"):
         read_metadata(tmp_path / "m.jsonl")

@@ -229,6 +229,15 @@ def whole(request, tmp_path_factory):
 BOTH = {"f": FRAMES, "s": SOUND}
 
 
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile film.mkv\n", "#EXTM3U\nfilm.mkv\n"])
+def test_a_list_of_files_is_no_video(tmp_path, text):
+    """Or a file from a stranger could have other files read."""
+    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(InputError, match=r"list\.mp4"):
+        list(read_clips(tmp_path / "list.mp4", BOTH))
+
+
 def of(name, clips):
     return [clip.data for clip in clips if clip.name == name]
 

@@ -202,12 +202,21 @@ def test_segments_by_their_seconds(model, long):
         ({"segments": [(0, 1), (30, 40)]}, InputError, "lasts 20 seconds"),
         ({"segments": [(0, 1)], "window_s": 3}, InputError, "not for a list"),
         ({"window_s": 0}, InputError, "window_s is 0"),
+        ({"window_s": "5"}, InputTypeError, "window_s is '5'"),
+        ({"segments": 5}, InputTypeError, "segments is a int"),
+        ({"batch_size": 0}, InputError, "batch_size is 0"),
         ({"window_s": 3, "stride_s": 4}, InputError, "holes"),
     ],
 )
 def test_bad_segments(options, error, words, model, long):
     with pytest.raises(error, match=words):
         model.encode_segments(long, **options)
+
+
+def test_bad_windows_are_refused_before_the_experts_run(model, long, monkeypatch):
+    monkeypatch.setattr(experts, "extract", None)  # a call would raise
+    with pytest.raises(InputError, match="holes"):
+        model.encode_segments(long, window_s=1, stride_s=2)
 
 
 def test_segments_of_what_has_no_seconds_are_refused(model, short):

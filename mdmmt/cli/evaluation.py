@@ -62,7 +62,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from .. import results
     from ..datasets import read_captions, read_video_list
     from ..evaluate import FeatureFolder, ablate, evaluate
+    from ..files import check_parent
 
+    for path in filter(None, (arguments.out, arguments.plot)):
+        check_parent(path)
     file = _annotations(arguments.dataset)
     captions = read_captions(file, arguments.split)
     if arguments.videos is not None:
@@ -77,11 +80,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     how = {"skip_missing": arguments.skip_missing, "progress": progress}
     found = ablate(*given, **how) if arguments.ablate else [evaluate(*given, **how)]
     print(results.table(found))
+    if arguments.out is not None:  # before all that may fail
+        results.write_results(arguments.out, found)
     if earlier is not None:
         print(f"\nfirst: {arguments.compare}, second: this one")
         print(results.comparison_table(results.compare_results(earlier, found[0])))
-    if arguments.out is not None:
-        results.write_results(arguments.out, found)
     if arguments.plot is not None:
         results.plot(found, arguments.plot)
     if found[0].missing:

@@ -38,11 +38,17 @@ def add_commands(commands: Commands) -> None:
         "--metadata",
         type=Path,
         metavar="FILE",
-        help='what to filter by: JSON lines, {"path": "a.mp4", "year": 2021}',
+        help='what to filter by: JSON lines, {"path": "videos/a.mp4", "year": 2021}',
+    )
+    build.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="folder of feature files of these videos, which spare running the experts",
     )
     build.set_defaults(run=_build)
     delete = index.add_parser("delete", help="take videos out")
-    delete.add_argument("videos", nargs="+", metavar="FILE", help="as they were added, or as found")
+    delete.add_argument("videos", nargs="+", metavar="FILE", help="files that were added")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
 
@@ -63,20 +69,31 @@ def _build(arguments: argparse.Namespace) -> int:
     from ..extraction import find_videos
     from ..index import Index
     from ..indexing import index_files, read_metadata
+    from ..segments import check_windows
 
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
-    metadata = read_metadata(arguments.metadata) if arguments.metadata else None
+    metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
+    window_s = model.reader.window_s if arguments.window is None else arguments.window
+    stride_s = window_s if arguments.stride is None else arguments.stride
+    check_windows(window_s, stride_s)
     with Index.open(arguments.db, model) as index:
-        found = index_files(index, model, paths, arguments.window, arguments.stride, metadata)
+        found = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
         outcomes = list(progress(found, len(paths), "video"))
         count = index.count()
     failures = [f"{outcome.path}: {outcome.error}" for outcome in outcomes if outcome.error]
+    known = {os.path.abspath(path) for path in paths}
+    failures += [
+        f"{arguments.metadata} speaks of {path}, which is not among these videos"
+        for path in metadata
+        if path not in known
+    ]
+    failed = sum(outcome.error is not None for outcome in outcomes)
     kept = sum(outcome.kept for outcome in outcomes)
     added = sum(outcome.windows for outcome in outcomes)
     return report(
         failures,
-        f"{added} windows of {len(outcomes) - kept - len(failures)} videos added, {kept} videos "
+        f"{added} windows of {len(outcomes) - kept - failed} videos added, {kept} videos "
         f"were there; {arguments.db} holds {count} windows",
     )
 
@@ -85,10 +102,7 @@ def _delete(arguments: argparse.Namespace) -> int:
     from ..index import Index
 
     with Index.open(arguments.db) as index:
-        gone = {
-            path: index.delete(os.path.abspath(path)) or index.delete(path)
-            for path in arguments.videos
-        }
+        gone = {path: index.delete(os.path.abspath(path)) for path in arguments.videos}
     failures = [f"{path}: it was not there" for path, windows in gone.items() if not windows]
     return report(failures, f"{len(arguments.videos) - len(failures)} videos taken out")
 
@@ -106,11 +120,6 @@ def _search(arguments: argparse.Namespace) -> int:
         )
         hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
     similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
-    if arguments.html is not None:
-        from ..page import write_page
-
-        write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
-        print(f"{len(hits)} found; the page is {arguments.html}", file=sys.stderr)
     if arguments.json:
         for number, hit in enumerate(hits):
             print(json.dumps(_record(hit, similarity, number), ensure_ascii=False))
@@ -118,6 +127,11 @@ def _search(arguments: argparse.Namespace) -> int:
         print(_table(hits, similarity))
     else:
         print("nothing was found")
+    if arguments.html is not None:
+        from ..page import write_page
+
+        write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
+        print(f"{len(hits)} found; the page is {arguments.html}", file=sys.stderr)
     return 0
 
 
@@ -138,7 +152,7 @@ def _table(hits: Sequence[Hit], similarity: Similarity) -> str:
     for rank, hit in enumerate(hits, start=1):
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
         times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]
-        rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, os.fspath(hit.path)])
+        rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, hit.path])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=False)), row[-1]])

@@ -102,6 +102,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
     from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
     from ..extraction import find_videos
+    from ..files import check_parent
 
     out, windows = arguments.out, arguments.segments is not None
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
@@ -109,6 +110,9 @@ def _embed(arguments: argparse.Namespace) -> int:
         raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
     if not windows and (arguments.window, arguments.stride) != (None, None):
         raise InputError("--window and --stride are for --segments windows")
+    if windows and arguments.text:
+        raise InputError("--segments are for videos, not for --text")
+    check_parent(out)
     model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text
@@ -140,6 +144,8 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     if wrong:
         raise InputError(f"{wrong[0]!r} names no dump, expected EXPERT=PREFIX")
     prefixes = dict(given.split("=", 1) for given in arguments.dumps)
+    if len(prefixes) < len(arguments.dumps):
+        raise InputError("an expert is named twice, expected one PREFIX for each")
     dims = {name: expert.dim for name, expert in known(prefixes).items()}
     videos = read_dumps(prefixes, dims)
     arguments.out.mkdir(parents=True, exist_ok=True)
