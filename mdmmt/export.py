@@ -12,6 +12,7 @@ The output is `vector` [b, D] float32. See `VideoTower.forward` and `TextTower.f
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter speaks of its own insides
         program = torch.onnx.export(
             _Flat(tower).eval(),
             example,

@@ -38,8 +38,10 @@ class Plain:
     dtype = torch.float32  # of its weights, and best for what comes in
 
     def __init__(self, layer: nn.Linear) -> None:
+        """Takes the weights over: the layer has none afterwards, so that they are there once."""
         self.weight = layer.weight.detach().to(self.dtype)
         self.bias = layer.bias.detach().to(self.dtype)
+        layer.weight = None
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out], activation one of 'none', 'gelu', 'relu', 'swish'"""
@@ -83,7 +85,7 @@ class PackedInt8:
     dtype = torch.float32  # of what comes in and goes out
 
     def __init__(self, layer: nn.Linear) -> None:
-        weight = layer.weight.detach()
+        weight, layer.weight = layer.weight.detach(), None
         self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / INT8_MAX
         quantised = (weight / self.scale[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(
