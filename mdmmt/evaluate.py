@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from .datasets import Caption
 from .errors import InputError
 from .experts.base import Extracted
-from .feature_files import SUFFIX, read_features
+from .feature_files import SUFFIX, find_feature_files, read_features
 from .features import to_tokens
 from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
+from .reader import check_experts
 from .results import Result
 from .segments import duration_s, inside, select
 
@@ -55,8 +56,7 @@ class FeatureFolder(Mapping[str, Extracted]):
         """
         folder = Path(folder)
         self._files: dict[str, set[Path]] = {}
-        for file in sorted(folder.rglob(f"?*{SUFFIX}")):
-            video = file.relative_to(folder).with_name(file.name.removesuffix(SUFFIX))
+        for file, video in find_feature_files(folder):
             names = (str(video), str(video.with_suffix("")), video.name, video.stem)
             for name in names:
                 self._files.setdefault(name, set()).add(file)
@@ -109,11 +109,8 @@ def evaluate(
             whose video has no features, or nothing left to evaluate.
     """
     names = [expert.name for expert in model.config.video.experts]
-    unknown = [str(name) for name in experts or () if name not in names]
-    if unknown or (experts is not None and not experts):
-        raise InputError(
-            f"experts is {list(experts or ())}, expected some of the model's: {', '.join(names)}"
-        )
+    if experts is not None:
+        check_experts(experts, names)
     subset = tuple(name for name in names if experts is None or name in experts)
     return _run(model, captions, features, protocol, [subset], skip_missing, progress)[0]
 

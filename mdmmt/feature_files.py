@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,6 +68,22 @@ def write_features(path: Path, content: FeatureFile) -> None:
     }
     with written_whole(path) as part:
         part.write_bytes(save(tensors, header))
+
+
+def find_feature_files(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The feature files below a folder, each with the name of its video below that folder."""
+    for file in sorted(folder.rglob(f"?*{SUFFIX}")):
+        yield file, file.relative_to(folder).with_name(file.name.removesuffix(SUFFIX))
+
+
+def read_header(path: Path) -> tuple[Source, dict[str, str]]:
+    """Of what video a feature file is, and the versions of the experts that were run.
+
+    Raises:
+        InputError: it cannot be read, or is no feature file.
+    """
+    with _opened(path) as file:
+        return _header(path, file)
 
 
 def read_features(path: Path) -> FeatureFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
 from .errors import InputError, WeightsError
-from .feature_files import SUFFIX, read_features
+from .feature_files import find_feature_files, read_header
 from .files import sha256_of
 from .index import Index
 
@@ -49,12 +48,16 @@ def index_files(
             that the model's experts found in it, spares running them.
     """
     experts = {"experts": list(model.reader.names)}
+    made_before: dict[str, list[Path]] = {}
+    for file, video in find_feature_files(features) if features else ():
+        made_before.setdefault(video.name, []).append(file)
     for path in paths:
         name = os.path.abspath(path)
         about = (metadata or {}).get(name, {})
         try:
             content = sha256_of(Path(path))
-            made = features and _made_before(features, Path(path), content, model.reader.names)
+            files = made_before.get(os.path.basename(path), ())
+            made = next((file for file in files if _is_of(file, content, model.reader.names)), None)
             facts = [content, sha256_of(made) if made else None, window_s, stride_s, about, experts]
             source = json.dumps(facts, sort_keys=True)
             if index.holds(name, source):
@@ -68,13 +71,10 @@ def index_files(
             yield Outcome(path, len(found.vectors), False, None)
 
 
-def _made_before(features: Path, video: Path, content: str, experts: Sequence[str]) -> Path | None:
-    """The feature file of a video in a folder of them, if it is of this content."""
-    for file in sorted(features.rglob(f"{glob.escape(video.name)}{SUFFIX}")):
-        found = read_features(file)
-        if found.source.sha256 == content and set(experts) <= set(found.versions):
-            return file
-    return None
+def _is_of(file: Path, content: str, experts: Sequence[str]) -> bool:
+    """Whether a feature file is of this content, and by all of these experts."""
+    source, versions = read_header(file)
+    return source.sha256 == content and set(experts) <= set(versions)
 
 
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from .config import (
 from .errors import InputError, InputTypeError, WeightsError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features import Video, read_videos, to_tokens, token_count
-from .reader import WINDOWS, Reader, is_frames
+from .reader import WINDOWS, Reader, check_experts, is_frames
 from .text_tower import TextTower
 from .tokenizer import Tokenizer, load_tokenizer, tokenizer_source
 from .video_tower import VideoTower
@@ -354,7 +354,7 @@ def load(
     if txt_bert is not None:
         text = replace(text, bert=_read_bert_config(txt_bert))
     if experts is not None:
-        _check_experts(experts, [expert.name for expert in video.experts])
+        check_experts(experts, [expert.name for expert in video.experts])
     return Model(
         path,
         ModelConfig(video, text),
@@ -364,16 +364,6 @@ def load(
         experts,
         resolve_precision(precision, resolved),
     )
-
-
-def _check_experts(experts: Any, known: Sequence[str]) -> None:
-    if isinstance(experts, str) or not isinstance(experts, Sequence):
-        raise InputTypeError(f"experts is {experts!r}, expected a list of names")
-    unknown = [str(name) for name in experts if name not in known]
-    if unknown or not experts:
-        raise InputError(
-            f"experts is {list(experts)}, expected some of the model's: {', '.join(known)}"
-        )
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

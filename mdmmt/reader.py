@@ -19,7 +19,7 @@ import torch
 from . import feature_files
 from .config import ExpertConfig
 from .errors import InputError, InputTypeError
-from .segments import check_windows, inside, select, windows
+from .segments import check_windows, duration_s, inside, select, windows
 
 if TYPE_CHECKING:
     from .experts import Expert, Extracted
@@ -81,10 +81,8 @@ class Reader:
                 raise InputError(
                     f"segments is {segments!r}, expected 'windows' or a list of (start_s, end_s)"
                 )
-            window_s = self.window_s if window_s is None else window_s
-            stride_s = window_s if stride_s is None else stride_s
-            check_windows(window_s, stride_s)  # before the experts are run
-            parts = windows(self._extract(video, "video"), window_s, stride_s)
+            lengths_s = self.window_lengths(window_s, stride_s)  # before the experts are run
+            parts = windows(self._extract(video, "video"), *lengths_s)
         elif (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows', not for a list")
         elif not isinstance(segments, Sequence):
@@ -106,6 +104,13 @@ class Reader:
     def window_s(self) -> float:
         """Seconds of a video of which no expert makes more tokens than the model takes."""
         return min(tokens * clip_s for tokens, clip_s in self._token_lengths())
+
+    def window_lengths(self, window_s: float | None, stride_s: float | None) -> tuple[float, float]:
+        """Window and stride in seconds, checked; None is what `encode_segments` says of it."""
+        window_s = self.window_s if window_s is None else window_s
+        stride_s = window_s if stride_s is None else stride_s
+        check_windows(window_s, stride_s)
+        return window_s, stride_s
 
     def _extract(
         self, video: Any, where: str, start_s: float = 0.0, end_s: float = math.inf
@@ -150,6 +155,17 @@ class Reader:
                     return
 
 
+def check_experts(experts: Any, known: Sequence[str]) -> None:
+    """Raises InputError or InputTypeError unless these are some of the model's experts."""
+    if isinstance(experts, str) or not isinstance(experts, Sequence):
+        raise InputTypeError(f"experts is {experts!r}, expected a list of names")
+    unknown = [str(name) for name in experts if name not in known]
+    if unknown or not experts:
+        raise InputError(
+            f"experts is {list(experts)}, expected some of the model's: {', '.join(known)}"
+        )
+
+
 def is_frames(value: Any) -> bool:
     """Whether this is one video as frames of Towhee's decoders, which know their time."""
     if isinstance(value, list | tuple):
@@ -188,9 +204,8 @@ def _span(span: Any, index: int | None = None) -> Span:
 
 def _select(extracted: Extracted, start_s: float, end_s: float, where: str) -> Extracted:
     if not inside(extracted, start_s, end_s):
-        ends = [times[-1, 1] for _, times in extracted.values()]
         raise InputError(
-            f"{where} lasts {max(ends, default=0):g} seconds, so it has nothing between the "
+            f"{where} lasts {duration_s(extracted):g} seconds, so it has nothing between the "
             f"seconds {start_s:g} and {end_s:g}"
         )
     return select(extracted, start_s, end_s)

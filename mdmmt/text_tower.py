@@ -30,9 +30,8 @@ class TextEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(d, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """[b, n] -> [b, n, d]; all tokens are of the first segment"""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """[..., n], [n] or [..., n] -> [..., n, d]; all tokens are of the first segment"""
         x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
         return self.dropout(self.LayerNorm(x + self.position_embeddings(positions)))
 
@@ -48,7 +47,8 @@ class TextBert(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[b, n], [b, n] bool -> [b, n, d]"""
-        return self.encoder(self.embeddings(input_ids), attention_mask)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return self.encoder(self.embeddings(input_ids, positions), attention_mask)
 
 
 class ContextGating(nn.Module):
@@ -102,7 +102,10 @@ class TextTower(nn.Module):
         Returns:
             [b, m * same_dim] float, of norm at most 1.
         """
-        x = self.txt_bert(input_ids, attention_mask)[:, 0]  # [b, d]
+        return self.heads(self.txt_bert(input_ids, attention_mask)[:, 0])
+
+    def heads(self, x: Tensor) -> Tensor:
+        """BERT's first token [b, d] -> [b, m * same_dim]"""
         weighed = self.dropout(x)
         logits = torch.cat([self.moe_fc_txt[name](weighed) for name in self.config.experts], dim=-1)
         vectors = torch.stack([self.text_gu[name](x) for name in self.config.experts], dim=1)

@@ -9,6 +9,8 @@ Shape notation: b batch, m experts, n tokens of an expert, d width (`hidden_size
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -118,14 +120,15 @@ class VideoTower(nn.Module):
             torch.cat(types),
             torch.cat(valid, dim=1),
         )
-        blocks = []
-        for expert, i in zip(self.config.experts, agg_at, strict=True):
-            block = x[:, i]
-            if self.video_dim_reduce_out:
-                # Each expert's own layer; `towhee.models` takes the last expert's for all.
-                block = self.video_dim_reduce_out[expert.name](block)
-            blocks.append(F.normalize(block, dim=-1))
-        return torch.cat(blocks, dim=-1)
+        return self.heads([x[:, i] for i in agg_at])
+
+    def heads(self, blocks: Sequence[Tensor]) -> Tensor:
+        """The encoded AGG token of each expert, m times [b, d] -> [b, m * same_dim]"""
+        if self.video_dim_reduce_out:
+            # Each expert's own layer; `towhee.models` takes the last expert's for all.
+            outs = (self.video_dim_reduce_out[expert.name] for expert in self.config.experts)
+            blocks = [out(block) for out, block in zip(outs, blocks, strict=True)]
+        return torch.cat([F.normalize(block, dim=-1) for block in blocks], dim=-1)
 
     def positions(self, times: Tensor, mask: Tensor) -> Tensor:
         """times [b, n], mask [b, n] -> [b, 1+n] rows of the position table, AGG first"""

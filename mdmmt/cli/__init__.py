@@ -1,7 +1,7 @@
 """The command `mdmmt`; `mdmmt --help` lists what it does.
 
-Each module here adds some commands to the parser and runs them. What a command needs is imported
-when it runs, so that `--help` and mistakes cost nothing.
+Each module here adds some commands to the parser and runs them. What a command needs besides the
+package itself is imported when it runs.
 """
 
 from __future__ import annotations

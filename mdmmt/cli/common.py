@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..fast import PRECISIONS
+
 if TYPE_CHECKING:
     from ..model import Model
 
@@ -14,7 +16,6 @@ Commands = Any  # of argparse, which gives the type no public name
 Item = TypeVar("Item")
 
 WEIGHTS_HELP = "weights file, model folder, owner/name[@revision] on Hugging Face, or 'sample'"
-PRECISIONS = ("exact", "bfloat16", "int8", "auto")  # as in mdmmt.fast
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 

@@ -69,14 +69,11 @@ def _build(arguments: argparse.Namespace) -> int:
     from ..extraction import find_videos
     from ..index import Index
     from ..indexing import index_files, read_metadata
-    from ..segments import check_windows
 
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
-    window_s = model.reader.window_s if arguments.window is None else arguments.window
-    stride_s = window_s if arguments.stride is None else arguments.stride
-    check_windows(window_s, stride_s)
+    window_s, stride_s = model.reader.window_lengths(arguments.window, arguments.stride)
     with Index.open(arguments.db, model) as index:
         found = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
         outcomes = list(progress(found, len(paths), "video"))

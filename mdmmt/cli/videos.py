@@ -158,9 +158,9 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
 
 def _write_dumps(arguments: argparse.Namespace) -> int:
     from ..dumps import write_dumps
-    from ..feature_files import read_features
+    from ..feature_files import read_features, read_header
 
-    names = {name for file in arguments.features for name in read_features(file).versions}
+    names = {name for file in arguments.features for name in read_header(file)[1]}
     prefixes = {name: arguments.out / name for name in sorted(names)}
     contents = map(read_features, arguments.features)
     write_dumps(prefixes, ((content.source.name, content.extracted) for content in contents))

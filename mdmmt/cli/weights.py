@@ -48,13 +48,9 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ..export import export_onnx
-    from ..model import load
+    from ..operator import MDMMT
 
-    model = load(arguments.weights, "cpu")
-    is_video = arguments.modality == "video"
-    tower = model.read_video_tower() if is_video else model.read_text_tower()
-    export_onnx(tower, arguments.out)
+    MDMMT(arguments.modality, arguments.weights, "cpu").save_model("onnx", arguments.out)
     return report([], f"{arguments.modality} tower written to {arguments.out}")
 
 

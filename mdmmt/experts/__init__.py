@@ -53,8 +53,8 @@ def load(
     """
     if not isinstance(weights, Mapping):
         weights = dict.fromkeys(PRETRAINED, weights)
-    known((*names, *weights))
-    return {name: expert.load(weights.get(name), device) for name, expert in known(names).items()}
+    classes = known((*names, *weights))
+    return {name: classes[name].load(weights.get(name), device) for name in names}
 
 
 def known(names: Iterable[str]) -> dict[str, type[Expert]]:

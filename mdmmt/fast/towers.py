@@ -9,8 +9,9 @@ Shape notation: b batch, m experts, n tokens of an expert, t tokens of all seque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,10 +56,8 @@ class FastVideoTower:
         Returns:
             [b, m * same_dim] float32, as `VideoTower` gives it.
         """
-        order = sorted(range(len(videos)), key=lambda i: _shape(videos[i], self.config.experts))
-        lengths = [_shape(videos[i], self.config.experts)[0] for i in order]
-        parts = portions(order, lengths, self.device)
-        return _unsort([self.encode([videos[i] for i in part]) for part in parts], order)
+        shapes = [_shape(video, self.config.experts) for video in videos]
+        return in_portions(self.encode, videos, shapes, self.device)
 
     def encode(self, videos: Sequence[Video]) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
@@ -66,12 +65,7 @@ class FastVideoTower:
         index, read, runs = layout(videos, experts)
         x = self.embed(videos, index.to(self.device))
         x = self.encoder(x, runs, read.to(self.device)).unflatten(0, (-1, len(experts)))
-        blocks = x.unbind(dim=1)
-        if self.tower.video_dim_reduce_out:
-            outs = (self.tower.video_dim_reduce_out[expert.name] for expert in experts)
-            blocks = [out(block) for out, block in zip(outs, blocks, strict=True)]
-        blocks = [F.normalize(block, dim=-1) for block in blocks]
-        return torch.cat(blocks, dim=-1)
+        return self.tower.heads(x.unbind(dim=1))
 
     def embed(self, videos: Sequence[Video], index: Tensor) -> Tensor:
         """What the encoder reads: [t, d], the rows `index` of the table of all tokens.
@@ -173,9 +167,7 @@ class FastTextTower:
         Returns:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        parts = portions(order, [len(ids[i]) for i in order], self.device)
-        return _unsort([self.encode([ids[i] for i in part]) for part in parts], order)
+        return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """The same for texts that are sorted, and go through at once."""
@@ -183,22 +175,9 @@ class FastTextTower:
         tokens = torch.tensor(list(chain.from_iterable(ids)))
         positions = torch.cat([torch.arange(length) for length in lengths])
         first = torch.tensor([0, *lengths[:-1]]).cumsum(dim=0)
-        x = self.embed(tokens.to(self.device), positions.to(self.device))
+        x = self.tower.txt_bert.embeddings(tokens.to(self.device), positions.to(self.device))
         x = self.encoder(x, runs_of((n, 0) for n in lengths), first.to(self.device))
-        return self.heads(x)
-
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """tokens [t], positions [t] -> [t, d]"""
-        embeddings = self.tower.txt_bert.embeddings
-        x = embeddings.word_embeddings(tokens) + embeddings.token_type_embeddings.weight[0]
-        return embeddings.LayerNorm(x + embeddings.position_embeddings(positions))
-
-    def heads(self, x: Tensor) -> Tensor:
-        """First tokens [b, d] -> [b, m * same_dim]"""
-        names = self.tower.config.experts
-        logits = torch.cat([self.tower.moe_fc_txt[name](x) for name in names], dim=-1)
-        vectors = torch.stack([self.tower.text_gu[name](x) for name in names], dim=1)
-        return (vectors * logits.softmax(dim=-1)[..., None]).flatten(1)
+        return self.tower.heads(x)
 
 
 def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[list[int]]:
@@ -220,9 +199,20 @@ def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device)
     return parts
 
 
-def _unsort(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
-    """Put rows back: the i-th row of all parts belongs at order[i]."""
-    rows = torch.cat(parts)
+def in_portions(
+    encode: Callable[[list[Any]], Tensor],
+    items: Sequence[Any],
+    shapes: Sequence[tuple[int, int]],
+    device: torch.device,
+) -> Tensor:
+    """Encode sequences, those of one shape side by side, and put the rows into their order.
+
+    Args:
+        shapes: tokens of each, and how many of them are hidden.
+    """
+    order = sorted(range(len(items)), key=shapes.__getitem__)
+    parts = portions(order, [shapes[i][0] for i in order], device)
+    rows = torch.cat([encode([items[i] for i in part]) for part in parts])
     result = torch.empty_like(rows)
     result[torch.tensor(order, device=rows.device)] = rows
     return result
