@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, WeightsError
 from .files import written_whole
-
-if TYPE_CHECKING:
-    from .model import Model
+from .model import BATCH_SIZE, Model
 
 FORMATS = (".npy", ".jsonl")
-BATCH_SIZE = 32
 
 
 class Embedded(NamedTuple):

@@ -44,7 +44,7 @@ from .weights import (
 if TYPE_CHECKING:
     from .experts import Extracted
 
-BATCH_SIZE = 32
+BATCH_SIZE = 128  # enough that neighbours in length are of one length
 
 
 class Segments(NamedTuple):

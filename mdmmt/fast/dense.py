@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,10 +26,9 @@ from ..transformer import ACTIVATION
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
 TOKENS_EXPECTED = 512  # for which oneDNN picks its layout of the weights
-INT8_MAX = 127
-# Between the least and the greatest number, which leaves room for rounding; without VNNI, sums of
-# two products have 16 bits, which inputs of 8 would overflow.
-STEPS, STEPS_WITHOUT_VNNI = 253, 125
+# Steps from the least input to the greatest, with room for rounding, and the greatest weight.
+# Without VNNI the processor adds up two products in 16 bits, which only smaller ones fit into.
+RANGES, RANGES_WITHOUT_VNNI = (253, 127), (180, 89)
 NO_FRACTION = 3 << 22
 SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -35,7 +36,7 @@ SMALLEST = torch.finfo(torch.float32).tiny
 class Plain:
     """A linear layer as torch has it: for CUDA, and for processors other than x86."""
 
-    dtype = torch.float32  # of its weights, and best for what comes in
+    dtype = torch.float32  # of its weights, and of what it puts out
 
     def __init__(self, layer: nn.Linear) -> None:
         """Takes the weights over: the layer has none afterwards, so that they are there once."""
@@ -43,14 +44,19 @@ class Plain:
         self.bias = layer.bias.detach().to(self.dtype)
         layer.weight = None
 
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
-        """[t, d_in] -> [t, d_out], activation one of 'none', 'gelu', 'relu', 'swish'"""
-        y = F.linear(x.to(self.dtype), self.weight, self.bias).to(x.dtype)
+    def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
+        """[t, d_in] -> [t, d_out]
+
+        Args:
+            activation: one of 'none', 'gelu', 'relu', 'swish'.
+            spent: nobody needs x afterwards, so it may be overwritten.
+        """
+        y = F.linear(x.to(self.dtype), self.weight, self.bias)
         return y if activation == "none" else ACTIVATION[activation](y)
 
 
 class PlainBFloat16(Plain):
-    """The same in bfloat16."""
+    """The same in bfloat16: as under `torch.autocast`, but for weights that are cast once."""
 
     dtype = torch.bfloat16
 
@@ -62,12 +68,11 @@ class Packed(Plain):
         super().__init__(layer)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, TOKENS_EXPECTED)
 
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""
-        y = torch.ops.mkldnn._linear_pointwise(
+        return torch.ops.mkldnn._linear_pointwise(
             x.to(self.dtype), self.weight, self.bias, activation, [], ALGORITHM[activation]
         )
-        return y.to(x.dtype)
 
 
 class PackedBFloat16(Packed):
@@ -79,28 +84,29 @@ class PackedBFloat16(Packed):
 class PackedInt8:
     """A linear layer with 8-bit weights, a scale for each output, and 8-bit inputs.
 
-    The inputs are quantised as they come, with one scale for all tokens of a call.
+    The float32 inputs are quantised as they come, with one scale for all tokens of a call.
     """
 
-    dtype = torch.float32  # of what comes in and goes out
-
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32) -> None:
+        """Takes the weights over, and puts out numbers of `dtype`."""
+        self.dtype = dtype
         weight, layer.weight = layer.weight.detach(), None
-        self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / INT8_MAX
+        has_vnni = has_instructions("avx512_vnni")
+        self.steps, greatest = RANGES if has_vnni else RANGES_WITHOUT_VNNI
+        self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / greatest
         quantised = (weight / self.scale[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(
             quantised, [TOKENS_EXPECTED, weight.shape[1]]
         )
         self.zero = torch.zeros(len(weight), dtype=torch.int32)
-        self.steps = STEPS if has_instructions("avx512_vnni") else STEPS_WITHOUT_VNNI
         self.bias = layer.bias.detach()
 
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""
-        quantised, step, zero = quantise(x, self.steps)
+        quantised, step, zero = quantise(x, self.steps, spent)
         return torch.ops.onednn.qlinear_pointwise(
             quantised, step, zero, self.weight, self.scale, self.zero, self.bias,
-            1.0, 0, x.dtype, activation, [], ALGORITHM[activation],
+            1.0, 0, self.dtype, activation, [], ALGORITHM[activation],
         )  # fmt: skip
 
 
@@ -136,40 +142,54 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "int8" if has_onednn(device) and has_instructions("avx512_vnni") else "exact"
 
 
-def quantise(x: Tensor, steps: int) -> tuple[Tensor, float, int]:
-    """Round numbers to 8 bits: uint8 of the same shape, how far apart two are, and which is 0."""
+def quantise(x: Tensor, steps: int, spent: bool = False) -> tuple[Tensor, float, int]:
+    """Round numbers to 8 bits: uint8 of the same shape, how far apart two are, and which is 0.
+
+    `spent` lets x be overwritten: one large tensor less, which allocators hand back to the system
+    and fetch again at each call, at the cost of a fifth of the time.
+    """
     low, high = (bound.item() for bound in x.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
     step = max((high - low) / steps, SMALLEST)
     zero = math.floor(-low / step) + 1
     # So large a float32 has no room for a fraction, and its lowest byte is the number added to
     # it, rounded. That takes two passes over x where there are four by way of `round` and `clamp`.
-    shifted = torch.add(torch.tensor(float(NO_FRACTION + zero)), x, alpha=1 / step)
+    shift = torch.tensor(float(NO_FRACTION + zero))
+    shifted = torch.add(shift, x, alpha=1 / step, out=x if spent else None)
     return shifted.view(torch.int32).to(torch.uint8), step, zero
+
+
+Dense = Plain | PackedInt8
 
 
 class Kinds(NamedTuple):
     """Of what to make the linear layers."""
 
-    exact: type  # those outside the encoder
-    encoder: type
-    values: type  # those of an attention's values and of what it puts out
+    exact: Callable[[nn.Linear], Dense]  # those outside the encoder
+    queries: Callable[[nn.Linear], Dense]  # those of an attention's queries and keys
+    values: Callable[[nn.Linear], Dense]  # those of its values and of what it puts out
+    wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
+    carried: torch.dtype  # what goes from layer to layer
 
 
 def kinds_of(precision: str, device: torch.device) -> Kinds:
     """What a precision means on a device.
 
     With 'int8' the values are in bfloat16, or exact: they are an eighth of the work, and would be
-    half of the error.
+    half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32; on a processor
+    they are in bfloat16, which is a tenth faster.
     """
     exact = Packed if has_onednn(device) else Plain
     half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16
-    values = half if has_instructions("avx512_bf16") else exact
-    return {
-        "exact": Kinds(exact, exact, exact),
-        "bfloat16": Kinds(exact, half, half),
-        "int8": Kinds(exact, PackedInt8, values),
-    }[resolve_precision(precision, device)]
+    precision = resolve_precision(precision, device)
+    if precision == "bfloat16":
+        carried = torch.bfloat16 if device.type == "cpu" else torch.float32
+        return Kinds(exact, half, half, half, carried)
+    if precision == "int8":
+        values = half if has_instructions("avx512_bf16") else exact
+        queries = partial(PackedInt8, dtype=values.dtype)
+        return Kinds(exact, queries, values, PackedInt8, torch.float32)
+    return Kinds(exact, exact, exact, exact, torch.float32)
 
 
 def has_onednn(device: torch.device) -> bool:

@@ -9,17 +9,17 @@ Shape notation: t tokens of all sequences together, r rows that are read, h head
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer
-from .dense import Kinds
+from .dense import Dense, Kinds
 
 
 class Run(NamedTuple):
@@ -40,7 +40,7 @@ class FastEncoder:
 
     def __init__(self, encoder: Encoder, config: EncoderConfig, kinds: Kinds) -> None:
         """Empties `encoder`, so that there never are two copies of more than one layer."""
-        self.dtype = kinds.encoder.dtype
+        self.carried = kinds.carried
         self.layers = []
         while encoder.layer:
             self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds))
@@ -56,7 +56,7 @@ class FastEncoder:
         Returns:
             [r, d] float32.
         """
-        x = x.to(self.dtype)
+        x = x.to(self.carried)
         for layer in self.layers[:-1]:
             x = layer(x, x, runs)
         return self.layers[-1](x[read], x, runs).float()
@@ -69,12 +69,12 @@ class FastLayer:
         attention = layer.attention
         self.heads = config.num_attention_heads
         self.activation = config.hidden_act
-        self.query = kinds.encoder(attention.self.query)
-        self.key = kinds.encoder(attention.self.key)
+        self.query = kinds.queries(attention.self.query)
+        self.key = kinds.queries(attention.self.key)
         self.value = kinds.values(attention.self.value)
-        self.mix = FastAddNorm(attention.output, kinds.values, kinds.encoder.dtype)
-        self.widen = kinds.encoder(layer.intermediate.dense)
-        self.narrow = FastAddNorm(layer.output, kinds.encoder, kinds.encoder.dtype)
+        self.mix = FastAddNorm(attention.output, kinds.values, kinds.carried)
+        self.widen = kinds.wide(layer.intermediate.dense)
+        self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
 
     def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
         """rows [r, d] of x [t, d], which attend to x -> [r, d]"""
@@ -86,13 +86,15 @@ class FastLayer:
 class FastAddNorm:
     """`mdmmt.transformer.AddNorm` for inference."""
 
-    def __init__(self, part: AddNorm, dense: type, dtype: torch.dtype) -> None:
+    def __init__(
+        self, part: AddNorm, dense: Callable[[nn.Linear], Dense], carried: torch.dtype
+    ) -> None:
         self.dense = dense(part.dense)
-        self.norm = part.get_submodule(part.norm_name).to(dtype)
+        self.norm = part.get_submodule(part.norm_name).to(carried)
 
     def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
-        """x [t, d_in], residual [t, d] -> [t, d]"""
-        return self.norm(self.dense(x).add_(residual))
+        """x [t, d_in], which it may overwrite, residual [t, d] -> [t, d]"""
+        return self.norm(residual + self.dense(x, spent=True))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run], heads: int) -> Tensor:
