@@ -188,7 +188,7 @@ def read_tensors(
 
 
 def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Give a tower its weights as float32; the tensors are taken over, copied only if need be.
+    """Give a tower its weights as float32; the tensors are taken over, mapped as they are.
 
     Empties `state`, so that there never are two copies of more than one tensor.
 
@@ -214,11 +214,19 @@ def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> Non
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
-    ready = {name: _aligned(state.pop(name).to(expected[name].dtype)) for name in list(state)}
+    ready = {name: state.pop(name).to(expected[name].dtype) for name in list(state)}
     tower.load_state_dict(ready, assign=True)
 
 
-def _aligned(tensor: Tensor) -> Tensor:
+def align(module: nn.Module) -> None:
+    """Put weights to where matrix products want them; tables of embeddings stay where they are."""
+    for part in module.modules():
+        if not isinstance(part, nn.Embedding):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = aligned(parameter.data)
+
+
+def aligned(tensor: Tensor) -> Tensor:
     """The tensor where matrix products want it, so that the same numbers give the same sums.
 
     They add in another order when their operands begin elsewhere, as those of a mapped file may.

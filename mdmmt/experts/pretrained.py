@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..files import sha256_of
 from ..huggingface import is_repository
-from ..weights import WEIGHTS_FOLDER
+from ..weights import WEIGHTS_FOLDER, align
 from .base import Expert
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"
@@ -63,7 +63,9 @@ class PretrainedExpert(Expert):
             WeightsError: they are not there, cannot be read, or do not fit.
         """
         file = cls.find(weights)
-        return cls(cls.read(file), torch.device(device), file)
+        network = cls.read(file)
+        align(network)
+        return cls(network, torch.device(device), file)
 
     @staticmethod
     @abstractmethod

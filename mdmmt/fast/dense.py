@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..transformer import ACTIVATION
+from ..weights import aligned
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
@@ -40,9 +41,14 @@ class Plain:
 
     def __init__(self, layer: nn.Linear) -> None:
         """Takes the weights over: the layer has none afterwards, so that they are there once."""
-        self.weight = layer.weight.detach().to(self.dtype)
+        self.weight = self.pack(layer.weight.detach().to(self.dtype))
         self.bias = layer.bias.detach().to(self.dtype)
         layer.weight = None
+
+    @staticmethod
+    def pack(weight: Tensor) -> Tensor:
+        """The weights as the products want them."""
+        return aligned(weight)
 
     def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]
@@ -64,9 +70,10 @@ class PlainBFloat16(Plain):
 class Packed(Plain):
     """A linear layer with its weights packed for oneDNN, in float32."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, TOKENS_EXPECTED)
+    @staticmethod
+    def pack(weight: Tensor) -> Tensor:
+        """The weights as the products want them."""
+        return torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS_EXPECTED)
 
     def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""

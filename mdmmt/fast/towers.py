@@ -21,6 +21,7 @@ from ..config import ExpertConfig
 from ..features import Tokens, Video
 from ..text_tower import TextTower
 from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
+from ..weights import align
 from .dense import kinds_of
 from .encoder import FastEncoder, Run, runs_of
 
@@ -43,8 +44,9 @@ class FastVideoTower:
         self.tower = tower.eval()
         self.device = tower.vid_bert.embeddings.layer_norm.weight.device
         kinds = kinds_of(precision, self.device)
-        self.reduce = [kinds.exact(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
         self.encoder = FastEncoder(tower.vid_bert.encoder, self.config.encoder, kinds)
+        align(tower)
+        self.reduce = [kinds.exact(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
 
     @torch.inference_mode()
     def __call__(self, videos: Sequence[Video]) -> Tensor:
@@ -156,6 +158,7 @@ class FastTextTower:
         self.device = tower.txt_bert.embeddings.LayerNorm.weight.device
         kinds = kinds_of(precision, self.device)
         self.encoder = FastEncoder(tower.txt_bert.encoder, tower.config.bert, kinds)
+        align(tower)
 
     @torch.inference_mode()
     def __call__(self, ids: Sequence[Sequence[int]]) -> Tensor:
