@@ -28,11 +28,14 @@ test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggis
 	PYTHONPATH=tests $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
 
 .PHONY: bench
-bench: $(VENV)/installed-test  ## measure everything, about half an hour: ./bench and README's plot
+bench: $(VENV)/installed-test  ## measure everything, about an hour: ./bench and README's plot
 	$(BIN)/python -m pip install --quiet 'openvino>=2024,<2027'
 	mkdir -p bench
 	$(BIN)/python -W ignore benchmarks/towers.py --out bench/towers.json | tee bench/towers.txt
+	$(BIN)/python -W ignore benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 \
+	  --rounds 1 | tee bench/corpus.txt
 	$(BIN)/python benchmarks/plot.py bench/towers.json pictures/speed.png
+	$(BIN)/python -W ignore benchmarks/on_cuda.py | tee bench/cuda.txt
 	$(BIN)/python benchmarks/pipelines.py | tee bench/pipelines.txt
 	$(BIN)/python benchmarks/start.py | tee bench/start.txt
 	$(BIN)/python benchmarks/experts.py networks | tee bench/networks.txt

@@ -74,11 +74,13 @@ class Model:
         tokenizer: Any = None,
         experts: Sequence[str] | None = None,
         precision: str = "exact",
+        compiled: bool = False,
     ) -> None:
         self.path = path
         self.config = config
         self.device = device
         self.precision = precision
+        self.compiled = compiled
         names = [expert.name for expert in config.video.experts]
         self.reader = Reader(config.video.experts, names if experts is None else experts, device)
         self._txt_bert = txt_bert
@@ -236,7 +238,9 @@ class Model:
         """The video tower for inference, read when it is first needed."""
         with self._lock:
             if self._video_encoder is None:
-                self._video_encoder = FastVideoTower(self.read_video_tower(), self.precision)
+                self._video_encoder = FastVideoTower(
+                    self.read_video_tower(), self.precision, self.compiled
+                )
             return self._video_encoder
 
     @property
@@ -244,7 +248,9 @@ class Model:
         """The text tower for inference, read when it is first needed."""
         with self._lock:
             if self._text_encoder is None:
-                self._text_encoder = FastTextTower(self.read_text_tower(), self.precision)
+                self._text_encoder = FastTextTower(
+                    self.read_text_tower(), self.precision, self.compiled
+                )
             return self._text_encoder
 
     @property
@@ -318,6 +324,7 @@ def load(
     mmttxt_params: Mapping[str, Any] | None = None,
     experts: Sequence[str] | None = None,
     precision: str = "exact",
+    compiled: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -339,12 +346,19 @@ def load(
             where no folder holds it, see `mdmmt.experts.pretrained`.
         precision: 'exact' (float32), 'bfloat16', 'int8', or 'auto', the fastest here; see
             `mdmmt.fast`. It is the towers' alone, the experts always compute in float32.
+        compiled: fuse what stands between the matrix products by `torch.compile`, at the first
+            call; on CUDA alone.
 
     Raises:
         WeightsError: no weights there, or a model folder that describes no model.
         InputError: a device, parameter, expert or precision that is not known.
     """
     resolved = resolve_device(device)
+    if compiled and resolved.type != "cuda":
+        raise InputError(
+            f"compiled is True and the device is {str(resolved)!r}, where oneDNN fuses already; "
+            "expected a CUDA device, or compiled=False"
+        )
     path = find_weights(weight_path)
     config = read_config(path)
     params = mmttxt_params or {}
@@ -363,6 +377,7 @@ def load(
         params.get("tokenizer"),
         experts,
         resolve_precision(precision, resolved),
+        compiled,
     )
 
 

@@ -26,8 +26,8 @@ class MDMMT(NNOperator):
     Args:
         modality: 'text'; 'video'; or 'features', which only runs the experts on a video and gives
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts, precision: see
-            `mdmmt.model.load`.
+        weight_path, device, mmtvid_params, mmttxt_params, experts, precision,
+            compiled: see `mdmmt.model.load`.
         segments, window_s, stride_s: cut each video, see `mdmmt.model.Model.encode_segments`.
             None: each video is one.
 
@@ -49,6 +49,7 @@ class MDMMT(NNOperator):
         window_s: float | None = None,
         stride_s: float | None = None,
         precision: str = "exact",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if modality not in MODALITIES:
@@ -59,7 +60,9 @@ class MDMMT(NNOperator):
             raise InputError("window_s and stride_s are for segments='windows'")
         self.modality = modality
         self.segments, self.window_s, self.stride_s = segments, window_s, stride_s
-        self.model = load(weight_path, device, mmtvid_params, mmttxt_params, experts, precision)
+        self.model = load(
+            weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled
+        )
 
     def __call__(self, data: Any) -> Any:
         """Embed what `Model.encode_text` or `Model.encode_video` takes.
@@ -118,6 +121,7 @@ def mdmmt(
     window_s: float | None = None,
     stride_s: float | None = None,
     precision: str = "exact",
+    compiled: bool = False,
 ) -> MDMMT:
     """The operator, by the name Towhee looks for in its operator folder; see `MDMMT`."""
     return MDMMT(
@@ -131,4 +135,5 @@ def mdmmt(
         window_s=window_s,
         stride_s=stride_s,
         precision=precision,
+        compiled=compiled,
     )

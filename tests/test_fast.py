@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import TINY, TINY_VOCABULARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import run_video, spread
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from mdmmt import InputError
@@ -293,8 +295,21 @@ def test_full_text(full, assert_parity):
         assert cosine(found, theirs, RELEASED.text.same_dim) > least
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++, and there is no g++ here")
+def test_compiled(tiny, monkeypatch):
+    """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
+    monkeypatch.setattr(dense, "has_onednn", lambda device: False)
+    counters.clear()
+    fast = FastVideoTower(copy.deepcopy(tiny.ours_video), compiled=True)
+    for shapes in ([(2, 0, 3), (6, 5, 1)], [(1, 1, 1)], [(6, 6, 6)] * 3):
+        videos = [make_video(shape, i) for i, shape in enumerate(shapes)]
+        assert close(fast(videos), plain(tiny.ours_video, videos))
+    assert counters["stats"]["unique_graphs"] == 1  # for all layers and sizes
+
+
 @pytest.mark.cuda
-def test_on_cuda(tiny, cuda_without_tf32):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_cuda(tiny, cuda_without_tf32, compiled):
     videos = [make_video((2, 0, 3)), make_video((6, 5, 1)), make_video((6, 5, 1), seed=1)]
     ids = [[1, 2, 3], [7], list(range(30))]
     for fast, tower, given_, run in (
@@ -303,8 +318,9 @@ def test_on_cuda(tiny, cuda_without_tf32):
     ):
         wanted = run(tower, given_)
         there = copy.deepcopy(tower).to("cuda")
-        assert torch.allclose(fast(copy.deepcopy(there))(given_).cpu(), wanted, rtol=0, atol=1e-4)
-        half = fast(there, "bfloat16")(given_).cpu()
+        exact = fast(copy.deepcopy(there), "exact", compiled)(given_).cpu()
+        assert torch.allclose(exact, wanted, rtol=0, atol=1e-4)
+        half = fast(there, "bfloat16", compiled)(given_).cpu()
         assert cosine(half, wanted, 24) > TINY_COSINE["bfloat16"]
     with pytest.raises(InputError, match="needs an x86 processor"):
         resolve_precision("int8", torch.device("cuda"))

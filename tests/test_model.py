@@ -116,6 +116,13 @@ def test_bad_devices(device, error, words, tiny_folder, monkeypatch):
         mdmmt.load(tiny_folder, device)
 
 
+def test_only_cuda_is_compiled_for(tiny_folder, monkeypatch):
+    with pytest.raises(InputError, match="compiled is True and the device is 'cpu'"):
+        mdmmt.load(tiny_folder, "cpu", compiled=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert mdmmt.load(tiny_folder, "cuda", compiled=True).compiled
+
+
 def test_a_cuda_device_beyond_the_last(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")

@@ -175,6 +175,7 @@ def step_constructor_errors():
         ({"weight_path": "nowhere.pth"}, "weight_path is 'nowhere.pth', where there is no file"),
         ({"device": "cuda:99"}, "device is 'cuda:99', but torch sees"),
         ({"weight_path": None}, "no weights: give weight_path"),
+        ({"device": "cpu", "compiled": True}, "compiled is True and the device is 'cpu'"),
     ):
         with pytest.raises(RuntimeError, match=re.escape(sentence)):
             pipeline(**{"modality": "text", **arguments})

@@ -62,7 +62,7 @@ class Plain:
 
 
 class PlainBFloat16(Plain):
-    """The same in bfloat16: as under `torch.autocast`, but for weights that are cast once."""
+    """The same in bfloat16, its weights cast once; `torch.autocast` casts them at each call."""
 
     dtype = torch.bfloat16
 
@@ -172,9 +172,8 @@ Dense = Plain | PackedInt8
 class Kinds(NamedTuple):
     """Of what to make the linear layers."""
 
-    exact: Callable[[nn.Linear], Dense]  # those outside the encoder
     queries: Callable[[nn.Linear], Dense]  # those of an attention's queries and keys
-    values: Callable[[nn.Linear], Dense]  # those of its values and of what it puts out
+    values: Callable[[nn.Linear], Dense]  # those of its values, its output, and what reads features
     wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
     carried: torch.dtype  # what goes from layer to layer
 
@@ -183,20 +182,20 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
     """What a precision means on a device.
 
     With 'int8' the values are in bfloat16, or exact: they are an eighth of the work, and would be
-    half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32; on a processor
-    they are in bfloat16, which is a tenth faster.
+    half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32, as they do under
+    `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster.
     """
     exact = Packed if has_onednn(device) else Plain
     half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16
     precision = resolve_precision(precision, device)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32
-        return Kinds(exact, half, half, half, carried)
+        return Kinds(half, half, half, carried)
     if precision == "int8":
         values = half if has_instructions("avx512_bf16") else exact
         queries = partial(PackedInt8, dtype=values.dtype)
-        return Kinds(exact, queries, values, PackedInt8, torch.float32)
-    return Kinds(exact, exact, exact, exact, torch.float32)
+        return Kinds(queries, values, PackedInt8, torch.float32)
+    return Kinds(exact, exact, exact, torch.float32)
 
 
 def has_onednn(device: torch.device) -> bool:

@@ -38,12 +38,14 @@ def runs_of(shapes: Iterable[tuple[int, int]]) -> list[Run]:
 class FastEncoder:
     """The stack of layers, for inference."""
 
-    def __init__(self, encoder: Encoder, config: EncoderConfig, kinds: Kinds) -> None:
+    def __init__(
+        self, encoder: Encoder, config: EncoderConfig, kinds: Kinds, compiled: bool
+    ) -> None:
         """Empties `encoder`, so that there never are two copies of more than one layer."""
         self.carried = kinds.carried
         self.layers = []
         while encoder.layer:
-            self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds))
+            self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds, compiled))
 
     def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
         """Encode packed sequences.
@@ -65,7 +67,7 @@ class FastEncoder:
 class FastLayer:
     """`mdmmt.transformer.Layer` for inference."""
 
-    def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds) -> None:
+    def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
         attention = layer.attention
         self.heads = config.num_attention_heads
         self.activation = config.hidden_act
@@ -75,10 +77,16 @@ class FastLayer:
         self.mix = FastAddNorm(attention.output, kinds.values, kinds.carried)
         self.widen = kinds.wide(layer.intermediate.dense)
         self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
+        if compiled:  # all layers share the one graph, whatever the number of rows
+            self.finish = torch.compile(self.finish, dynamic=True)
 
     def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
         """rows [r, d] of x [t, d], which attend to x -> [r, d]"""
         seen = attend(self.query(rows), self.key(x), self.value(x), runs, self.heads)
+        return self.finish(seen, rows)
+
+    def finish(self, seen: Tensor, rows: Tensor) -> Tensor:
+        """What attention has seen [r, d], and the rows [r, d] that did -> [r, d]"""
         rows = self.mix(seen, rows)
         return self.narrow(self.widen(rows, self.activation), rows)
 

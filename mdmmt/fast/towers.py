@@ -33,20 +33,21 @@ TOKENS_AT_ONCE_ON_CUDA = 1 << 16
 class FastVideoTower:
     """Packed features of m experts -> (b, m * same_dim), one unit-length block an expert."""
 
-    def __init__(self, tower: VideoTower, precision: str = "exact") -> None:
+    def __init__(self, tower: VideoTower, precision: str = "exact", compiled: bool = False) -> None:
         """Take over a tower, which must not be used afterwards: its encoder is emptied.
 
         Args:
             tower: loaded, on its device.
             precision: see `resolve_precision`.
+            compiled: fuse what stands between the products by `torch.compile`; for CUDA.
         """
         self.config = tower.config
         self.tower = tower.eval()
         self.device = tower.vid_bert.embeddings.layer_norm.weight.device
         kinds = kinds_of(precision, self.device)
-        self.encoder = FastEncoder(tower.vid_bert.encoder, self.config.encoder, kinds)
+        self.encoder = FastEncoder(tower.vid_bert.encoder, self.config.encoder, kinds, compiled)
         align(tower)
-        self.reduce = [kinds.exact(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
+        self.reduce = [kinds.values(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
 
     @torch.inference_mode()
     def __call__(self, videos: Sequence[Video]) -> Tensor:
@@ -65,8 +66,8 @@ class FastVideoTower:
         """The same for videos that are sorted, and go through at once."""
         experts = self.config.experts
         index, read, runs = layout(videos, experts)
-        x = self.embed(videos, index.to(self.device))
-        x = self.encoder(x, runs, read.to(self.device)).unflatten(0, (-1, len(experts)))
+        x = self.embed(videos, upload(index, self.device))
+        x = self.encoder(x, runs, upload(read, self.device)).unflatten(0, (-1, len(experts)))
         return self.tower.heads(x.unbind(dim=1))
 
     def embed(self, videos: Sequence[Video], index: Tensor) -> Tensor:
@@ -83,13 +84,13 @@ class FastVideoTower:
                 tokens = video.get(expert.name)
                 positions.append(torch.tensor([NO_POSITION]))
                 if tokens is None:
-                    raw.append(torch.zeros(1, expert.dim, device=self.device))
+                    raw.append(torch.zeros(1, expert.dim))
                 else:
-                    features = tokens.features.to(self.device)
-                    raw += [features.amax(dim=0, keepdim=True), features]
+                    raw += [tokens.features.amax(dim=0, keepdim=True), tokens.features]
                     positions.append(self.positions(tokens))
-            table.append(F.normalize(reduce(torch.cat(raw)), dim=-1) + types[expert.type_id])
-        at = torch.cat(positions).to(self.device)[index]
+            reduced = reduce(gather(raw, self.device)).float()
+            table.append(F.normalize(reduced, dim=-1) + types[expert.type_id])
+        at = gather(positions, self.device)[index]
         x = torch.cat(table)[index] + embeddings.position_embeddings.weight[at]
         return embeddings.layer_norm(x)
 
@@ -147,17 +148,18 @@ def _shape(video: Video, experts: Sequence[ExpertConfig]) -> tuple[int, int]:
 class FastTextTower:
     """Token ids -> (b, m * same_dim): a unit vector an expert times that expert's weight."""
 
-    def __init__(self, tower: TextTower, precision: str = "exact") -> None:
+    def __init__(self, tower: TextTower, precision: str = "exact", compiled: bool = False) -> None:
         """Take over a tower, which must not be used afterwards: its encoder is emptied.
 
         Args:
             tower: loaded, on its device.
             precision: see `resolve_precision`.
+            compiled: fuse what stands between the products by `torch.compile`; for CUDA.
         """
         self.tower = tower.eval()
         self.device = tower.txt_bert.embeddings.LayerNorm.weight.device
         kinds = kinds_of(precision, self.device)
-        self.encoder = FastEncoder(tower.txt_bert.encoder, tower.config.bert, kinds)
+        self.encoder = FastEncoder(tower.txt_bert.encoder, tower.config.bert, kinds, compiled)
         align(tower)
 
     @torch.inference_mode()
@@ -176,10 +178,10 @@ class FastTextTower:
         """The same for texts that are sorted, and go through at once."""
         lengths = [len(row) for row in ids]
         tokens = torch.tensor(list(chain.from_iterable(ids)))
-        positions = torch.cat([torch.arange(length) for length in lengths])
+        positions = gather([torch.arange(length) for length in lengths], self.device)
         first = torch.tensor([0, *lengths[:-1]]).cumsum(dim=0)
-        x = self.tower.txt_bert.embeddings(tokens.to(self.device), positions.to(self.device))
-        x = self.encoder(x, runs_of((n, 0) for n in lengths), first.to(self.device))
+        x = self.tower.txt_bert.embeddings(upload(tokens, self.device), positions)
+        x = self.encoder(x, runs_of((n, 0) for n in lengths), upload(first, self.device))
         return self.tower.heads(x)
 
 
@@ -217,5 +219,21 @@ def in_portions(
     parts = portions(order, [shapes[i][0] for i in order], device)
     rows = torch.cat([encode([items[i] for i in part]) for part in parts])
     result = torch.empty_like(rows)
-    result[torch.tensor(order, device=rows.device)] = rows
+    result[upload(torch.tensor(order), device)] = rows
     return result
+
+
+def gather(rows: list[Tensor], device: torch.device) -> Tensor:
+    """Put tensors one behind the other, on a device."""
+    if all(part.device.type == "cpu" for part in rows):
+        return upload(torch.cat(rows), device)
+    return torch.cat([part.to(device) for part in rows])
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """Bring a tensor to a device; to CUDA from pinned memory, so that nothing waits for the copy.
+
+    Args:
+        x: on the CPU.
+    """
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x

@@ -1,0 +1,117 @@
+"""How fast the towers run on CUDA, beside `towhee.models` 1.1.3 there.
+
+    python benchmarks/on_cuda.py
+
+Compared are the fast path, exact and in bfloat16, as it is and compiled, with `towhee.models` in
+float32 and under `torch.autocast`. Inputs come from the CPU and embeddings go back to it. Cases,
+weights and rounds are those of `benchmarks/towers.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from towers import (
+    RAGGED,
+    Batch,
+    Case,
+    Way,
+    as_dict,
+    describe_machine,
+    in_batches,
+    make_batch,
+    make_texts,
+    measure,
+    run_fast_text,
+    show,
+)
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from conftest import Pair, make_pair, write_vocabulary
+
+from mdmmt.config import RELEASED
+from mdmmt.fast import FastTextTower, FastVideoTower
+from mdmmt.features import read_videos
+from mdmmt.tokenizer import Tokenizer
+
+DEVICE = torch.device("cuda")
+VIDEO_CASES = [(1, 25), (32, 25), (32, 10), (128, 25), (128, RAGGED)]
+TEXTS = (1, 512)
+WAYS = {
+    "exact": ("exact", False),
+    "exact, compiled": ("exact", True),
+    "bfloat16": ("bfloat16", False),
+    "bfloat16, compiled": ("bfloat16", True),
+}
+
+
+def waiting(way: Way) -> Way:
+    """The way, until the device is done."""
+
+    def run() -> None:
+        way()
+        torch.cuda.synchronize()
+
+    return run
+
+
+@torch.inference_mode()
+def run_oracle(oracle: torch.nn.Module, batch: Batch, half: bool) -> torch.Tensor:
+    there = [{name: one.to(DEVICE) for name, one in part.items()} for part in batch]
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        return oracle(*there).cpu()
+
+
+@torch.inference_mode()
+def run_text_oracle(oracle: torch.nn.Module, texts: list[str], half: bool) -> list:
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        return in_batches(lambda part: oracle(part).cpu(), texts, 128)
+
+
+def cases(pair: Pair) -> Iterator[Case]:
+    theirs, ours = pair.theirs_video.to(DEVICE), pair.ours_video.to(DEVICE)
+    fast = {name: FastVideoTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
+    for size, valid in VIDEO_CASES:
+        batch = make_batch(size, valid)
+        videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
+        ways: dict[str, Way] = {
+            "towhee.models": partial(run_oracle, theirs, batch, False),
+            "towhee.models, autocast": partial(run_oracle, theirs, batch, True),
+        }
+        ways |= {name: partial(lambda t, v: t(v).cpu(), t, videos) for name, t in fast.items()}
+        shape = "ragged 1…30" if valid is RAGGED else f"{valid} of 30 tokens"
+        yield Case(f"video, batch {size}, {shape}", ways)
+    theirs, ours = pair.theirs_text.to(DEVICE), pair.ours_text.to(DEVICE)
+    fast = {name: FastTextTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
+    tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
+    for count in TEXTS:
+        texts = make_texts(count)
+        ways = {
+            "towhee.models": partial(run_text_oracle, theirs, texts, False),
+            "towhee.models, autocast": partial(run_text_oracle, theirs, texts, True),
+        }
+        ways |= {name: partial(run_fast_text, tokenizer, t, texts) for name, t in fast.items()}
+        yield Case(f"text, {count} captions", ways)
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        print("there is no CUDA device here, so nothing was measured")
+        return
+    print(torch.cuda.get_device_name(), json.dumps(describe_machine(torch.get_num_threads())))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+        for case in cases(make_pair(RELEASED, folder)):
+            show(case.name, measure({n: waiting(w) for n, w in case.ways.items()}, 5.0, 5))
+
+
+if __name__ == "__main__":
+    main()
