@@ -97,19 +97,20 @@ def timing(times_s: list[float]) -> Timing:
 
 def products(encoder: FastEncoder, tokens: int, read: int) -> Way:
     """The matrix products of an encoder alone: on `tokens` rows, in the last layer on `read`."""
-    width = encoder.layers[0].query.bias.numel()
+    width = encoder.last.attention.query.bias.numel()
     x = torch.randn(tokens, width)
-    wide = torch.randn(tokens, encoder.layers[0].widen.bias.numel())
+    wide = torch.randn(tokens, encoder.last.finish.widen.bias.numel())
 
     @torch.inference_mode()
     def run() -> None:
-        for i, layer in enumerate(encoder.layers):
-            rows = read if i == len(encoder.layers) - 1 else tokens
-            layer.key(x)
-            layer.value(x)
-            for dense in (layer.query, layer.mix.dense, layer.widen):
-                dense(x[:rows])
-            layer.narrow.dense(wide[:rows])
+        for layer in encoder.layers:
+            for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
+                dense(x)
+            layer.finish.narrow.dense(wide)
+        last = encoder.last
+        for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
+            dense(x[:read])
+        last.finish.narrow.dense(wide[:read])
 
     return run
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, TINY_VOCABULARY
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import run_video, spread
 from torch._dynamo.utils import counters
@@ -95,6 +95,7 @@ counts = st.tuples(*[st.sampled_from([0, 1, 2, 5, 6, 45])] * 3).filter(any)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(counts, min_size=1, max_size=7), st.integers(0, 99))
+@example([(1, 1, 1), (5, 1, 1)], 0)  # as many tokens as the last layer has queries
 def test_any_mix_of_videos(fast_video, tiny, shapes, seed):
     videos = [make_video(shape, seed + i) for i, shape in enumerate(shapes)]
     assert close(fast_video(videos), plain(tiny.ours_video, videos))
@@ -160,10 +161,12 @@ def test_every_number_of_threads(fast_video):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])  # activations behind and in products
 @pytest.mark.parametrize("activation", ["gelu", "relu", "swish"])
-@pytest.mark.parametrize("same_dim", [10, 24])
-def test_other_configurations(activation, same_dim):
-    encoder = replace(TINY.video.encoder, hidden_act=activation, num_hidden_layers=1)
+@pytest.mark.parametrize("same_dim, layers", [(10, 1), (24, 2)])
+def test_other_configurations(capability, activation, same_dim, layers, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    encoder = replace(TINY.video.encoder, hidden_act=activation, num_hidden_layers=layers)
     tower = spread(VideoTower(replace(TINY.video, encoder=encoder, same_dim=same_dim))).eval()
     videos = [make_video((2, 0, 3)), make_video((1, 5, 0))]
     wanted = plain(tower, videos)

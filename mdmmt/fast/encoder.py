@@ -2,7 +2,7 @@
 
 The sequences of a batch lie one behind the other, none of them padded. All linear layers work on
 all tokens at once; only attention has to know where a sequence ends. The last layer computes just
-the rows that are read.
+the rows that are read, and no keys and values.
 
 Shape notation: t tokens of all sequences together, r rows that are read, h heads, d width.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from ..transformer import AddNorm, Encoder, Layer
+from ..transformer import AddNorm, Encoder, Layer, SelfAttention
 from .dense import Dense, Kinds
 
 
@@ -44,8 +44,9 @@ class FastEncoder:
         """Empties `encoder`, so that there never are two copies of more than one layer."""
         self.carried = kinds.carried
         self.layers = []
-        while encoder.layer:
+        while len(encoder.layer) > 1:
             self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds, compiled))
+        self.last = LastLayer(encoder.layer.pop(0), config, kinds, compiled)
 
     def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
         """Encode packed sequences.
@@ -59,34 +60,98 @@ class FastEncoder:
             [r, d] float32.
         """
         x = x.to(self.carried)
-        for layer in self.layers[:-1]:
-            x = layer(x, x, runs)
-        return self.layers[-1](x[read], x, runs).float()
+        for layer in self.layers:
+            x = layer(x, runs)
+        return self.last(x, runs, read).float()
 
 
 class FastLayer:
     """`mdmmt.transformer.Layer` for inference."""
 
     def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
-        attention = layer.attention
-        self.heads = config.num_attention_heads
+        self.attention = FastAttention(layer.attention.self, kinds)
+        self.finish = Finish(layer, config, kinds, compiled)
+
+    def __call__(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        """[t, d] -> [t, d]"""
+        return self.finish(self.attention(x, runs), x)
+
+
+class LastLayer:
+    """The same for a few rows of each sequence."""
+
+    def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
+        self.attention = FoldedAttention(layer.attention.self, kinds)
+        self.finish = Finish(layer, config, kinds, compiled)
+
+    def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
+        """x [t, d], read [r] rows of it -> [r, d]"""
+        rows = x[read]
+        return self.finish(self.attention(rows, x, runs), rows)
+
+
+class FastAttention:
+    """`mdmmt.transformer.SelfAttention` for inference: layers of one kind are one product."""
+
+    def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
+        self.heads = attention.heads
+        query, key, value = attention.query, attention.key, attention.value
+        self.width = query.out_features
+        if kinds.queries == kinds.values:
+            self.parts = [kinds.values(beside(query, key, value))]
+        else:
+            self.parts = [kinds.queries(beside(query, key)), kinds.values(value)]
+
+    def __call__(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        """[t, d] -> [t, d]"""
+        q, k, v = (one for part in self.parts for one in part(x).split(self.width, dim=1))
+        return attend(q, k, v, runs, self.heads)
+
+
+class FoldedAttention:
+    """`mdmmt.transformer.SelfAttention` for few rows, without the keys and values of all tokens.
+
+    A query times a key, q (K x + k), is (q K) x and a number that is the same for all tokens, which
+    softmax ignores; and what is seen, the sum of p (V x + v) over the tokens, is V times the sum of
+    p x, and v. So the two matrices go to the few rows, and tokens are attended to as they are.
+    """
+
+    def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
+        self.heads = attention.heads
+        self.query = kinds.values(attention.query)
+        by_head = (self.heads, -1, attention.key.in_features)
+        self.key = attention.key.weight.detach().to(kinds.carried).view(by_head)  # [h, d/h, d]
+        self.value = attention.value.weight.detach().to(kinds.carried).view(by_head)
+        self.bias = attention.value.bias.detach().to(kinds.carried)
+
+    def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        """rows [r, d], as many of each sequence, which attend to x [t, d] -> [r, d]"""
+        r, d = rows.shape
+        q = self.query(rows).to(x.dtype).view(r, self.heads, -1).transpose(0, 1)  # [h, r, d/h]
+        scale = q.shape[-1] ** -0.5
+        q = torch.bmm(q, self.key).transpose(0, 1).reshape(-1, d)  # [r * h, d]
+        each = len(q) // sum(run.sequences for run in runs)
+        seen = attend(q, x, x, runs, 1, each, scale).view(r, self.heads, d).transpose(0, 1)
+        seen = torch.bmm(seen, self.value.transpose(1, 2))  # [h, r, d/h]
+        return seen.transpose(0, 1).reshape(r, d) + self.bias
+
+
+class Finish:
+    """What a layer does after its attention."""
+
+    def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
         self.activation = config.hidden_act
-        self.query = kinds.queries(attention.self.query)
-        self.key = kinds.queries(attention.self.key)
-        self.value = kinds.values(attention.self.value)
-        self.mix = FastAddNorm(attention.output, kinds.values, kinds.carried)
+        self.mix = FastAddNorm(layer.attention.output, kinds.values, kinds.carried)
         self.widen = kinds.wide(layer.intermediate.dense)
         self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
         if compiled:  # all layers share the one graph, whatever the number of rows
             self.finish = torch.compile(self.finish, dynamic=True)
 
-    def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """rows [r, d] of x [t, d], which attend to x -> [r, d]"""
-        seen = attend(self.query(rows), self.key(x), self.value(x), runs, self.heads)
+    def __call__(self, seen: Tensor, rows: Tensor) -> Tensor:
+        """What attention has seen [r, d], and the rows [r, d] that did -> [r, d]"""
         return self.finish(seen, rows)
 
     def finish(self, seen: Tensor, rows: Tensor) -> Tensor:
-        """What attention has seen [r, d], and the rows [r, d] that did -> [r, d]"""
         rows = self.mix(seen, rows)
         return self.narrow(self.widen(rows, self.activation), rows)
 
@@ -105,23 +170,46 @@ class FastAddNorm:
         return self.norm(residual + self.dense(x, spent=True))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run], heads: int) -> Tensor:
-    """Each sequence to itself: q [r, d], k and v [t, d] -> [r, d]"""
-    rows_each = len(q) // sum(run.sequences for run in runs) if len(q) != len(k) else None
+def beside(*layers: nn.Linear) -> nn.Linear:
+    """One layer that puts out what several do, side by side; it takes their weights over."""
+    width = sum(layer.out_features for layer in layers)
+    joined = nn.Linear(layers[0].in_features, width, device="meta")
+    joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+    joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    for layer in layers:
+        layer.weight = None
+    return joined
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    runs: Sequence[Run],
+    heads: int,
+    rows: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Each sequence to itself: q [r, d], k and v [t, d] -> [r, d]
+
+    Args:
+        rows: how many of q belong to each sequence; None: as many as it has tokens.
+        scale: of the products; None: the usual one.
+    """
     parts, row, token = [], 0, 0
     for sequences, tokens, hidden in runs:
-        rows = rows_each or tokens
-        of_q = slice(row, row := row + sequences * rows)
+        of_q = slice(row, row := row + sequences * (rows or tokens))
         of_x = slice(token, token := token + sequences * tokens)
         out = F.scaled_dot_product_attention(
             split(q[of_q], sequences, heads),
             split(k[of_x], sequences, heads)[:, :, hidden:],
             split(v[of_x], sequences, heads)[:, :, hidden:],
+            scale=scale,
         )
-        parts.append(out.transpose(1, 2).reshape(sequences * rows, -1))
+        parts.append(out.transpose(1, 2).reshape(len(q[of_q]), -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def split(x: Tensor, sequences: int, heads: int) -> Tensor:
     """[s * n, d] -> [s, h, n, d/h]"""
-    return x.unflatten(-1, (heads, -1)).unflatten(0, (sequences, -1)).transpose(1, 2)
+    return x.view(sequences, len(x) // sequences, heads, x.shape[1] // heads).transpose(1, 2)
