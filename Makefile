@@ -34,7 +34,7 @@ bench: $(VENV)/installed-test  ## measure everything, about an hour: ./bench and
 	$(BIN)/python -W ignore benchmarks/towers.py --out bench/towers.json | tee bench/towers.txt
 	$(BIN)/python -W ignore benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 \
 	  --rounds 1 | tee bench/corpus.txt
-	$(BIN)/python benchmarks/plot.py bench/towers.json pictures/speed.png
+	$(BIN)/python benchmarks/plot.py bench/towers.json pictures
 	$(BIN)/python -W ignore benchmarks/on_cuda.py | tee bench/cuda.txt
 	$(BIN)/python benchmarks/pipelines.py | tee bench/pipelines.txt
 	$(BIN)/python benchmarks/start.py | tee bench/start.txt

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from towers import (
+    BASE,
     RAGGED,
     Batch,
     Case,
@@ -31,6 +32,7 @@ from towers import (
     measure,
     run_fast_text,
     show,
+    video_case,
 )
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -82,23 +84,22 @@ def cases(pair: Pair) -> Iterator[Case]:
         batch = make_batch(size, valid)
         videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
         ways: dict[str, Way] = {
-            "towhee.models": partial(run_oracle, theirs, batch, False),
+            BASE: partial(run_oracle, theirs, batch, False),
             "towhee.models, autocast": partial(run_oracle, theirs, batch, True),
         }
         ways |= {name: partial(lambda t, v: t(v).cpu(), t, videos) for name, t in fast.items()}
-        shape = "ragged 1…30" if valid is RAGGED else f"{valid} of 30 tokens"
-        yield Case(f"video, batch {size}, {shape}", ways)
+        yield Case(video_case(size, valid), size, ways)
     theirs, ours = pair.theirs_text.to(DEVICE), pair.ours_text.to(DEVICE)
     fast = {name: FastTextTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
     tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
     for count in TEXTS:
         texts = make_texts(count)
         ways = {
-            "towhee.models": partial(run_text_oracle, theirs, texts, False),
+            BASE: partial(run_text_oracle, theirs, texts, False),
             "towhee.models, autocast": partial(run_text_oracle, theirs, texts, True),
         }
         ways |= {name: partial(run_fast_text, tokenizer, t, texts) for name, t in fast.items()}
-        yield Case(f"text, {count} captions", ways)
+        yield Case(f"text, {count} captions", count, ways)
 
 
 def main() -> None:
@@ -110,7 +111,7 @@ def main() -> None:
         folder = Path(name)
         write_vocabulary(folder, RELEASED.text.bert.vocab_size)
         for case in cases(make_pair(RELEASED, folder)):
-            show(case.name, measure({n: waiting(w) for n, w in case.ways.items()}, 5.0, 5))
+            show(case, measure({n: waiting(w) for n, w in case.ways.items()}, 5.0, 5))
 
 
 if __name__ == "__main__":

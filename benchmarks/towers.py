@@ -44,13 +44,16 @@ from mdmmt.features import Video, read_videos
 from mdmmt.model import BATCH_SIZE
 from mdmmt.tokenizer import Tokenizer
 
+BASE = "towhee.models"  # what all else is compared with
 PRECISIONS = ("exact", "bfloat16", "int8")
 EXPERTS = [expert.name for expert in RELEASED.video.experts]
 INPUTS = [f"{part}_{name}" for part in ("features", "times", "mask") for name in EXPERTS]
 PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino")
 MAX_TOKENS = 30
 RAGGED = None  # as tokens: each expert of each video has its own number of them, 1 to 30
-VIDEO_CASES = [(1, 25), (1, 30), (32, 25), (32, 30), (32, 10), (32, RAGGED), (128, RAGGED)]
+VIDEO_BATCHES, VIDEO_TOKENS = (1, 8, 32), (5, 10, 20, 25, 30)
+VIDEO_CASES = [(size, valid) for size in VIDEO_BATCHES for valid in VIDEO_TOKENS]
+VIDEO_CASES += [(32, RAGGED), (128, RAGGED)]
 ORACLES_BATCH_SIZE = 32  # of texts; larger ones make it slower
 WORDS_EACH = 9
 
@@ -62,6 +65,7 @@ class Case(NamedTuple):
     """One job, and every way to do it."""
 
     name: str
+    items: int  # videos or texts
     ways: dict[str, Way]
 
 
@@ -123,12 +127,11 @@ def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
         videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
         feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
         tokens = sum(sum(len(one.times) for one in video.values()) + 4 for video in videos)
-        ways: dict[str, Way] = {"towhee.models": partial(run_oracle, pair.theirs_video, batch)}
+        ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
         ways |= {name: partial(in_batches, tower, videos, size) for name, tower in fast.items()}
         ways |= {name: partial(engine, feed) for name, engine in engines.items()}
         ways["limit"] = products(fast["exact"].encoder, tokens, size * len(EXPERTS))
-        shape = "ragged 1…30" if valid is RAGGED else f"{valid} of {MAX_TOKENS} tokens"
-        yield Case(f"video, batch {size}, {shape}", ways)
+        yield Case(video_case(size, valid), size, ways)
 
 
 def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> Iterator[Case]:
@@ -138,7 +141,7 @@ def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> It
     for count in (1, *corpora):
         texts = make_texts(count)
         ids = tokenizer(texts)
-        ways: dict[str, Way] = {"towhee.models": partial(run_text_oracle, pair.theirs_text, texts)}
+        ways: dict[str, Way] = {BASE: partial(run_text_oracle, pair.theirs_text, texts)}
         ways |= {
             name: partial(run_fast_text, tokenizer, tower, texts) for name, tower in fast.items()
         }
@@ -155,7 +158,14 @@ def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> It
                 products(fast["exact"].encoder, sum(map(len, part)), len(part)) for part in batches
             ]
             ways["limit"] = lambda parts=parts: [part() for part in parts]
-        yield Case("text, one query" if count == 1 else f"text, {count} captions", ways)
+        name = "text, one query" if count == 1 else f"text, {count} captions"
+        yield Case(name, count, ways)
+
+
+def video_case(size: int, valid: int | None) -> str:
+    """The name of a case."""
+    shape = "ragged 1…30" if valid is RAGGED else f"{valid} of {MAX_TOKENS} tokens"
+    return f"video, batch {size}, {shape}"
 
 
 def make_batch(size: int, valid: int | None) -> Batch:
@@ -317,24 +327,24 @@ def installed(package: str) -> str | None:
         return None
 
 
-def show(case: str, timings: dict[str, Timing]) -> list[dict[str, object]]:
+def show(case: Case, timings: dict[str, Timing]) -> list[dict[str, object]]:
     """Print the rows of one case, and return them."""
-    base, exact = timings["towhee.models"].median_s, timings["exact"].median_s
+    base, exact = timings[BASE].median_s, timings["exact"].median_s
     rows = []
     for way, (median_s, spread, rounds) in timings.items():
         ratio = base / median_s
         print(
-            f"{case:34} {way:23} {median_s * 1e3:9.2f} ms ±{spread * 50:3.0f} %"
+            f"{case.name:34} {way:23} {median_s * 1e3:9.2f} ms ±{spread * 50:3.0f} %"
             f" {ratio:7.2f} x {rounds:5} rounds",
             flush=True,
         )
         rows.append(
-            {"case": case, "way": way, "median_s": median_s, "spread": spread, "rounds": rounds}
-            | {"ratio": ratio}
+            {"case": case.name, "items": case.items, "way": way, "median_s": median_s}
+            | {"spread": spread, "rounds": rounds, "ratio": ratio}
         )
     if "limit" in timings:
         share = timings["limit"].median_s / exact
-        print(f"{case:34} share of the limit that exact reaches: {share:.2f}")
+        print(f"{case.name:34} share of the limit that exact reaches: {share:.2f}")
     return rows
 
 
@@ -355,7 +365,7 @@ def main() -> None:
     rounds = arguments.rounds or rounds
 
     def chosen(ways: dict[str, Way]) -> dict[str, Way]:
-        wanted = {"towhee.models", "exact", *(arguments.ways or ways)}
+        wanted = {BASE, "exact", *(arguments.ways or ways)}
         return {name: way for name, way in ways.items() if name in wanted}
 
     rows = []
@@ -370,7 +380,7 @@ def main() -> None:
         ):
             for case in cases:
                 if arguments.only in case.name:
-                    rows += show(case.name, measure(chosen(case.ways), seconds, rounds))
+                    rows += show(case, measure(chosen(case.ways), seconds, rounds))
     if arguments.out:
         arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
