@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from towers import BASE, MAX_TOKENS, VIDEO_BATCHES, VIDEO_TOKENS, video_case
 
 COLOURS = {
@@ -36,6 +37,9 @@ def draw_batch(axes: Axes, rows: Rows, size: int) -> None:
     axes.set_title(f"batch {size}", fontsize=10)
     axes.set_xlabel(f"valid tokens of {MAX_TOKENS}")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.grid(which="both", alpha=0.3)
 
 
@@ -63,7 +67,7 @@ def main(source: Path, folder: Path) -> None:
         rows.setdefault(row["case"], {})[row["way"]] = row
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
-    panels = above.subplots(1, len(VIDEO_BATCHES))
+    panels = above.subplots(1, len(VIDEO_BATCHES), sharey=True)
     for axes, size in zip(panels, VIDEO_BATCHES, strict=True):
         draw_batch(axes, rows, size)
     panels[0].set_ylabel("videos a second")
