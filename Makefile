@@ -28,7 +28,7 @@ test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggis
 	PYTHONPATH=tests $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
 
 .PHONY: bench
-bench: $(VENV)/installed-test  ## measure everything, about an hour: ./bench and README's plot
+bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and README's plot
 	$(BIN)/python -m pip install --quiet 'openvino>=2024,<2027'
 	mkdir -p bench
 	$(BIN)/python -W ignore benchmarks/towers.py --out bench/towers.json | tee bench/towers.txt

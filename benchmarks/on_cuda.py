@@ -3,8 +3,8 @@
     python benchmarks/on_cuda.py
 
 Compared are the fast path, exact and in bfloat16, as it is and compiled, with `towhee.models` in
-float32 and under `torch.autocast`. Inputs come from the CPU and embeddings go back to it. Cases,
-weights and rounds are those of `benchmarks/towers.py`.
+float32 and under `torch.autocast`. Inputs come from the CPU and embeddings go back to it. Weights
+are those of `benchmarks/towers.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from towers import (
     measure,
     run_fast_text,
     show,
+    text_case,
     video_case,
 )
 
@@ -99,7 +100,7 @@ def cases(pair: Pair) -> Iterator[Case]:
             "towhee.models, autocast": partial(run_text_oracle, theirs, texts, True),
         }
         ways |= {name: partial(run_fast_text, tokenizer, t, texts) for name, t in fast.items()}
-        yield Case(f"text, {count} captions", count, ways)
+        yield Case(text_case(count), count, ways)
 
 
 def main() -> None:

@@ -40,7 +40,8 @@ from oracle import random_batch
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.fast.encoder import FastEncoder
-from mdmmt.features import Video, read_videos
+from mdmmt.fast.towers import portions
+from mdmmt.features import Video, read_videos, token_count
 from mdmmt.model import BATCH_SIZE
 from mdmmt.tokenizer import Tokenizer
 
@@ -99,22 +100,38 @@ def timing(times_s: list[float]) -> Timing:
     return Timing(median, float(three_quarters - quarter) / median, len(times_s))
 
 
-def products(encoder: FastEncoder, tokens: int, read: int) -> Way:
-    """The matrix products of an encoder alone: on `tokens` rows, in the last layer on `read`."""
-    width = encoder.last.attention.query.bias.numel()
-    x = torch.randn(tokens, width)
-    wide = torch.randn(tokens, encoder.last.finish.widen.bias.numel())
+def products(encoder: FastEncoder, lengths: list[int], read: int, batch_size: int) -> Way:
+    """The matrix products of an encoder alone, in the portions that sequences come in.
+
+    Args:
+        lengths: tokens of each sequence.
+        read: rows of each sequence that the last layer is computed for.
+    """
+    last = encoder.last
+    key, value = last.attention.key, last.attention.value
+    parts = [
+        (sum(batch[i] for i in part), read * len(part))
+        for batch in in_batches(list, sorted(lengths), batch_size)
+        for part in portions(range(len(batch)), batch, torch.device("cpu"))
+    ]
+    most = max(tokens for tokens, _ in parts)
+    all_x = torch.randn(most, key.shape[-1])
+    all_wide = torch.randn(most, last.finish.widen.bias.numel())
 
     @torch.inference_mode()
     def run() -> None:
-        for layer in encoder.layers:
-            for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
+        for tokens, rows in parts:
+            x, wide = all_x[:tokens], all_wide[:tokens]
+            for layer in encoder.layers:
+                for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
+                    dense(x)
+                layer.finish.narrow.dense(wide)
+            x, wide = x[:rows], wide[:rows]
+            for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
                 dense(x)
-            layer.finish.narrow.dense(wide)
-        last = encoder.last
-        for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
-            dense(x[:read])
-        last.finish.narrow.dense(wide[:read])
+            by_head = x.unflatten(1, (len(key), -1)).transpose(0, 1)
+            torch.bmm(torch.bmm(by_head, key), value.transpose(1, 2))
+            last.finish.narrow.dense(wide)
 
     return run
 
@@ -126,11 +143,11 @@ def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
         batch = make_batch(size, valid)
         videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
         feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
-        tokens = sum(sum(len(one.times) for one in video.values()) + 4 for video in videos)
+        lengths = [token_count(video) + 1 + len(EXPERTS) for video in videos]
         ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
         ways |= {name: partial(in_batches, tower, videos, size) for name, tower in fast.items()}
         ways |= {name: partial(engine, feed) for name, engine in engines.items()}
-        ways["limit"] = products(fast["exact"].encoder, tokens, size * len(EXPERTS))
+        ways["limit"] = products(fast["exact"].encoder, lengths, len(EXPERTS), size)
         yield Case(video_case(size, valid), size, ways)
 
 
@@ -149,23 +166,21 @@ def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> It
             name: partial(run_text_engine, tokenizer, engine, texts)
             for name, engine in engines.items()
         }
-        ways["limit"] = products(fast["exact"].encoder, sum(map(len, ids)), count)
+        ways["limit"] = products(fast["exact"].encoder, list(map(len, ids)), 1, BATCH_SIZE)
         if count == 1:
             ways["tokenizer"] = partial(tokenizer, texts)
-        if count > 1:  # in the batches that it comes in
-            batches = [ids[i : i + BATCH_SIZE] for i in range(0, count, BATCH_SIZE)]
-            parts = [
-                products(fast["exact"].encoder, sum(map(len, part)), len(part)) for part in batches
-            ]
-            ways["limit"] = lambda parts=parts: [part() for part in parts]
-        name = "text, one query" if count == 1 else f"text, {count} captions"
-        yield Case(name, count, ways)
+        yield Case(text_case(count), count, ways)
 
 
 def video_case(size: int, valid: int | None) -> str:
     """The name of a case."""
     shape = "ragged 1…30" if valid is RAGGED else f"{valid} of {MAX_TOKENS} tokens"
     return f"video, batch {size}, {shape}"
+
+
+def text_case(count: int) -> str:
+    """The name of a case."""
+    return "text, one query" if count == 1 else f"text, {count} captions"
 
 
 def make_batch(size: int, valid: int | None) -> Batch:

@@ -261,6 +261,17 @@ def test_auto_looks_at_the_processor(monkeypatch):
         assert resolve_precision("auto", CPU) == wanted
 
 
+def test_where_weights_lie_changes_nothing(full):
+    """Those of a mapped file begin anywhere; a matrix product's sums depend on where."""
+    texts, mapped = [[7, 8, 9]], copy.deepcopy(full.ours_text)
+    for parameter in mapped.parameters():
+        elsewhere = torch.empty(parameter.numel() + 1)[1:].view_as(parameter)
+        parameter.data = elsewhere.copy_(parameter.data)
+    assert torch.equal(
+        FastTextTower(mapped)(texts), FastTextTower(copy.deepcopy(full.ours_text))(texts)
+    )
+
+
 def test_the_encoder_is_taken_over(tiny):
     """Of the linear layers there are never two copies."""
     video, text = copy.deepcopy(tiny.ours_video), copy.deepcopy(tiny.ours_text)

@@ -1,9 +1,9 @@
 """Linear layers for inference: exact, in bfloat16, or with 8-bit weights.
 
-On x86 processors all of them are oneDNN's, with the activation inside the product and the weights
-in the blocked layout that oneDNN asks for. Its operators have no public name in torch; what else
-there is, `torch.nn.functional.linear`, takes MKL, which leaves a quarter of an AMD processor
-unused, and cannot take the activation in.
+On x86 processors all of them are oneDNN's, with the weights in the blocked layout that it asks for
+and, where that is faster, the activation inside the product. Its operators have no public name in
+torch; what else there is, `torch.nn.functional.linear`, takes MKL, which leaves a quarter of an AMD
+processor unused, and more with few tokens.
 
 Shape notation: t tokens of all sequences together.
 """
@@ -75,7 +75,7 @@ class Packed(Plain):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
-        # Without AVX512, oneDNN's activation inside a product takes three times as long as behind.
+        # Without AVX512, oneDNN's activation takes longer inside a float32 product than behind it.
         self.fuses = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
     @staticmethod
@@ -188,7 +188,7 @@ class Kinds(NamedTuple):
     """Of what to make the linear layers."""
 
     queries: Callable[[nn.Linear], Dense]  # those of an attention's queries and keys
-    values: Callable[[nn.Linear], Dense]  # those of its values, its output, and what reads features
+    values: Callable[[nn.Linear], Dense]  # of its values and output, of the last one, of features
     wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
     carried: torch.dtype  # what goes from layer to layer
 
@@ -198,7 +198,8 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
 
     With 'int8' the values are in bfloat16, or exact: they are an eighth of the work, and would be
     half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32, as they do under
-    `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster.
+    `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster. What the last
+    layer attends to is what is carried.
     """
     exact = Packed if has_onednn(device) else Plain
     half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16

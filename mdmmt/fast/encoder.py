@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer, SelfAttention
+from ..weights import aligned
 from .dense import Dense, Kinds
 
 
@@ -91,13 +92,13 @@ class LastLayer:
 
 
 class FastAttention:
-    """`mdmmt.transformer.SelfAttention` for inference: layers of one kind are one product."""
+    """`mdmmt.transformer.SelfAttention` for inference: layers made alike are one product."""
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
         self.heads = attention.heads
         query, key, value = attention.query, attention.key, attention.value
         self.width = query.out_features
-        if kinds.queries == kinds.values:
+        if kinds.queries is kinds.values:
             self.parts = [kinds.values(beside(query, key, value))]
         else:
             self.parts = [kinds.queries(beside(query, key)), kinds.values(value)]
@@ -120,8 +121,9 @@ class FoldedAttention:
         self.heads = attention.heads
         self.query = kinds.values(attention.query)
         by_head = (self.heads, -1, attention.key.in_features)
-        self.key = attention.key.weight.detach().to(kinds.carried).view(by_head)  # [h, d/h, d]
-        self.value = attention.value.weight.detach().to(kinds.carried).view(by_head)
+        # [h, d/h, d]
+        self.key = aligned(attention.key.weight.detach().to(kinds.carried)).view(by_head)
+        self.value = aligned(attention.value.weight.detach().to(kinds.carried)).view(by_head)
         self.bias = attention.value.bias.detach().to(kinds.carried)
 
     def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
@@ -144,7 +146,7 @@ class Finish:
         self.mix = FastAddNorm(layer.attention.output, kinds.values, kinds.carried)
         self.widen = kinds.wide(layer.intermediate.dense)
         self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
-        if compiled:  # all layers share the one graph, whatever the number of rows
+        if compiled:  # all layers share a graph for any number of rows, and one for a single row
             self.finish = torch.compile(self.finish, dynamic=True)
 
     def __call__(self, seen: Tensor, rows: Tensor) -> Tensor:
@@ -152,6 +154,7 @@ class Finish:
         return self.finish(seen, rows)
 
     def finish(self, seen: Tensor, rows: Tensor) -> Tensor:
+        """The same, which is what is compiled."""
         rows = self.mix(seen, rows)
         return self.narrow(self.widen(rows, self.activation), rows)
 
@@ -198,7 +201,8 @@ def attend(
     """
     parts, row, token = [], 0, 0
     for sequences, tokens, hidden in runs:
-        of_q = slice(row, row := row + sequences * (rows or tokens))
+        queries = sequences * (rows or tokens)
+        of_q = slice(row, row := row + queries)
         of_x = slice(token, token := token + sequences * tokens)
         out = F.scaled_dot_product_attention(
             split(q[of_q], sequences, heads),
@@ -206,7 +210,7 @@ def attend(
             split(v[of_x], sequences, heads)[:, :, hidden:],
             scale=scale,
         )
-        parts.append(out.transpose(1, 2).reshape(len(q[of_q]), -1))
+        parts.append(out.transpose(1, 2).reshape(queries, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
