@@ -28,6 +28,7 @@ import mdmmt
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.features import read_videos
+from mdmmt.metrics import ranks, summary
 from mdmmt.sample.captions import caption
 from mdmmt.sample.train import SEEN_DRAW, UNSEEN_DRAW, draw_clips, split
 from mdmmt.tokenizer import Tokenizer
@@ -69,9 +70,9 @@ def compare_retrieval(folder: Path) -> None:
         rng = np.random.default_rng(0)
         texts = [caption(combinations[i], rng) for i in own]
         for precision, model in models.items():
-            scores = model.similarity(texts, items).score
-            ranks = (scores >= scores[np.arange(len(own)), own][:, None]).sum(axis=1)
-            print(f"sample, {what} pairs, {precision}: R@1 {100 * (ranks == 1).mean():.1f} %")
+            vectors = model.encode_text(texts), model.encode_video(items)
+            found = summary(ranks(*vectors, np.arange(len(own)), own).t2v)
+            print(f"sample, {what} pairs, {precision}: R@1 {found['R@1']:.1f} %")
 
 
 def main() -> None:
