@@ -22,6 +22,11 @@ test: lint test-towhee09  ## lint, then run all tests
 test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spelling in Towhee 0.9
 	$(VENV)-towhee09/bin/python -m pytest tests/towhee09 --noconftest
 
+# Several GB, as that torch comes with CUDA.
+.PHONY: test-oldest
+test-oldest: $(VENV)-oldest/installed  ## run the tests with the oldest packages that are supported
+	$(VENV)-oldest/bin/python -m pytest
+
 # What the goldens come from; large, and needed by nobody but who doubts them.
 .PHONY: test-oracles
 test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggish, resampy, TensorFlow
@@ -65,7 +70,7 @@ pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 
 .PHONY: clean
 clean:  ## remove the environment and everything made
-	rm -rf $(VENV) $(VENV)-towhee09 $(VENV)-oracles build dist demo bench *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* build dist demo bench *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -75,6 +80,11 @@ $(VENV)/installed: pyproject.toml
 $(VENV)-towhee09/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-towhee09
 	$(VENV)-towhee09/bin/python -m pip install --quiet --editable '.[towhee09]'
+	touch $@
+
+$(VENV)-oldest/installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test]'
 	touch $@
 
 # torchvggish 0.2 asks for more than it uses.

@@ -27,6 +27,7 @@ from .video_tower import VideoTower
 
 OUTPUT = "vector"
 OPSET = 18
+LEAST_TORCH = "2.8"  # whose exporter leaves all the tokens' dimensions open
 # Of the example that is traced; all differ, so that no two dimensions are taken for one.
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 3
 
@@ -35,8 +36,12 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     """Write a tower as one ONNX file, whole or not at all.
 
     Raises:
-        InputError: the packages that do it are not installed.
+        InputError: the packages that do it are not installed, or PyTorch is older than 2.8.
     """
+    if torch.__version__ < LEAST_TORCH:
+        raise InputError(
+            f"an export needs PyTorch {LEAST_TORCH} or newer, and this is {torch.__version__}"
+        )
     try:
         import onnxscript  # noqa: F401, PyTorch's exporter is written in it
     except ImportError as error:

@@ -11,14 +11,18 @@ import torch
 import towhee
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.torch_version import TorchVersion
 from towhee import ops, pipe
 
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
-from mdmmt.export import export_onnx
+from mdmmt.export import LEAST_TORCH, export_onnx
 
 MOST = 1e-4  # the difference that is allowed
+can_export = pytest.mark.skipif(
+    torch.__version__ < LEAST_TORCH, reason=f"an export needs PyTorch {LEAST_TORCH}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,7 @@ def tensors(model, seed: int, b: int, lengths: list[int]):
     return feed
 
 
+@can_export
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), b=st.integers(1, 5))
 def test_the_video_tower_on_ragged_input(data, b, model, sessions):
@@ -68,6 +73,7 @@ def test_the_video_tower_on_ragged_input(data, b, model, sessions):
     np.testing.assert_allclose(theirs, ours, atol=MOST)
 
 
+@can_export
 def test_the_text_tower_on_texts_of_any_length(model, sessions):
     tokenizer = model.tokenizer
     texts = ["red", "a man is playing the ball in the park with a dog", "Hello world"]
@@ -78,6 +84,7 @@ def test_the_text_tower_on_texts_of_any_length(model, sessions):
         np.testing.assert_allclose(theirs, model.encode_text(batch), atol=MOST)
 
 
+@can_export
 @pytest.mark.parametrize("modality", ["video", "text"])
 def test_towhee_builds_it_for_triton(modality, model, tiny_folder, tmp_path):
     operator = ops.video_text_embedding.mdmmt(modality=modality, weight_path=str(tiny_folder))
@@ -101,6 +108,7 @@ def test_the_operator_writes_what_it_says_it_can(tiny_folder, tmp_path):
         text.save_model("tensorrt", tmp_path / "a")
 
 
+@can_export
 def test_export_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "new" / "text.onnx"
     assert main(["export", "text", str(out), "--weights=sample"]) == 0
@@ -108,6 +116,17 @@ def test_export_on_the_command_line(tmp_path, capsys):
     assert onnxruntime.InferenceSession(out).get_outputs()[0].name == "vector"
 
 
+def test_an_older_torch_is_told(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.7.1"))
+    with pytest.raises(InputError, match=r"needs PyTorch 2\.8 or newer, and this is 2\.7\.1"):
+        export_onnx(model.read_video_tower(), tmp_path / "a.onnx")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0"))  # newer than 2.8 it is
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match="onnxscript"):
+        export_onnx(model.read_video_tower(), tmp_path / "a.onnx")
+
+
+@can_export
 def test_without_onnx_it_says_what_to_install(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match="pip install onnx onnxscript"):

@@ -310,6 +310,7 @@ def test_full_text(full, assert_parity):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++, and there is no g++ here")
+@pytest.mark.skipif(torch.__version__ < "2.8", reason="older ones compile each layer by itself")
 def test_compiled(tiny, monkeypatch):
     """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
     monkeypatch.setattr(dense, "has_onednn", lambda device: False)

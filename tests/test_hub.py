@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, parsed, snapshot
+from packaging.version import Version
 
 from mdmmt import cli, hub
 from mdmmt.errors import InputError
@@ -218,6 +219,15 @@ def pyproject():
 def test_requirements_are_those_of_pyproject():
     assert read("requirements.txt").splitlines() == pyproject()["dependencies"]
     assert "torchvision" not in parsed(read("requirements.txt"))
+
+
+def test_the_oldest_that_are_tested_are_those_required():
+    pins = dict(re.findall(r"^(\S+)==(\S+)$", read("tests/oldest.txt"), re.MULTILINE))
+    least = dict(re.findall(r"^(\S+)>=([^,]+),", read("requirements.txt"), re.MULTILINE))
+    assert least.pop("towhee") == "0.9"
+    assert pins.keys() == least.keys()
+    for name, version in least.items():
+        assert Version(pins[name]) == Version(version), name
 
 
 def test_requirements_as_towhee_reads_them():

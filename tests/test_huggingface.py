@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from servers import Hub
@@ -44,10 +45,19 @@ def online(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for module in ("constants", "file_download"):  # before 1.0 the latter has one of its own
+        name = f"huggingface_hub.{module}.HUGGINGFACE_CO_URL_TEMPLATE"
+        monkeypatch.setattr(name, template, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    return tmp_path / "hf"
+    forget_sessions()
+    yield tmp_path / "hf"
+    forget_sessions()
+
+
+def forget_sessions():
+    """Before 1.0 they keep to whether the hub was to be reached when they were made."""
+    getattr(huggingface_hub, "configure_http_backend", lambda: None)()
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{Hub.COMMIT}"])
@@ -63,6 +73,7 @@ def test_offline_from_the_cache(online, hub, monkeypatch):
     folder = find_weights(f"{NAME}@v1")
     hub.requests.clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    forget_sessions()
     assert find_weights(f"{NAME}@v1") == folder
     assert not hub.requests
     with pytest.raises(WeightsError, match=r"its cache lacks it.*HF_HUB_OFFLINE"):
