@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, TINY_VOCABULARY
+from emulation import ByHalves, emulated_vnni
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import run_video, spread
+from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
@@ -216,9 +218,15 @@ def test_numbers_are_rounded_to_the_nearest(spent, scale, shift, n, seed):
     assert spent or torch.equal(given, x)
 
 
-def test_two_products_fit_into_16_bits():
-    steps, greatest = dense.RANGES_WITHOUT_VNNI
-    assert 2 * (steps + 1) * greatest < 1 << 15
+@on_x86
+def test_no_sum_of_products_overflows():
+    """Without VNNI the processor adds up two of them in 16 bits."""
+    layer = nn.Linear(64, 8)
+    layer.weight.data = torch.ones(8, 64) - torch.arange(8)[:, None] / 4
+    x = torch.cat([torch.ones(3, 64), -torch.ones(2, 64)])
+    found = dense.PackedInt8(copy.deepcopy(layer))(x)
+    assert torch.allclose(found, ByHalves(copy.deepcopy(layer))(x), atol=1e-4)
+    assert torch.allclose(found, layer(x), atol=0.5)
 
 
 def test_zeros_are_rounded_to_zero():
@@ -307,6 +315,18 @@ def test_full_text(full, assert_parity):
     for precision, (_, least) in COSINES.items() if dense.has_onednn(CPU) else ():
         found = FastTextTower(copy.deepcopy(full.ours_text), precision)(ids)
         assert cosine(found, theirs, RELEASED.text.same_dim) > least
+
+
+@on_x86
+def test_int8_of_full_size_as_vnni_computes_it(full):
+    videos, ids = full_videos(), [[1, 2, 3], [7], list(range(30))]
+    for fast, tower, given_, least in (
+        (FastVideoTower, full.ours_video, videos, 0.9995),
+        (FastTextTower, full.ours_text, ids, 0.999),
+    ):
+        with emulated_vnni():
+            found = fast(copy.deepcopy(tower), "int8")(given_)
+        assert cosine(found, fast(copy.deepcopy(tower))(given_), RELEASED.video.same_dim) > least
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++, and there is no g++ here")
