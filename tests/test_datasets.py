@@ -186,7 +186,7 @@ def changed(content, *path, to=None, drop=False):
         ("a.jsonl", '{"video": "x", "caption": 3}\n', "line 1: caption is 3, expected a text"),
         ("a.jsonl", '{"video": "x", "caption": "a", "end_s": true}\n', "line 1: end_s is True"),
         ("a.jsonl", '{"video"\n', r"line 1: is not JSON"),
-        ("a.json", '{"a":\n1,\n}', r"a.json, line 3: is not JSON"),
+        ("a.json", '{"a":\n1,\n]', r"a.json, line 3: is not JSON"),
         ("a.json", "[" * 100_000, "a.json: is nested too deeply"),
         ("a.json", [1], "none of the known kinds of JSON"),
         ("a.json", {"a": {"b": 1}}, "none of the known kinds of JSON"),
