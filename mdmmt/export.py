@@ -33,7 +33,7 @@ EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 3
 
 
 def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> None:
-    """Write a tower as one ONNX file, whole or not at all.
+    """Write a tower as one ONNX file, whole or not at all. The tower is brought to the CPU.
 
     Raises:
         InputError: the packages that do it are not installed, or PyTorch is older than 2.8.
@@ -52,7 +52,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own insides
         program = torch.onnx.export(
-            _Flat(tower).eval(),
+            _Flat(tower.cpu()).eval(),
             example,
             input_names=names,
             output_names=[OUTPUT],

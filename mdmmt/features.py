@@ -24,6 +24,7 @@ from .errors import InputError, InputTypeError
 from .video_tower import NO_POSITION, UNKNOWN_POSITION
 
 FIRST_TIME = 2  # a known time is this plus seconds, after NO_POSITION and UNKNOWN_POSITION
+GREATEST = 1e15  # of a feature; sums of squares of much greater ones overflow
 PARTS = ("features", "features_t", "features_ind")
 
 
@@ -145,7 +146,7 @@ def collate(
     """
     features, times, mask = {}, {}, {}
     for expert in experts:
-        nothing = Tokens(torch.zeros(0, expert.dim), torch.zeros(0))
+        nothing = Tokens(*(torch.zeros(size, dtype=torch.float32) for size in ((0, expert.dim), 0)))
         rows = [video.get(expert.name, nothing) for video in videos]
         lengths = torch.tensor([len(row.times) for row in rows])
         n = max(1, int(lengths.max()))
@@ -214,12 +215,12 @@ def _check_known(by_expert: Mapping[str, Any], experts: Sequence[ExpertConfig], 
 
 def _check_finite(features: Tensor, mask: Tensor, where: str) -> None:
     """`features` are the rows of one video at which `mask` is true."""
-    bad = ~features.isfinite().all(dim=1)
+    bad = ~(features.abs() <= GREATEST).all(dim=1)  # NaN is not, either
     if bad.any():
         token = int(mask.nonzero()[bad.nonzero()[0]])
         raise InputError(
-            f"{where}: token {token} holds NaN or infinity, expected finite float32 numbers "
-            "where features_ind is 1"
+            f"{where}: token {token} holds NaN, infinity or more than {GREATEST:g}, expected "
+            "finite float32 numbers where features_ind is 1"
         )
 
 

@@ -344,8 +344,9 @@ def load(
         experts: those of the model's that are run on video files, ['CLIP'] for one; the others
             are absent. None: all. Of the released model's, CLIP comes from Hugging Face (600 MB)
             where no folder holds it, see `mdmmt.experts.pretrained`.
-        precision: 'exact' (float32), 'bfloat16', 'int8', or 'auto', the fastest here; see
-            `mdmmt.fast`. It is the towers' alone, the experts always compute in float32.
+        precision: 'exact' (float32), 'bfloat16', 'int8', or 'auto', what suits this machine;
+            see `mdmmt.fast.resolve_precision`. It is the towers' alone, the experts always
+            compute in float32.
         compiled: fuse what stands between the matrix products by `torch.compile`, at the first
             call; on CUDA alone.
 

@@ -214,7 +214,12 @@ def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> Non
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
-    ready = {name: state.pop(name).to(expected[name].dtype) for name in list(state)}
+    # What is expected has torch's default dtype, which may be another one.
+    dtypes = {
+        name: torch.float32 if tensor.is_floating_point() else tensor.dtype
+        for name, tensor in expected.items()
+    }
+    ready = {name: state.pop(name).to(dtypes[name]) for name in list(state)}
     tower.load_state_dict(ready, assign=True)
 
 

@@ -109,6 +109,16 @@ def test_the_operator_writes_what_it_says_it_can(tiny_folder, tmp_path):
 
 
 @can_export
+@pytest.mark.cuda
+def test_a_tower_on_cuda(tiny_folder, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    operator = mdmmt.MDMMT("text", str(tiny_folder), "cuda")
+    operator.save_model("onnx", tmp_path / "text.onnx")
+    assert onnxruntime.InferenceSession(tmp_path / "text.onnx").get_outputs()[0].name == "vector"
+
+
+@can_export
 def test_export_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "new" / "text.onnx"
     assert main(["export", "text", str(out), "--weights=sample"]) == 0

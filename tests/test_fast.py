@@ -118,6 +118,15 @@ def test_times_that_are_not_known(fast_video, tiny):
     assert close(fast_video(videos), plain(tiny.ours_video, videos))
 
 
+def test_a_time_that_is_not_known_in_a_table_of_one_position():
+    encoder = replace(TINY.video.encoder, max_position_embeddings=1)
+    tower = spread(VideoTower(replace(TINY.video, encoder=encoder))).eval()
+    videos = [make_video((2, 1, 3))]
+    videos[0]["wide"].times[0] = float("nan")
+    wanted = plain(tower, videos)
+    assert close(FastVideoTower(copy.deepcopy(tower))(videos), wanted)
+
+
 def test_what_is_given_stays_as_it_is(fast_video):
     videos = [make_video((2, 0, 3)), make_video((1, 1, 1))]
     before = copy.deepcopy(videos)
@@ -284,6 +293,7 @@ def test_the_encoder_is_taken_over(tiny):
     """Of the linear layers there are never two copies."""
     video, text = copy.deepcopy(tiny.ours_video), copy.deepcopy(tiny.ours_text)
     FastVideoTower(video)
+    assert all(reduce.fc.weight is None for reduce in video.video_dim_reduce.values())
     FastTextTower(text)
     assert len(video.vid_bert.encoder.layer) == len(text.txt_bert.encoder.layer) == 0
 
@@ -318,6 +328,36 @@ def test_full_text(full, assert_parity):
 
 
 @on_x86
+@pytest.mark.parametrize("activation", list(dense.ALGORITHM))
+def test_8_bit_products_in_bfloat16(activation):
+    """Beside values in bfloat16 the queries and keys are put out in it."""
+    layer, x = nn.Linear(32, 8), torch.randn(5, 32)
+    with torch.no_grad():
+        wanted = dense.activate(layer(x), activation)
+    for dtype, most in ((torch.float32, 0.05), (torch.bfloat16, 0.06)):
+        found = dense.PackedInt8(copy.deepcopy(layer), dtype)(x, activation)
+        assert found.dtype == dtype
+        assert torch.allclose(found.float(), wanted, rtol=0, atol=most)
+
+
+@on_x86
+def test_8_bits_beside_values_in_bfloat16(tiny, monkeypatch):
+    monkeypatch.setattr(dense, "has_instructions", lambda name: name == "avx512_bf16")
+    videos = [make_video((2, 0, 3)), make_video((6, 5, 1))]
+    found = FastVideoTower(copy.deepcopy(tiny.ours_video), "int8")(videos)
+    assert cosine(found, plain(tiny.ours_video, videos), 24) > 0.98
+
+
+@on_x86
+def test_with_vnni_8_bits_are_used_whole(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for has, ranges in ((True, dense.RANGES), (False, dense.RANGES_WITHOUT_VNNI)):
+        capabilities = {"avx512_vnni": has}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
+        assert dense.PackedInt8(nn.Linear(4, 4)).steps == ranges[0]
+
+
+@on_x86
 def test_int8_of_full_size_as_vnni_computes_it(full):
     videos, ids = full_videos(), [[1, 2, 3], [7], list(range(30))]
     for fast, tower, given_, least in (
@@ -331,14 +371,19 @@ def test_int8_of_full_size_as_vnni_computes_it(full):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++, and there is no g++ here")
 @pytest.mark.skipif(torch.__version__ < "2.8", reason="older ones compile each layer by itself")
-def test_compiled(tiny, monkeypatch):
+@pytest.mark.parametrize("half", [False, True])
+def test_compiled(tiny, monkeypatch, half):
     """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
-    monkeypatch.setattr(dense, "has_onednn", lambda device: False)
+    layer = dense.PlainBFloat16 if half else dense.Plain
+    kinds = dense.Kinds(layer, layer, layer, torch.float32)  # as CUDA has them
+    monkeypatch.setattr(towers, "kinds_of", lambda precision, device: kinds)
     counters.clear()
     fast = FastVideoTower(copy.deepcopy(tiny.ours_video), compiled=True)
     for shapes in ([(2, 0, 3), (6, 5, 1)], [(1, 1, 1)], [(6, 6, 6)] * 3):
         videos = [make_video(shape, i) for i, shape in enumerate(shapes)]
-        assert close(fast(videos), plain(tiny.ours_video, videos))
+        found, wanted = fast(videos), plain(tiny.ours_video, videos)
+        assert cosine(found, wanted, 24) > TINY_COSINE["bfloat16"]
+        assert half or close(found, wanted)
     assert counters["stats"]["unique_graphs"] == 1  # for all layers and sizes
 
 

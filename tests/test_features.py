@@ -312,6 +312,7 @@ BAD = {
     "a mask of 0.5": (at("features_ind", "middle", 1, 0.5), InputError, ["0.5", "0 or 1"]),
     "a mask of NaN": (at("features_ind", "middle", 1, np.nan), InputError, ["nan", "0 or 1"]),
     "NaN": (at("features", "wide", (3, 2), np.nan), InputError, ["'wide'", "token 3", "NaN"]),
+    "a number too great": (at("features", "wide", (1, 2), -3e38), InputError, ["token 1", "1e+15"]),
     "infinity": (at("features", "wide", (0, 2), np.inf), InputError, ["'wide'", "token 0"]),
     "beyond float32": (
         setting("features", "wide", lambda a: a.astype(np.float64) * 1e300),

@@ -322,3 +322,19 @@ def test_what_the_constructor_refuses_shows_when_the_pipeline_is_built(
     with pytest.raises(RuntimeError) as caught:
         pipe.input("x").map("x", "vec", built).output("vec")
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("precision", ["exact", "auto"])
+def test_any_default_dtype(dtype, precision, tiny_folder, tiny_model, tiny_video):
+    """Another model of the same process may have set it."""
+    try:
+        torch.set_default_dtype(dtype)
+        model = mdmmt.load(tiny_folder, "cpu", precision=precision)
+        text, video = model.encode_text("Hello"), model.encode_video(tiny_video())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert text.dtype == video.dtype == np.float32
+    if precision == "exact":
+        assert np.array_equal(text, tiny_model.encode_text("Hello"))
+        assert np.array_equal(video, tiny_model.encode_video(tiny_video()))

@@ -142,7 +142,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """What 'auto' stands for on a device; the others stand for themselves.
 
     'auto' is 'int8' on processors with instructions for it (AVX512-VNNI), 'bfloat16' on CUDA
-    devices that compute in it, and 'exact' elsewhere, where neither would be faster.
+    devices that compute in it, and 'exact' elsewhere: other processors are slow in bfloat16, and
+    in int8 coarser, and slower with few tokens. Old releases of torch do not tell of VNNI.
 
     Raises:
         InputError: not a precision, or 'int8' on CUDA or on a processor other than x86.
@@ -171,7 +172,7 @@ def quantise(x: Tensor, steps: int, spent: bool = False) -> tuple[Tensor, float,
     zero = math.floor(-low / step) + 1
     # So large a float32 has no room for a fraction, and its lowest byte is the number added to
     # it, rounded. That takes two passes over x where there are four by way of `round` and `clamp`.
-    shift = torch.tensor(float(NO_FRACTION + zero))
+    shift = torch.tensor(NO_FRACTION + zero, dtype=torch.float32)
     shifted = torch.add(shift, x, alpha=1 / step, out=x if spent else None)
     return shifted.view(torch.int32).to(torch.uint8), step, zero
 

@@ -146,12 +146,14 @@ class Finish:
         self.mix = FastAddNorm(layer.attention.output, kinds.values, kinds.carried)
         self.widen = kinds.wide(layer.intermediate.dense)
         self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
-        if compiled:  # all layers share a graph for any number of rows, and one for a single row
+        # All layers share a graph for any number of rows, and one for a single row.
+        if compiled:
             self.finish = torch.compile(self.finish, dynamic=True)
 
     def __call__(self, seen: Tensor, rows: Tensor) -> Tensor:
         """What attention has seen [r, d], and the rows [r, d] that did -> [r, d]"""
-        return self.finish(seen, rows)
+        # Of one kind from every layer, as each kind would make a graph of its own.
+        return self.finish(seen.to(self.mix.dense.dtype), rows)
 
     def finish(self, seen: Tensor, rows: Tensor) -> Tensor:
         """The same, which is what is compiled."""

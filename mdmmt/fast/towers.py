@@ -84,7 +84,7 @@ class FastVideoTower:
                 tokens = video.get(expert.name)
                 positions.append(torch.tensor([NO_POSITION]))
                 if tokens is None:
-                    raw.append(torch.zeros(1, expert.dim))
+                    raw.append(torch.zeros(1, expert.dim, dtype=torch.float32))
                 else:
                     raw += [tokens.features.amax(dim=0, keepdim=True), tokens.features]
                     positions.append(self.positions(tokens))
@@ -98,7 +98,7 @@ class FastVideoTower:
         """The rows [n] of the position table; see `VideoTower.positions`."""
         times = tokens.times.cpu()
         if times.isnan().any():
-            return torch.full(times.shape, UNKNOWN_POSITION)
+            times = torch.full_like(times, UNKNOWN_POSITION)
         return times.clamp(0, self.config.encoder.max_position_embeddings - 1).long()
 
 
