@@ -119,7 +119,7 @@ def test_light_experts_need_none():
 
 
 def test_weights_for_an_unknown_expert_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"vggish cannot be run.*tf_vggish"):
+    with pytest.raises(InputError, match=r"'vggish' cannot be run.*tf_vggish"):
         load(["CLIP"], {"CLIP": tmp_path, "vggish": tmp_path})
 
 

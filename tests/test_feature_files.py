@@ -180,7 +180,7 @@ def test_a_folder_without_videos_and_unknown_experts_are_refused(tmp_path, capsy
     assert main(["extract", str(tmp_path / "empty"), f"--out={tmp_path}", "--experts=frame"]) == 1
     assert "no video in the folder" in capsys.readouterr().err
     assert main(["extract", "a.mp4", f"--out={tmp_path}", "--experts=speech"]) == 1
-    assert "speech cannot be run" in capsys.readouterr().err
+    assert "'speech' cannot be run" in capsys.readouterr().err
 
 
 def test_missing_weights_of_an_expert_end_the_run(tmp_path, capsys, monkeypatch):

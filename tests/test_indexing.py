@@ -177,6 +177,8 @@ def test_the_commands_name_what_is_wrong(clips, database, tmp_path, capsys):
     build = ["index", "build", str(clips / "0.mp4"), "--db", database, *weights]
     assert main([*build, "--window=2", "--stride=3"]) == 1
     assert "holes" in capsys.readouterr().err
+    assert main([*build, f"--features={tmp_path / 'slip'}"]) == 1
+    assert f"no feature file (.safetensors) in '{tmp_path / 'slip'}'" in capsys.readouterr().err
     (tmp_path / "about.jsonl").write_text('{"path": "other.mp4", "number": 7}\n')
     assert (
         main([*build, f"--metadata={tmp_path / 'about.jsonl'}", f"--db={tmp_path / 'c.db'}"]) == 1

@@ -66,10 +66,13 @@ def add_commands(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from ..evaluate import FeatureFolder
     from ..extraction import find_videos
     from ..index import Index
     from ..indexing import index_files, read_metadata
 
+    if arguments.features:
+        FeatureFolder(arguments.features)  # refuses one without any, so that a slip costs no hours
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)

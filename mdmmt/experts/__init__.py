@@ -67,7 +67,7 @@ def known(names: Iterable[str]) -> dict[str, type[Expert]]:
     unknown = [name for name in names if name not in all_]
     if unknown:
         raise InputError(
-            f"{', '.join(unknown)} cannot be run by this package, "
+            f"{', '.join(map(repr, unknown))} cannot be run by this package, "
             f"which has the experts {', '.join(all_)}"
         )
     return {name: all_[name] for name in names}
