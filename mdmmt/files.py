@@ -16,14 +16,18 @@ from .errors import InputError
 BLOCK = 1 << 20  # bytes read at once
 
 
-def check_parent(path: Path) -> None:
-    """Say so before any work, if there is no folder to write a file into.
+def check_place(path: Path) -> None:
+    """Say so before any work, if a file cannot be written there.
 
     Raises:
         InputError: naming it.
     """
     if not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name!r} into")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder, expected the name of a file to write")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"{path.name!r} may not be written into the folder {str(path.parent)!r}")
 
 
 @contextmanager
@@ -34,9 +38,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     file whose name ends in `.part`.
 
     Raises:
-        InputError: see `check_parent`.
+        InputError: see `check_place`.
     """
-    check_parent(path)
+    check_place(path)
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
         yield part

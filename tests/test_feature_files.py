@@ -332,10 +332,17 @@ def test_numbers_that_numpy_lacks_are_refused(tmp_path):
         read_features(tmp_path / "a.safetensors")
 
 
-def test_a_run_says_at_once_what_would_lose_it(videos, tmp_path, capsys):
+def test_a_run_says_at_once_what_would_lose_it(videos, tmp_path, capsys, monkeypatch):
     film, missing = str(videos / "a.mkv"), tmp_path / "no folder" / "a.npy"
     assert main(["embed", film, "--weights=sample", f"--out={missing}"]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "a.npy").mkdir()
+    assert main(["embed", film, "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 1
+    assert "is a folder, expected the name of a file" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
+    assert main(["embed", film, "--weights=sample", f"--out={tmp_path / 'b.npy'}"]) == 1
+    assert "'b.npy' may not be written into the folder" in capsys.readouterr().err
+    monkeypatch.undo()
     texts = ["embed", "--text=a ball", "--weights=sample", f"--out={tmp_path / 'a.jsonl'}"]
     assert main([*texts, "--segments=windows"]) == 1
     assert "not for --text" in capsys.readouterr().err

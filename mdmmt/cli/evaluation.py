@@ -62,10 +62,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from .. import results
     from ..datasets import read_captions, read_video_list
     from ..evaluate import FeatureFolder, ablate, evaluate
-    from ..files import check_parent
+    from ..files import check_place
 
     for path in filter(None, (arguments.out, arguments.plot)):
-        check_parent(path)
+        check_place(path)
     file = _annotations(arguments.dataset)
     captions = read_captions(file, arguments.split)
     if arguments.videos is not None:

@@ -102,7 +102,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
     from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
     from ..extraction import find_videos
-    from ..files import check_parent
+    from ..files import check_place
 
     out, windows = arguments.out, arguments.segments is not None
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
@@ -112,7 +112,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         raise InputError("--window and --stride are for --segments windows")
     if windows and arguments.text:
         raise InputError("--segments are for videos, not for --text")
-    check_parent(out)
+    check_place(out)
     model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text
