@@ -79,6 +79,10 @@ def run_text_oracle(oracle: torch.nn.Module, texts: list[str], half: bool) -> li
         return in_batches(lambda part: oracle(part).cpu(), texts, 128)
 
 
+def to_cpu(tower: FastVideoTower | FastTextTower, items: list) -> torch.Tensor:
+    return tower(items).cpu()
+
+
 def cases(pair: Pair) -> Iterator[Case]:
     theirs, ours = pair.theirs_video.to(DEVICE), pair.ours_video.to(DEVICE)
     fast = {name: FastVideoTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
@@ -89,7 +93,7 @@ def cases(pair: Pair) -> Iterator[Case]:
             BASE: partial(run_oracle, theirs, batch, False),
             "towhee.models, autocast": partial(run_oracle, theirs, batch, True),
         }
-        ways |= {name: partial(lambda t, v: t(v).cpu(), t, videos) for name, t in fast.items()}
+        ways |= {name: partial(to_cpu, tower, videos) for name, tower in fast.items()}
         yield Case(video_case(size, valid), size, ways)
     theirs, ours = pair.theirs_text.to(DEVICE), pair.ours_text.to(DEVICE)
     fast = {name: FastTextTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
@@ -101,8 +105,8 @@ def cases(pair: Pair) -> Iterator[Case]:
             "towhee.models, autocast": partial(run_text_oracle, theirs, texts, True),
         }
         ways |= {
-            name: partial(run_fast_text, tokenizer, lambda ids, t=t: t(ids).cpu(), texts)
-            for name, t in fast.items()
+            name: partial(run_fast_text, tokenizer, partial(to_cpu, tower), texts)
+            for name, tower in fast.items()
         }
         yield Case(text_case(count), count, ways)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .datasets import Caption
 from .errors import InputError
 from .experts.base import Extracted
-from .feature_files import SUFFIX, find_feature_files, read_features
+from .feature_files import find_feature_files, read_features
 from .features import to_tokens
 from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
 from .reader import check_experts
@@ -60,11 +60,6 @@ class FeatureFolder(Mapping[str, Extracted]):
             names = (str(video), str(video.with_suffix("")), video.name, video.stem)
             for name in names:
                 self._files.setdefault(name, set()).add(file)
-        if not self._files:
-            raise InputError(
-                f"there is no feature file ({SUFFIX}) in {str(folder)!r}; "
-                "`mdmmt extract` writes them"
-            )
 
     def __getitem__(self, video: str) -> Extracted:
         files = self._files[video]

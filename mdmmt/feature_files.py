@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,10 +70,20 @@ def write_features(path: Path, content: FeatureFile) -> None:
         part.write_bytes(save(tensors, header))
 
 
-def find_feature_files(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """The feature files below a folder, each with the name of its video below that folder."""
-    for file in sorted(folder.rglob(f"?*{SUFFIX}")):
-        yield file, file.relative_to(folder).with_name(file.name.removesuffix(SUFFIX))
+def find_feature_files(folder: Path) -> list[tuple[Path, Path]]:
+    """The feature files below a folder, each with the name of its video below that folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    files = sorted(folder.rglob(f"?*{SUFFIX}"))
+    if not files:
+        raise InputError(
+            f"there is no feature file ({SUFFIX}) in {str(folder)!r}; `mdmmt extract` writes them"
+        )
+    return [
+        (file, file.relative_to(folder).with_name(file.name.removesuffix(SUFFIX))) for file in files
+    ]
 
 
 def read_header(path: Path) -> tuple[Source, dict[str, str]]:

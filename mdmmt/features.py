@@ -146,7 +146,8 @@ def collate(
     """
     features, times, mask = {}, {}, {}
     for expert in experts:
-        nothing = Tokens(*(torch.zeros(size, dtype=torch.float32) for size in ((0, expert.dim), 0)))
+        no_features = torch.zeros(0, expert.dim, dtype=torch.float32)
+        nothing = Tokens(no_features, torch.zeros(0, dtype=torch.float32))
         rows = [video.get(expert.name, nothing) for video in videos]
         lengths = torch.tensor([len(row.times) for row in rows])
         n = max(1, int(lengths.max()))

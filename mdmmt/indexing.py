@@ -46,6 +46,9 @@ def index_files(
         metadata: of some files, by their absolute paths, see `read_metadata`.
         features: a folder of feature files; that of a video, of the same content and with all
             that the model's experts found in it, spares running them.
+
+    Raises:
+        InputError: no feature file is in `features`.
     """
     experts = {"experts": list(model.reader.names)}
     made_before: dict[str, list[Path]] = {}

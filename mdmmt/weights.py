@@ -195,7 +195,7 @@ def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> Non
     Raises:
         WeightsError: listing the keys that are unknown, missing or of another shape.
     """
-    expected = tower.state_dict()
+    expected = tower.float().state_dict()  # whatever torch's default dtype was
     unknown = [name for name in state if name not in expected]
     missing = [name for name in expected if name not in state]
     shapes = [
@@ -214,12 +214,7 @@ def load_strict(tower: nn.Module, state: dict[str, Tensor], source: Path) -> Non
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
-    # What is expected has torch's default dtype, which may be another one.
-    dtypes = {
-        name: torch.float32 if tensor.is_floating_point() else tensor.dtype
-        for name, tensor in expected.items()
-    }
-    ready = {name: state.pop(name).to(dtypes[name]) for name in list(state)}
+    ready = {name: state.pop(name).to(expected[name].dtype) for name in list(state)}
     tower.load_state_dict(ready, assign=True)
 
 

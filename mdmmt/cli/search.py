@@ -66,13 +66,13 @@ def add_commands(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ..evaluate import FeatureFolder
     from ..extraction import find_videos
+    from ..feature_files import find_feature_files
     from ..index import Index
     from ..indexing import index_files, read_metadata
 
     if arguments.features:
-        FeatureFolder(arguments.features)  # refuses one without any, so that a slip costs no hours
+        find_feature_files(arguments.features)  # refuses a slip before there is a database
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
