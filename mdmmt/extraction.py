@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
     video: Path
     file: Path
-    kept: bool  # the file was there before, of this very video by these very experts
+    kept: bool  # the file was there before, of this very video, with all of these experts
     error: str | None  # why there is no file
 
 
@@ -96,28 +96,39 @@ def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -
 
 
 def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool:
-    """Write the feature file of one video, unless it is there.
+    """Let the feature file of one video hold what these experts find; runs those it lacks.
+
+    What the file holds of other experts stays, unless it is of another video.
 
     Returns:
-        whether it was there: of a video of the same content, by experts of the same versions.
+        whether all was there: of a video of the same content, by experts of the same versions.
     """
     if not video.is_file():
         raise InputError(f"there is no file {str(video)!r}")
-    source, versions = Source.of(video), versions_of(running)
-    if _holds(file, source, versions):
+    source = Source.of(video)
+    held = _held(file, source)
+    missing = {
+        name: expert
+        for name, expert in running.items()
+        if held.versions.get(name) != expert.version
+    }
+    if not missing:
         return True
-    extracted = experts.extract(video, running)
+    others = {name: one for name, one in held.extracted.items() if name not in missing}
+    extracted = others | experts.extract(video, missing)
     if not extracted:
-        raise InputError(f"none of the experts {', '.join(running)} found anything in {video}")
+        raise InputError(f"none of the experts {', '.join(missing)} found anything in {video}")
     file.parent.mkdir(parents=True, exist_ok=True)
+    versions = {**held.versions, **versions_of(missing)}
     write_features(file, FeatureFile(extracted, source, versions))
     return False
 
 
-def _holds(file: Path, source: Source, versions: Mapping[str, str]) -> bool:
+def _held(file: Path, source: Source) -> FeatureFile:
+    """What a feature file holds of a video of this content."""
     try:
         content = read_features(file)
     except InputError:  # not there, or what another program left; it is written anew
-        return False
+        return FeatureFile({}, source, {})
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
-    return same and content.versions == versions
+    return content if same else FeatureFile({}, source, {})

@@ -162,9 +162,27 @@ def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, ru
     assert run() == ["a.mkv"]
     os.utime(videos / "a.mkv")
     assert run() == []
-    assert len(run({"frame": running["frame"]})) == 3
+    assert run({"frame": running["frame"]}) == []
     monkeypatch.setattr(type(running["frame"]), "version", "2")
     assert len(run({"frame": running["frame"]})) == 3
+    assert run() == []
+
+
+def test_more_experts_are_added_to_a_file_and_fewer_lose_none(videos, tmp_path, running):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+
+    def run(*names: str) -> feature_files.FeatureFile:
+        list(extract_files(planned, {name: running[name] for name in names}))
+        return read_features(tmp_path / "a.mkv.safetensors")
+
+    at_once = run("frame", "motion", "sound")
+    (tmp_path / "a.mkv.safetensors").unlink()
+    assert set(run("frame").versions) == {"frame"}
+    assert set(run("motion", "sound").versions) == {"frame", "motion", "sound"}
+    again = run("sound")
+    assert same(again.extracted, at_once.extracted) and again.versions == at_once.versions
+    write_video(videos / "a.mkv", flat([9, 9]))  # another film: what was found before is not of it
+    assert set(run("motion").versions) == {"motion"}
 
 
 def test_two_videos_of_one_name_are_refused_before_any_work(videos, tmp_path, capsys):
