@@ -230,8 +230,11 @@ class Index:
 
     def holds(self, path: str | os.PathLike[str], source: str = "") -> bool:
         """Whether a file was added with this `source`, and to add it again changes nothing."""
-        first = self._ask("get", ids=[_id(_checked_path(path), 0)], output_fields=["source"])
-        return bool(first) and first[0]["source"] == source
+        return self._of_file(_checked_path(path), "source") == source
+
+    def metadata(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """What a file was added with; nothing if it is not there."""
+        return self._of_file(_checked_path(path), "metadata") or {}
 
     def search(
         self,
@@ -308,8 +311,12 @@ class Index:
 
     def _segments(self, path: str) -> int:
         """How many rows the index holds of a file."""
-        first = self._ask("get", ids=[_id(path, 0)], output_fields=["segments"])
-        return first[0]["segments"] if first else 0
+        return self._of_file(path, "segments") or 0
+
+    def _of_file(self, path: str, field: str) -> Any:
+        """What all rows of a file have in this field; None if there are none."""
+        first = self._ask("get", ids=[_id(path, 0)], output_fields=[field])
+        return first[0][field] if first else None
 
     def _put(self, rows: list[dict[str, Any]]) -> None:
         """Write rows, each in the place of the one of its id."""

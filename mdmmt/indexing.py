@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
@@ -35,7 +36,7 @@ def index_files(
     paths: Iterable[str],
     window_s: float | None = None,
     stride_s: float | None = None,
-    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     features: Path | None = None,
 ) -> Iterator[Outcome]:
     """Add the windows of each file, one file by the other, unless they are there.
@@ -43,7 +44,8 @@ def index_files(
     Args:
         paths: video files and feature files; the index knows them by their absolute paths.
         window_s, stride_s: see `Model.encode_segments`.
-        metadata: of some files, by their absolute paths, see `read_metadata`.
+        metadata: of some files, by their absolute paths, see `read_metadata`; the others keep
+            what the index has of them.
         features: a folder of feature files; that of a video, of the same content and with all
             that the model's experts found in it, spares running them.
 
@@ -56,9 +58,9 @@ def index_files(
         made_before.setdefault(video.name, []).append(file)
     for path in paths:
         name = os.path.abspath(path)
-        about = (metadata or {}).get(name, {})
         try:
             content = sha256_of(Path(path))
+            about = metadata[name] if name in metadata else index.metadata(name)
             files = made_before.get(os.path.basename(path), ())
             made = next((file for file in files if _is_of(file, content, model.reader.names)), None)
             facts = [content, sha256_of(made) if made else None, window_s, stride_s, about, experts]

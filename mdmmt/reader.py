@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from . import feature_files
@@ -64,7 +65,7 @@ class Reader:
         else:
             start_s, end_s = _span((start_s, math.inf if end_s is None else end_s))
             part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
-        self._warn_of_loss(video, where, [part])
+        self._warn_of_loss(_called(video, where), part, "segments='windows' takes all of it")
         return part
 
     def parts(
@@ -97,7 +98,10 @@ class Reader:
             starts, ends = zip(*spans, strict=True)
             extracted = self._extract(video, "video", min(starts), max(ends))
             parts = [(span, _select(extracted, *span, "video")) for span in spans]
-        self._warn_of_loss(video, "video", [part for _, part in parts])
+        for (start_s, end_s), part in parts:
+            called = f"{_called(video, 'video')}, seconds {start_s:g} to {end_s:g},"
+            if self._warn_of_loss(called, part, "shorter segments take all of it"):
+                break  # the others are as long
         return parts
 
     @property
@@ -138,21 +142,29 @@ class Reader:
             if expert.name in running
         ]
 
-    def _warn_of_loss(self, video: Any, where: str, parts: Sequence[Extracted]) -> None:
+    def _warn_of_loss(self, called: str, part: Extracted, advice: str) -> bool:
         """Say so where `to_tokens` will leave out what the model has no room for."""
-        called = repr(os.fspath(video)) if isinstance(video, str | os.PathLike) else where
-        for part in parts:
-            for expert in self.experts:
-                _, times = part.get(expert.name, (None, ()))
-                if len(times) > expert.max_tokens:
-                    start_s, end_s = times[0, 0], times[expert.max_tokens - 1, 1]
-                    warnings.warn(
-                        f"{called} is longer than the {expert.max_tokens} tokens of {expert.name} "
-                        f"that this model takes: embedded is what lies between the seconds "
-                        f"{start_s:g} and {end_s:g}; segments='windows' takes all of it",
-                        stacklevel=4,
-                    )
-                    return
+        taken: dict[str, list[str]] = {}
+        for expert in self.experts:
+            _, times = part.get(expert.name, (None, ()))
+            if len(times) > expert.max_tokens:
+                what = f"the first {expert.max_tokens} tokens"
+                if not np.isnan(times).any():
+                    end_s = times[expert.max_tokens - 1, 1]
+                    what = f"the seconds {times[0, 0]:g} to {end_s:g}"
+                taken.setdefault(what, []).append(expert.name)
+        if taken:
+            said = ", ".join(f"of {' and '.join(names)} {what}" for what, names in taken.items())
+            warnings.warn(
+                f"{called} is longer than what this model takes: {said} are embedded; {advice}",
+                stacklevel=4,
+            )
+        return bool(taken)
+
+
+def _called(video: Any, where: str) -> str:
+    """How messages call a video."""
+    return repr(os.fspath(video)) if isinstance(video, str | os.PathLike) else where
 
 
 def check_experts(experts: Any, known: Sequence[str]) -> None:

@@ -128,6 +128,12 @@ def test_a_second_run_only_adds_what_is_new(clips, tmp_path, model, monkeypatch)
         assert run(2.0, metadata={str(film): {"year": 2021}}) == [str(film)]
         hits = index.search(real(film).vectors[0], 9, "year == 2021")
         assert {hit.path for hit in hits} == {str(film)} and len(hits) == 3
+        # What is known of a file stays, unless something else is said of it.
+        assert run(2.0) == [] and index.metadata(film) == {"year": 2021}
+        write_video(film, flat([1, 2, 3] * 20), 10)
+        assert run(2.0, metadata={paths[0]: {"year": 3}}) == paths[:2]
+        assert [index.metadata(path) for path in paths] == [{"year": 3}, {"year": 2021}, {}]
+        assert run(2.0, metadata={str(film): {}}) == [str(film)] and index.metadata(film) == {}
 
 
 def test_feature_files_of_equal_names_are_different_files(clips, tmp_path, model):

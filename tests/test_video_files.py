@@ -73,7 +73,7 @@ def embedded(model, extracted):
 
 
 def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
-    with pytest.warns(UserWarning, match=r"long\.mkv.* 30 tokens of frame.* 0 and 7\.5;") as caught:
+    with pytest.warns(UserWarning, match=r"long\.mkv.* of frame the seconds 0 to 7\.5,") as caught:
         vector = model.encode_video(long)
     assert len(caught) == 1
     first = {name: (f[:30], t[:30]) for name, (f, t) in whole.items()}
@@ -179,7 +179,8 @@ def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
 def test_windows_may_overlap(model, long):
     found = model.encode_segments(long, window_s=4.0, stride_s=2.0)
     assert found.spans_s[:3].tolist() == [[0, 4], [2, 6], [4, 8]] and found.spans_s[-1, 1] == LONG_S
-    with pytest.warns(UserWarning, match="longer than the 30 tokens of frame"):
+    said = "seconds 0 to 10, is longer .*: of frame the seconds 0 to 7.5 are .* shorter segments"
+    with pytest.warns(UserWarning, match=said):
         model.encode_segments(long, window_s=10.0)
 
 
@@ -364,4 +365,4 @@ def test_bad_options_of_the_command(options, words, long, capsys):
 
 def test_the_command_says_what_a_long_files_embedding_is_of(long, tmp_path, capsys):
     assert main(["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 0
-    assert "longer than the 30 tokens of frame" in capsys.readouterr().err
+    assert "of frame the seconds 0 to 7.5, of sound the seconds" in capsys.readouterr().err

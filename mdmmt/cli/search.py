@@ -38,7 +38,8 @@ def add_commands(commands: Commands) -> None:
         "--metadata",
         type=Path,
         metavar="FILE",
-        help='what to filter by: JSON lines, {"path": "videos/a.mp4", "year": 2021}',
+        help='what to filter by: JSON lines, {"path": "videos/a.mp4", "year": 2021}; of files that '
+        "it leaves out, the database keeps what it has",
     )
     build.add_argument(
         "--features",
