@@ -17,7 +17,7 @@ from torch import nn
 
 from .config import ModelConfig
 from .errors import InputError, WeightsError
-from .files import folder_written_whole, sha256_of
+from .files import check_folder, folder_written_whole, sha256_of
 from .text_tower import TextTower
 from .tokenizer import load_tokenizer, tokenizer_source
 from .version import VERSION
@@ -162,6 +162,7 @@ def _size(tower: nn.Module) -> int:
 
 def _refuse_strangers(out: Path) -> None:
     """Only an empty folder, or a model folder with nothing else in it, may be replaced."""
+    check_folder(out.parent)
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .files import check_folder
 from .model import Similarity, load
 from .weights import SAMPLE
 
@@ -46,6 +47,7 @@ def run(out: Path) -> list[Answer]:
 
     rng = np.random.default_rng(SEED)
     chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
+    check_folder(out)
     folder = out / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:02d}-{'-'.join(clip)}.mp4" for i, clip in enumerate(chosen)]

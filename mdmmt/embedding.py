@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, WeightsError
+from .errors import InputError, WeightsError, said
 from .files import written_whole
 from .model import BATCH_SIZE, Model
 
@@ -43,7 +43,7 @@ def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
             try:
                 features.append(model.extract(name))
             except (InputError, WeightsError, OSError) as error:
-                failed[name] = Embedded(name, None, str(error))
+                failed[name] = Embedded(name, None, said(error))
             else:
                 names.append(name)
         done = iter(_encode(model.encode_video, names, features))
@@ -58,7 +58,7 @@ def embed_windows(
         try:
             found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
         except (InputError, WeightsError, OSError) as error:
-            yield Embedded(name, None, str(error))
+            yield Embedded(name, None, said(error))
             continue
         for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):
             yield Embedded(name, vector, span_s=(start_s, end_s))
@@ -103,8 +103,12 @@ def _encode(
         return []
     try:
         return [Embedded(*pair) for pair in zip(names, encode(items), strict=True)]
+    except InputError:
+        return [_encode_one(encode, name, item) for name, item in zip(names, items, strict=True)]
+
+
+def _encode_one(encode: Callable[[Any], NDArray[np.float32]], name: str, item: Any) -> Embedded:
+    try:
+        return Embedded(name, encode(item))
     except InputError as error:
-        if len(items) == 1:
-            return [Embedded(names[0], None, str(error))]
-        pairs = zip(names, items, strict=True)
-        return [one for name, item in pairs for one in _encode(encode, [name], [item])]
+        return Embedded(name, None, str(error))

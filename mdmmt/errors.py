@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class InputError(ValueError):
     """What the caller gave cannot be used: a text, a video, features or an option."""
@@ -13,3 +15,10 @@ class InputTypeError(InputError, TypeError):
 
 class WeightsError(ValueError):
     """A weights file or model folder cannot be found, read, or does not fit the model."""
+
+
+def said(error: Exception) -> str:
+    """What an error says to a person; the system's own are put without their number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
+    return str(error)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from .errors import InputError
-from .files import written_whole
+from .files import check_folder, check_place, written_whole
 from .text_tower import TextTower
 from .video_tower import VideoTower
 
@@ -47,7 +47,9 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     except ImportError as error:
         raise InputError("an export needs ONNX: pip install onnx onnxscript") from error
     path = Path(path)
+    check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_place(path)
     names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own insides

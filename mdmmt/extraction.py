@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import experts
-from .errors import InputError
+from .errors import InputError, said
 from .experts import Expert
-from .feature_files import (
-    SUFFIX,
-    FeatureFile,
-    Source,
-    read_features,
-    versions_of,
-    write_features,
-)
+from .feature_files import SUFFIX, Source, held_features, versions_of, write_features
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
@@ -90,7 +83,7 @@ def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -
         try:
             kept = extract_file(video, file, running)
         except (InputError, OSError) as error:
-            yield Outcome(video, file, False, str(error))
+            yield Outcome(video, file, False, said(error))
         else:
             yield Outcome(video, file, kept, None)
 
@@ -106,7 +99,7 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
     if not video.is_file():
         raise InputError(f"there is no file {str(video)!r}")
     source = Source.of(video)
-    held = _held(file, source)
+    held = held_features(file, source)
     missing = {
         name: expert
         for name, expert in running.items()
@@ -114,21 +107,9 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
     }
     if not missing:
         return True
-    others = {name: one for name, one in held.extracted.items() if name not in missing}
-    extracted = others | experts.extract(video, missing)
-    if not extracted:
+    content = held.with_experts(experts.extract(video, missing), versions_of(missing))
+    if not content.extracted:
         raise InputError(f"none of the experts {', '.join(missing)} found anything in {video}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    versions = {**held.versions, **versions_of(missing)}
-    write_features(file, FeatureFile(extracted, source, versions))
+    write_features(file, content)
     return False
-
-
-def _held(file: Path, source: Source) -> FeatureFile:
-    """What a feature file holds of a video of this content."""
-    try:
-        content = read_features(file)
-    except InputError:  # not there, or what another program left; it is written anew
-        return FeatureFile({}, source, {})
-    same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
-    return content if same else FeatureFile({}, source, {})

@@ -49,6 +49,11 @@ class FeatureFile:
     source: Source
     versions: Mapping[str, str]  # of each expert that was run
 
+    def with_experts(self, extracted: Extracted, versions: Mapping[str, str]) -> FeatureFile:
+        """What these experts found besides; it takes the place of what they found before."""
+        others = {name: one for name, one in self.extracted.items() if name not in versions}
+        return FeatureFile(others | dict(extracted), self.source, {**self.versions, **versions})
+
 
 def versions_of(experts: Mapping[str, Expert]) -> dict[str, str]:
     """What tells the features of these experts from those of others of the same names."""
@@ -127,6 +132,16 @@ def read_features(path: Path) -> FeatureFile:
     if tensors:
         raise InputError(f"{path} holds {', '.join(tensors)}, which belong to none of its experts")
     return FeatureFile(extracted, source, versions)
+
+
+def held_features(path: Path, source: Source) -> FeatureFile:
+    """What a file holds of a video; nothing if it is not there, of another one, or damaged."""
+    try:
+        content = read_features(path)
+    except InputError:
+        return FeatureFile({}, source, {})
+    same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
+    return content if same else FeatureFile({}, source, {})
 
 
 def _opened(path: Path) -> safe_open:

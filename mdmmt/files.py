@@ -30,6 +30,20 @@ def check_place(path: Path) -> None:
         raise InputError(f"{path.name!r} may not be written into the folder {str(path.parent)!r}")
 
 
+def check_folder(path: Path) -> None:
+    """Say so before any work, if a folder is not there and cannot be made there either.
+
+    Raises:
+        InputError: naming it.
+    """
+    path = path.absolute()
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if not there.is_dir():
+        raise InputError(f"{str(there)!r} is a file, expected a folder to write into")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"nothing may be written into the folder {str(there)!r}")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to; what was written there then takes the place of `path`.
@@ -58,7 +72,11 @@ def folder_written_whole(out: Path, keep: str | None = None) -> Iterator[Path]:
 
     Args:
         keep: the name of what moves from the old folder into the new one.
+
+    Raises:
+        InputError: see `check_folder`.
     """
+    check_folder(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     built, replaced = scratch / "built", scratch / "replaced"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError, InputTypeError, WeightsError
+from .files import check_place
 from .weights import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
@@ -405,8 +406,8 @@ def _check_place(path: Path, create: bool) -> None:
         raise InputError(
             f"there is no database {str(path)!r}, expected one that `mdmmt index build` has made"
         )
-    elif not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {str(path.absolute().parent)!r} for the database")
+    else:
+        check_place(path)
 
 
 def _make_local(path: Path, wanted: Identity) -> None:

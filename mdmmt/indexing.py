@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
-from .errors import InputError, WeightsError
+from .errors import InputError, WeightsError, said
 from .feature_files import find_feature_files, read_header
 from .files import sha256_of
 from .index import Index
@@ -59,6 +59,8 @@ def index_files(
     for path in paths:
         name = os.path.abspath(path)
         try:
+            if not os.path.isfile(path):
+                raise InputError("there is no such file")
             content = sha256_of(Path(path))
             about = metadata[name] if name in metadata else index.metadata(name)
             files = made_before.get(os.path.basename(path), ())
@@ -71,7 +73,7 @@ def index_files(
             found = model.encode_segments(made or path, window_s=window_s, stride_s=stride_s)
             index.add(name, found, source, about)
         except (InputError, WeightsError, OSError) as error:
-            yield Outcome(path, 0, False, str(error))
+            yield Outcome(path, 0, False, said(error))
         else:
             yield Outcome(path, len(found.vectors), False, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 import mdmmt
 from mdmmt import demo
 from mdmmt.cli import main
+from mdmmt.errors import said
 from mdmmt.sample.clips import COMBINATIONS, draw
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +138,10 @@ def test_embed_marks_the_row_of_a_broken_file_in_npy(demo_folder: Path, tmp_path
     ("arguments", "sentence"),
     [
         (["--text", "x", "--weights", "sample", "--out", "OUT.txt"], "ends in .npy or .jsonl"),
-        (["--text", " ", "--weights", "sample", "--out", "OUT.npy"], "expected some words"),
+        (
+            ["--text", " ", "--weights", "sample", "--out", "OUT.npy"],
+            "mdmmt: text is ' ', expected some words",
+        ),
         (["--text", "x", "--weights", "nowhere.pth", "--out", "OUT.npy"], "nowhere.pth"),
         (["--text", "x", "--weights", "sample", "--device", "tpu", "--out", "OUT.npy"], "tpu"),
     ],
@@ -150,6 +155,39 @@ def test_embed_says_what_is_wrong_and_keeps_what_was_there(
     assert sentence in capsys.readouterr().err
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "none.mp4", "--experts=frame", "--out", "OUT"],
+        ["index", "build", "none.mp4", "--weights=sample", "--db", "OUT"],
+        ["search", "red", "--weights=sample", "--db", "none.db", "--html", "OUT"],
+        ["convert", "sample", "OUT"],
+        ["export", "text", "--weights=sample", "OUT"],
+        ["dumps", "read", "CLIP=none", "--out", "OUT"],
+        ["dumps", "write", "none.safetensors", "--out", "OUT"],
+        ["demo", "--out", "OUT"],
+        ["hub-folder", "OUT"],
+    ],
+    ids=lambda command: "-".join(command[:2]),
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place, words in ((tmp_path / "file" / "out", "file"), (tmp_path / "out", "written into")):
+        assert main([str(place) if part == "OUT" else part for part in command]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("mdmmt: ") and error.count("\n") == 1 and "Errno" not in error
+        assert str(tmp_path) in error and words in error and "none" not in error
+        monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_systems_errors_are_said_as_ours_are() -> None:
+    assert said(PermissionError(13, "Permission denied", "a.mp4")) == "'a.mp4': Permission denied"
+    assert said(OSError("out of order")) == "out of order"
 
 
 def test_a_failed_write_leaves_nothing_behind(

@@ -333,6 +333,8 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
         before, after = read_features(file), read_features(back / f"{name}.safetensors")
         assert same(before.extracted, after.extracted)
         assert after.source == Source(name, None, None)
+    assert main(["dumps", "read", given[0], f"--out={back}"]) == 0  # which loses no other expert
+    assert set(read_features(back / "a.safetensors").versions) == set(experts.EXPERTS)
     assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
     assert "expected EXPERT=PREFIX" in capsys.readouterr().err
 

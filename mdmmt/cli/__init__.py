@@ -10,7 +10,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from ..errors import InputError, WeightsError
+from ..errors import InputError, WeightsError, said
 from ..version import VERSION
 from . import evaluation, search, towhee, videos, weights
 from .common import say
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return arguments.run(arguments)
         except (InputError, WeightsError, OSError) as error:
-            say(error)
+            say(said(error))
             return 1
         except KeyboardInterrupt:
             say("interrupted")

@@ -111,8 +111,11 @@ def _delete(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from ..files import check_place
     from ..index import Index
 
+    if arguments.html is not None:
+        check_place(arguments.html)
     model = load_model(arguments)
     with Index.open(arguments.db, model, create=False) as index:
         is_text = arguments.video is None

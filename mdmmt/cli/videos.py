@@ -83,8 +83,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
     from ..extraction import extract_files, find_videos, plan
+    from ..files import check_folder
     from ..model import resolve_device
 
+    check_folder(arguments.out)
     planned = plan(find_videos(arguments.videos), arguments.out)
     running = experts.load(arguments.experts, device=resolve_device(arguments.device))
     outcomes = list(progress(extract_files(planned, running), len(planned), "video"))
@@ -123,7 +125,10 @@ def _embed(arguments: argparse.Namespace) -> int:
         if windows:
             found = embed_windows(model, names, arguments.window, arguments.stride)
     rows = list(progress(found, None if windows else len(names), kind))
-    failures = [f"{row.name}: {row.error}" for row in rows if row.error]
+    # An error speaks of the text itself, which may be a long one.
+    failures = [
+        row.error if arguments.text else f"{row.name}: {row.error}" for row in rows if row.error
+    ]
     embedded = len(rows) - len(failures)
     if embedded == 0:
         return report(failures, f"nothing was embedded, {out} was not written")
@@ -138,11 +143,13 @@ def _embed(arguments: argparse.Namespace) -> int:
 def _read_dumps(arguments: argparse.Namespace) -> int:
     from ..dumps import read_dumps
     from ..experts import known
-    from ..feature_files import SUFFIX, FeatureFile, Source, write_features
+    from ..feature_files import SUFFIX, Source, held_features, write_features
+    from ..files import check_folder
 
     wrong = [given for given in arguments.dumps if "=" not in given]
     if wrong:
         raise InputError(f"{wrong[0]!r} names no dump, expected EXPERT=PREFIX")
+    check_folder(arguments.out)
     prefixes = dict(given.split("=", 1) for given in arguments.dumps)
     if len(prefixes) < len(arguments.dumps):
         raise InputError("an expert is named twice, expected one PREFIX for each")
@@ -151,15 +158,18 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     versions = dict.fromkeys(prefixes, "dump")
     for video, extracted in videos.items():
-        content = FeatureFile(extracted, Source(video, None, None), versions)
-        write_features(arguments.out / f"{video}{SUFFIX}", content)
+        file = arguments.out / f"{video}{SUFFIX}"
+        held = held_features(file, Source(video, None, None))
+        write_features(file, held.with_experts(extracted, versions))
     return report([], f"{len(videos)} videos have their features in {arguments.out}")
 
 
 def _write_dumps(arguments: argparse.Namespace) -> int:
     from ..dumps import write_dumps
     from ..feature_files import read_features, read_header
+    from ..files import check_folder
 
+    check_folder(arguments.out)
     names = {name for file in arguments.features for name in read_header(file)[1]}
     prefixes = {name: arguments.out / name for name in sorted(names)}
     contents = map(read_features, arguments.features)
