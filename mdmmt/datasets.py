@@ -64,25 +64,25 @@ class Duplicate(NamedTuple):
     trained: Segment  # of a training set
 
 
-def read_captions(path: str | os.PathLike[str], split: str = "test") -> list[Caption]:
+def read_captions(path: str | os.PathLike[str], split: str | None = None) -> list[Caption]:
     """The captions of an annotation file, in its order.
 
     Args:
         path: a file of one of the kinds that the module's text lists.
-        split: which part of an MSR-VTT file is wanted; the other kinds have one file for each.
+        split: which part of an MSR-VTT file is wanted, None for the test; the other kinds have one
+            file for each.
 
     Raises:
-        InputError: a file that cannot be read or is of no known kind; or with file and line, or
-            the number of the record: a field that is missing or wrong, or a caption without its
-            video.
+        InputError: a file that cannot be read, is of no known kind, or has not the split that is
+            asked for; or with file and line, or the number of the record: a field that is missing
+            or wrong, or a caption without its video.
     """
     path = Path(path)
     if path.suffix == ".json":
         captions = list(_from_json(path, split))
-    elif path.suffix == ".jsonl":
-        captions = list(_from_json_lines(path))
     else:
-        captions = list(_from_table(path))
+        _refuse_split(path, split)
+        captions = list(_from_json_lines(path) if path.suffix == ".jsonl" else _from_table(path))
     if not captions:
         raise InputError(f"{path} has no caption")
     return captions
@@ -123,10 +123,16 @@ def read_video_list(path: str | os.PathLike[str]) -> list[str]:
     return [line.strip() for line, _ in numbered_lines(path, read_text(path))]
 
 
-def _from_json(path: Path, split: str) -> Iterator[Caption]:
+def _refuse_split(path: Path, split: str | None) -> None:
+    if split is not None:
+        raise InputError(f"{path} has no splits, and {split!r} was asked for; expected none")
+
+
+def _from_json(path: Path, split: str | None) -> Iterator[Caption]:
     content = parse_json(read_text(path), str(path))
     if _is_object(content) and {"videos", "sentences"} <= content.keys():
-        return _from_msrvtt(path, content, split)
+        return _from_msrvtt(path, content, split or "test")
+    _refuse_split(path, split)
     records = list(content.values()) if _is_object(content) else []
     if records and all(map(_is_object, records)):
         if "timestamps" in records[0]:
@@ -209,7 +215,13 @@ def _plain(record: Any, where: str) -> Caption:
         None if record.get(name) in (None, "") else _seconds(record[name], where, name)
         for name in ("start_s", "end_s")
     )
-    return Caption(video, start or 0.0, end, text, where)
+    start_s = start or 0.0
+    if not 0 <= start_s <= (math.inf if end is None else end):
+        until = "the end" if end is None else f"{end:g}"
+        raise InputError(
+            f"{where}: from second {start_s:g} to {until}, expected 0 <= start_s <= end_s"
+        )
+    return Caption(video, start_s, end, text, where)
 
 
 def _from_table(path: Path) -> Iterator[Caption]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .files import written_whole
+from .files import check_place, written_whole
 from .metrics import (
     CONFIDENCE,
     NAMES,
@@ -146,6 +146,21 @@ def comparison_table(differences: Mapping[str, Mapping[str, Difference]]) -> str
     return "\n".join(lines)
 
 
+def check_plot(path: Path) -> None:
+    """Say so before any work, if a plot cannot be written there.
+
+    Raises:
+        InputError: Matplotlib is not installed, or does not know the format; see `check_place`.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("a plot needs Matplotlib: pip install matplotlib") from error
+    if path.suffix[1:] not in Figure().canvas.get_supported_filetypes():
+        raise InputError(f"the plot is {str(path)!r}, expected a name that ends in .png or .svg")
+    check_place(path)
+
+
 def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     """Draw recall against k of each evaluation, and a histogram of the ranks of the first one.
 
@@ -153,16 +168,13 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
         path: a file whose suffix says the format, .png or .svg or what else Matplotlib writes.
 
     Raises:
-        InputError: Matplotlib is not installed, or does not know the format.
+        InputError: see `check_plot`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("a plot needs Matplotlib: pip install matplotlib") from error
     path = Path(path)
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"the plot is {str(path)!r}, expected a name that ends in .png or .svg")
     recall, histogram = figure.subplots(1, 2)
     for number, one in enumerate(results):
         for way, line in zip(WAYS, ("-", "--"), strict=True):

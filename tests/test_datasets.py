@@ -136,6 +136,9 @@ def test_another_split_of_msrvtt(tmp_path):
         InputError, match="no video of the split 'val', its splits are: test, train"
     ):
         read_captions(path, split="val")
+    for name, content in (("b.json", AUTHORS), ("c.csv", MSVD), ("d.jsonl", "{}")):
+        with pytest.raises(InputError, match="has no splits, and 'test' was asked for"):
+            read_captions(written(tmp_path, name, content), split="test")
 
 
 def test_a_caption_knows_where_it_was_read(tmp_path):
@@ -173,6 +176,8 @@ def changed(content, *path, to=None, drop=False):
         ("a.csv", "video,caption\nx, \n", "line 2: caption is ' ', expected a text"),
         ("a.csv", "video,start_s,caption\nx,one,a\n", "line 2: start_s is 'one', expected seconds"),
         ("a.csv", "video,start_s,caption\nx,nan,a\n", "line 2: start_s is 'nan'"),
+        ("a.csv", "video,start_s,end_s,caption\nx,3,2,a\n", "line 2: from second 3 to 2, expected"),
+        ("a.csv", "video,start_s,caption\nx,-3,a\n", "line 2: from second -3 to the end"),
         ("a.csv", b"video,caption\nx,a\nx,\xff\n", "line 3: is not UTF-8"),
         ("a.csv", MSRVTT_1KA.replace("video7", ""), "line 2: video_id is ''"),
         ("a.csv", MSVD.replace("33,46,5", ",46,5"), "line 2: Start is ''"),

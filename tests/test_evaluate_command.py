@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
 
 
-def test_a_comparison_that_fails_loses_no_result(dataset, tmp_path, capsys):
+def test_what_fails_loses_no_result(dataset, tmp_path, capsys, monkeypatch):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
     assert main([*command, "--protocol=one-per-video", f"--out={first}"]) == 0
@@ -86,6 +87,13 @@ def test_a_comparison_that_fails_loses_no_result(dataset, tmp_path, capsys):
     assert "cannot be compared" in capsys.readouterr().err and second.is_file()
     assert main([*command, f"--out={tmp_path / 'none' / 'a.json'}"]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    assert main([*command, f"--plot={tmp_path / 'a.mp4'}"]) == 1
+    printed = capsys.readouterr()
+    assert "expected a name that ends in .png" in printed.err and not printed.out
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*command, f"--plot={tmp_path / 'a.png'}"]) == 1
+    printed = capsys.readouterr()
+    assert "pip install matplotlib" in printed.err and not printed.out
 
 
 def test_a_folder_must_say_which_file_is_meant(tmp_path, capsys):

@@ -38,7 +38,7 @@ def add_commands(commands: Commands) -> None:
         default="unique",
         help="default: %(default)s, that of MDMMT's authors; single for MSR-VTT 1k-A",
     )
-    evaluate.add_argument("--split", default="test", help="of an MSR-VTT file; default: test")
+    evaluate.add_argument("--split", help="of an MSR-VTT file; default: test")
     evaluate.add_argument(
         "--videos", type=Path, metavar="FILE", help="a list of the videos that are taken"
     )
@@ -64,8 +64,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from ..evaluate import FeatureFolder, ablate, evaluate
     from ..files import check_place
 
-    for path in filter(None, (arguments.out, arguments.plot)):
-        check_place(path)
+    if arguments.out is not None:
+        check_place(arguments.out)
+    if arguments.plot is not None:
+        results.check_plot(arguments.plot)
     file = _annotations(arguments.dataset)
     captions = read_captions(file, arguments.split)
     if arguments.videos is not None:
