@@ -26,7 +26,7 @@ from .datasets import Caption
 from .errors import InputError
 from .experts.base import Extracted
 from .feature_files import find_feature_files, read_features
-from .features import to_tokens
+from .features import GREATEST, to_tokens
 from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
 from .reader import check_experts
 from .results import Result
@@ -242,8 +242,11 @@ def _of_model(model: Model, extracted: Extracted, video: str) -> Extracted:
                 f"the video {video!r}, expert {expert.name}: features are {features.shape} and "
                 f"times {times.shape}, expected (n, {expert.dim}) and (n, 2)"
             )
-        if not np.isfinite(features).all():
-            raise InputError(f"the video {video!r}, expert {expert.name}: NaN or infinity")
+        if not (np.abs(features) <= GREATEST).all():  # NaN is not, either
+            raise InputError(
+                f"the video {video!r}, expert {expert.name}: features hold NaN, infinity or more "
+                f"than {GREATEST:g}, expected finite numbers"
+            )
         present[expert.name] = features, times
     return present
 

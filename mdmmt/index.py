@@ -237,6 +237,14 @@ class Index:
         """What a file was added with; nothing if it is not there."""
         return self._of_file(_checked_path(path), "metadata") or {}
 
+    def metadata_names(self) -> list[str]:
+        """By what `search` can filter: the names in the metadata of up to MOST_HITS segments.
+
+        A name that is in none of them is no error to Milvus, which then finds nothing.
+        """
+        rows = self._ask("query", filter='id != ""', output_fields=["metadata"], limit=MOST_HITS)
+        return sorted({name for row in rows for name in row["metadata"]})
+
     def search(
         self,
         vectors: NDArray[np.float32],

@@ -198,7 +198,8 @@ def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, 
     [
         (lambda f, t: (f[:, 1:], t), r"'video1', expert wide: features are \(9, 10\) and times"),
         (lambda f, t: (f, t[1:]), r"times \(8, 2\), expected \(n, 11\) and \(n, 2\)"),
-        (lambda f, t: (f * math.nan, t), "'video1', expert wide: NaN or infinity"),
+        (lambda f, t: (f * math.nan, t), "'video1', expert wide: features hold NaN"),
+        (lambda f, t: (f + np.float32(2e15), t), "'video1', expert wide: .* more than 1e.15"),
     ],
 )
 def test_features_that_are_not_the_models_are_refused(tiny_model, features, change, message):

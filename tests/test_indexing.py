@@ -81,6 +81,11 @@ def test_a_filter_leaves_others_out(database, query, capsys):
     command = ["search", query, "--db", database, "--weights=sample", "--filter", "number >"]
     assert main(command) == 1
     assert "number >" in capsys.readouterr().err
+    assert search(database, query, "--filter", "nmber >= 2", capsys=capsys) == []
+    assert main([*command[:-1], "nmber >= 2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "nothing was found\n"
+    assert printed.err == "mdmmt: the names in the metadata are number\n"
 
 
 def test_a_video_finds_itself_first(database, clips, capsys):

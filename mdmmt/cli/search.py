@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_model_options, load_model, progress, report
+from .common import Commands, add_model_options, load_model, progress, report, say
 
 if TYPE_CHECKING:
     from ..index import Hit
@@ -123,6 +123,7 @@ def _search(arguments: argparse.Namespace) -> int:
             model.encode_text(arguments.text) if is_text else model.encode_video(arguments.video)
         )
         hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
+        names = index.metadata_names() if arguments.filter and not hits else ()
     similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
     if arguments.json:
         for number, hit in enumerate(hits):
@@ -131,6 +132,8 @@ def _search(arguments: argparse.Namespace) -> int:
         print(_table(hits, similarity))
     else:
         print("nothing was found")
+    if names:
+        say(f"the names in the metadata are {', '.join(names)}")
     if arguments.html is not None:
         from ..page import write_page
 
