@@ -26,12 +26,11 @@ from torch import Tensor
 
 from .errors import InputError, InputTypeError, WeightsError
 from .files import check_place
+from .model import Model, Segments
 from .weights import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
-
-    from .model import Model, Segments
 
 COLLECTION = "mdmmt"
 MODEL = "mdmmt.model"  # the property of a collection that says whose embeddings it holds
@@ -117,6 +116,7 @@ class Index:
         self._uri = uri
         self._local = _is_local(uri)
         self._closing = ExitStack()
+        self._closed = False
         self._writing = threading.Lock()  # Milvus Lite takes one writer, and no reader meanwhile
         self._unflushed = 0  # rows
         self._whole = True  # no rows that are to be deleted
@@ -140,10 +140,14 @@ class Index:
             create: whether to make a database where there is none.
 
         Raises:
-            InputError: there is none and none is to be made, it is open already, holds embeddings
-                of another model or something else, or the server does not answer.
+            InputError, InputTypeError: there is none and none is to be made, it is open already,
+                holds embeddings of another model or something else, or the server does not answer.
         """
-        uri = os.fspath(uri)
+        uri = _checked_path(uri, "uri")
+        if not isinstance(model, Model | Identity | None):
+            raise InputTypeError(
+                f"model is a {type(model).__name__}, expected what `mdmmt.load` gives, or None"
+            )
         pymilvus = _import_pymilvus()
         local = _is_local(uri)
         if local:  # before all weights are read
@@ -200,6 +204,11 @@ class Index:
             InputError, InputTypeError: what cannot be stored, said by argument.
         """
         path = _checked_path(path)
+        if not isinstance(segments, Segments):
+            raise InputTypeError(
+                f"segments is a {type(segments).__name__}, expected mdmmt.model.Segments, as "
+                "`encode_segments` gives them"
+            )
         vectors = _checked_vectors(segments.vectors, self.dim, "segments.vectors")
         spans_s = _checked_spans(segments.spans_s, len(vectors))
         metadata = _checked_metadata(metadata or {})
@@ -311,6 +320,7 @@ class Index:
     def close(self) -> None:
         """Let others open the database; nothing is lost without it."""
         self._closing.close()
+        self._closed = True
 
     def __enter__(self) -> Index:
         return self
@@ -363,6 +373,8 @@ class Index:
         self._flush()
 
     def _ask(self, method: str, *args: Any, said: str | None = None, **kwargs: Any) -> Any:
+        if self._closed:
+            raise InputError(f"the index {_shown(self._uri)} was closed, expected an open one")
         with _errors(self._uri, said):
             return getattr(self._client, method)(COLLECTION, *args, **kwargs)
 
@@ -541,10 +553,10 @@ def _hit(row: Mapping[str, Any]) -> Hit:
     )
 
 
-def _checked_path(path: str | os.PathLike[str]) -> str:
-    text = _checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, "path")
+def _checked_path(path: str | os.PathLike[str], what: str = "path") -> str:
+    text = _checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, what)
     if not text:
-        raise InputError("path is empty, expected that of a file")
+        raise InputError(f"{what} is empty, expected a path")
     return text
 
 

@@ -116,8 +116,9 @@ class Model:
                 raise InputError(
                     f"{where} is {one!r}, which is not valid Unicode (a lone surrogate)"
                 )
+        encoder = self.text_encoder  # first, since what are no weights need no tokenizer fetched
         ids = self.tokenizer(texts)
-        vectors = _in_batches(self.text_encoder, ids, [len(row) for row in ids], batch_size)
+        vectors = _in_batches(encoder, ids, [len(row) for row in ids], batch_size)
         return vectors[0] if single else vectors
 
     def encode_video(
@@ -215,12 +216,15 @@ class Model:
         """Inner products of t texts and v videos, and what each expert contributes.
 
         Args:
-            text: embeddings (D,) or (t, D), or what `encode_text` takes.
-            video: embeddings (D,) or (v, D), or what `encode_video` takes.
+            text: embeddings (D,) or (t, D), numpy or torch, or what `encode_text` takes.
+            video: embeddings (D,) or (v, D), likewise, or what `encode_video` takes.
         """
         names, width = self.config.text.experts, self.config.text.same_dim
         if names != tuple(e.name for e in self.config.video.experts):
             raise InputError("the towers have different experts, so they share no space")
+        text, video = (
+            one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in (text, video)
+        )
         t = text if isinstance(text, np.ndarray) else self.encode_text(text)
         v = video if isinstance(video, np.ndarray) else self.encode_video(video)
         for what, given in (("text", t), ("video", v)):
@@ -357,8 +361,8 @@ def load(
     resolved = resolve_device(device)
     if compiled and resolved.type != "cuda":
         raise InputError(
-            f"compiled is True and the device is {str(resolved)!r}, where oneDNN fuses already; "
-            "expected a CUDA device, or compiled=False"
+            f"compiled is {compiled!r} and the device is {str(resolved)!r}, where oneDNN fuses "
+            "already; expected a CUDA device, or compiled=False"
         )
     path = find_weights(weight_path)
     config = read_config(path)

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +193,11 @@ def check_video(video: Any, where: str) -> None:
                 f"{where} is {os.fspath(video)!r}, where there is no file; "
                 "expected a video file or a dict of expert features"
             )
+    elif isinstance(video, Mapping):
+        raise InputTypeError(
+            f"{where} is a dict, which `encode_video` takes; expected a path, or the frames of one "
+            "of Towhee's video decoders"
+        )
     elif not is_frames(video):
         raise InputTypeError(
             f"{where} is a {type(video).__name__}, expected a dict of expert features, a path, "

@@ -274,6 +274,25 @@ def test_what_is_no_database_is_refused_and_left_alone(tmp_path, what):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("uri", "model", "words"),
+    [("a.db", "sample", "model is a str"), (None, MODEL, "uri is None"), ("", MODEL, "is empty")],
+)
+def test_what_cannot_be_opened_is_refused(uri, model, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        Index.open(uri, model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_index_says_so(database):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(2))
+    for call in (index.count, lambda: index.add("a.mp4", segments(3)), lambda: index.holds("a")):
+        with pytest.raises(InputError, match=r"library\.db' was closed"):
+            call()
+
+
 def test_a_collection_of_others_is_refused(database):
     from pymilvus import MilvusClient
 
@@ -306,6 +325,7 @@ def test_what_is_not_installed_is_named(database, monkeypatch):
         ({"vectors": np.full((2, DIM), np.nan)}, "NaN"),
         ({"vectors": np.zeros((0, DIM))}, "at least 1"),
         ({"vectors": "words"}, "expected numbers"),
+        ({"segments": np.zeros((2, DIM))}, "segments is a ndarray, expected mdmmt.model.Segments"),
         ({"spans_s": [[0, 1]]}, r"expected \(2, 2\)"),
         ({"spans_s": [[0, 1], [2, 1]]}, "start_s <= end_s"),
         ({"spans_s": [[0, 1], [0, np.inf]]}, "start_s <= end_s"),

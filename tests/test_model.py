@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from safetensors.torch import save_file
 from towhee import ops, pipe
 
 import mdmmt
@@ -168,6 +169,14 @@ def test_weights_are_read_at_the_first_call(tiny_folder, monkeypatch):
     assert mdmmt.MDMMT("video", tiny_folder, "cpu").modality == "video"
 
 
+def test_what_are_no_weights_need_no_tokenizer(tmp_path, monkeypatch):
+    """Which would be fetched, or asked for in vain, before the true reason was said."""
+    save_file({"features.CLIP": torch.zeros(1, 512)}, tmp_path / "a.mp4.safetensors")
+    monkeypatch.setattr("mdmmt.model.load_tokenizer", None)  # a call would raise
+    with pytest.raises(WeightsError, match=r"keys of neither tower: features\.CLIP"):
+        mdmmt.load(tmp_path / "a.mp4.safetensors", "cpu").encode_text("a dog")
+
+
 @pytest.mark.parametrize("modality", ["text", "video"])
 def test_eight_threads_on_one_fresh_operator(modality, tiny_folder, tiny_video, monkeypatch):
     """The same answers as one thread, and the weights are read once."""
@@ -240,6 +249,8 @@ def test_similarity_is_the_inner_product_and_the_experts_shares_of_it(tiny_model
     raw = tiny_model.similarity(TEXTS, videos)
     np.testing.assert_array_equal(raw.score, found.score)
     assert tiny_model.similarity(t[0], v[0]).score.shape == (1, 1)
+    tensors = tiny_model.similarity(torch.from_numpy(t), torch.from_numpy(v).requires_grad_())
+    np.testing.assert_array_equal(tensors.score, found.score)
 
 
 def test_bad_similarity(tiny_model, tiny_folder, tiny_video):

@@ -214,6 +214,11 @@ def test_bad_segments(options, error, words, model, long):
         model.encode_segments(long, **options)
 
 
+def test_no_segments_of_a_dict(model, short):
+    with pytest.raises(InputTypeError, match="video is a dict, which `encode_video` takes"):
+        model.encode_segments(model.extract(short))
+
+
 def test_bad_windows_are_refused_before_the_experts_run(model, long, monkeypatch):
     monkeypatch.setattr(experts, "extract", None)  # a call would raise
     with pytest.raises(InputError, match="holes"):
