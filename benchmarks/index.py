@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdmmt import index as ours
+from mdmmt.milvus import lite
 from mdmmt.model import Segments
 
 K = 10
@@ -83,7 +84,7 @@ def milvus(
         from pymilvus import DataType, MilvusClient
 
         with ExitStack() as stack:
-            client = MilvusClient(stack.enter_context(ours._lite(path)))
+            client = MilvusClient(stack.enter_context(lite(path)))
             stack.callback(client.close)
             started = time.perf_counter()
             if index_type is None:

@@ -8,64 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import milvus
 from .errors import InputError, InputTypeError, WeightsError
-from .files import check_place
+from .milvus import COLLECTION, LOCAL_SEARCH, METRIC, MOST_BYTES, Identity
 from .model import Model, Segments
 from .weights import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-COLLECTION = "mdmmt"
-MODEL = "mdmmt.model"  # the property of a collection that says whose embeddings it holds
-METRIC = "IP"
-# Of Milvus Lite: one cell that holds everything, all of which is compared, so what is found is
-# exact. It takes what configures an index from a dict of its own.
-LOCAL_INDEX = {"index_type": "IVF_FLAT", "params": {"params": {"nlist": 1}}}
-LOCAL_SEARCH = {"nprobe": 1}
-# Loggers of errors that are raised besides, and of one that is none.
-TALKATIVE = ("pymilvus.decorators", "milvus_lite.adapter", "grpc._server")
-# Else gRPC complains on stderr, after half a minute without a call, that it is asked too often.
-LOCAL_GRPC = {"grpc.keepalive_time_ms": 2**31 - 1}
-INDEXED_ROWS = 500  # from which on it pays; few rows make the index complain on stderr
-SERVER_INDEX = {"index_type": "AUTOINDEX"}
-
 FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
 FOUND_FIELDS = ["path", "start_s", "end_s", "segments", "metadata"]
-MOST_BYTES = 65_535  # of a text or of JSON, by Milvus
 MOST_HITS = 16_384  # of one search, by Milvus
 ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB of the released model's
 UNCLEAN = "UNCLEAN"  # a file in a local database that is open, or whose process was killed
 # Milvus Lite keeps new rows in a log, from which nothing is lost, and searches them slowly.
 SLOW_ROWS = 100
 LOG_BYTES = 64 << 20  # of vectors, at most so many before the log becomes part of the database
-
-
-class Identity(NamedTuple):
-    """Whose embeddings: those of another model lie in another space."""
-
-    name: str
-    sha256: str  # of the weights
-    dim: int
-
-    def __str__(self) -> str:
-        return f"{self.name} (weights {self.sha256[:12]}, {self.dim} wide)"
 
 
 class Hit(NamedTuple):
@@ -114,7 +86,7 @@ class Index:
         self.dim = dim
         self._client = client
         self._uri = uri
-        self._local = _is_local(uri)
+        self._local = milvus.is_local(uri)
         self._closing = ExitStack()
         self._closed = False
         self._writing = threading.Lock()  # Milvus Lite takes one writer, and no reader meanwhile
@@ -148,30 +120,32 @@ class Index:
             raise InputTypeError(
                 f"model is a {type(model).__name__}, expected what `mdmmt.load` gives, or None"
             )
-        pymilvus = _import_pymilvus()
-        local = _is_local(uri)
+        pymilvus = milvus.import_pymilvus()
+        local = milvus.is_local(uri)
         if local:  # before all weights are read
-            _check_place(Path(uri), model is not None and create)
+            milvus.check_database(Path(uri), model is not None and create)
         wanted = model if isinstance(model, Identity | None) else identity(model)
         if local and not Path(uri).exists():
-            _make_local(Path(uri), wanted)
+            milvus.make_local(Path(uri), wanted)
         with ExitStack() as stack:
-            address = stack.enter_context(_lite(Path(uri))) if local else uri
-            with _errors(uri):
-                client = pymilvus.MilvusClient(address, grpc_options=LOCAL_GRPC if local else {})
+            address = stack.enter_context(milvus.lite(Path(uri))) if local else uri
+            with milvus.errors(uri):
+                client = pymilvus.MilvusClient(
+                    address, grpc_options=milvus.LOCAL_GRPC if local else {}
+                )
                 stack.callback(client.close)
                 if not client.has_collection(COLLECTION):
                     if wanted is None or not create:
-                        raise InputError(f"{_shown(uri)} holds no index, expected one")
-                    _make_collection(client, wanted)
-                held = _held(client, uri)
+                        raise InputError(f"{milvus.shown(uri)} holds no index, expected one")
+                    milvus.make_collection(client, wanted)
+                held = milvus.held(client, uri)
                 if wanted is not None and held[1:] != wanted[1:]:
                     raise InputError(
-                        f"{_shown(uri)} holds embeddings of the model {held}, which those of "
+                        f"{milvus.shown(uri)} holds embeddings of the model {held}, which those of "
                         f"{wanted} cannot be compared with; expected the same model, or another "
                         "database"
                     )
-                _load(client, local)
+                milvus.load(client, local)
             index = cls(client, uri, held.dim)
             if local:
                 if (Path(uri) / UNCLEAN).exists():
@@ -349,8 +323,8 @@ class Index:
         """Let new rows be searched as fast as the others."""
         if self._local:
             self._ask("flush")
-            with _errors(self._uri):
-                _index_if_large(self._client)
+            with milvus.errors(self._uri):
+                milvus.index_if_large(self._client)
         self._unflushed = 0
 
     def _settle(self) -> None:
@@ -374,167 +348,11 @@ class Index:
 
     def _ask(self, method: str, *args: Any, said: str | None = None, **kwargs: Any) -> Any:
         if self._closed:
-            raise InputError(f"the index {_shown(self._uri)} was closed, expected an open one")
-        with _errors(self._uri, said):
+            raise InputError(
+                f"the index {milvus.shown(self._uri)} was closed, expected an open one"
+            )
+        with milvus.errors(self._uri, said):
             return getattr(self._client, method)(COLLECTION, *args, **kwargs)
-
-
-def _import_pymilvus() -> Any:
-    try:
-        import pymilvus
-    except ImportError as error:
-        raise InputError("an index needs Milvus: pip install pymilvus milvus-lite") from error
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return pymilvus
-
-
-def _is_local(uri: str) -> bool:
-    return "://" not in uri
-
-
-def _shown(uri: str) -> str:
-    """An address as it may be shown, without the password."""
-    if _is_local(uri):
-        return repr(uri)
-    parts = urlsplit(uri)
-    return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-
-
-@contextmanager
-def _errors(uri: str, said: str | None = None) -> Iterator[None]:
-    """Milvus' errors as this package's.
-
-    Args:
-        said: what is to blame, if not the database.
-    """
-    from pymilvus.exceptions import MilvusException
-
-    try:
-        yield
-    except MilvusException as error:
-        reason = " ".join(str(error.message).split())
-        raise InputError(f"{said or _shown(uri)} was refused by Milvus: {reason}") from error
-
-
-def _check_place(path: Path, create: bool) -> None:
-    """Refuse to open, or to make, a local database where there is something else, or nothing."""
-    if path.exists():
-        if not (path / "collections").is_dir():
-            raise InputError(f"{str(path)!r} is no database of Milvus Lite, expected one")
-    elif not create:
-        raise InputError(
-            f"there is no database {str(path)!r}, expected one that `mdmmt index build` has made"
-        )
-    else:
-        check_place(path)
-
-
-def _make_local(path: Path, wanted: Identity) -> None:
-    """Make a local database, whole or not at all."""
-    from pymilvus import MilvusClient
-
-    path = path.absolute()
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        built = Path(scratch) / "built"
-        with _errors(str(path)), _lite(built) as address:
-            client = MilvusClient(address)
-            _make_collection(client, wanted)
-            client.close()
-        try:
-            built.rename(path)
-        except OSError:
-            if not path.exists():  # else another process was faster
-                raise
-
-
-@contextmanager
-def _lite(path: Path) -> Iterator[str]:
-    """Milvus Lite in this process, over a folder; gives its address."""
-    try:
-        from milvus_lite.adapter.grpc.server import start_server_in_thread
-        from milvus_lite.exceptions import DataDirLockedError
-    except ImportError as error:
-        raise InputError(
-            "a local database needs Milvus Lite: pip install pymilvus milvus-lite"
-        ) from error
-    try:
-        server, database, port = start_server_in_thread(str(path))
-    except DataDirLockedError as error:
-        raise InputError(
-            f"the database {str(path)!r} is open elsewhere, in this process or another; expected "
-            "one at a time, or a Milvus server, which takes many"
-        ) from error
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=1).wait()
-        database.close()
-
-
-def _make_collection(client: MilvusClient, wanted: Identity) -> None:
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
-    schema.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
-    schema.add_field("path", DataType.VARCHAR, max_length=MOST_BYTES)
-    schema.add_field("start_s", DataType.DOUBLE)
-    schema.add_field("end_s", DataType.DOUBLE)
-    schema.add_field("source", DataType.VARCHAR, max_length=MOST_BYTES)
-    schema.add_field("segments", DataType.INT64)  # of the file; 0: a row that is to be deleted
-    schema.add_field("metadata", DataType.JSON)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=wanted.dim)
-    client.create_collection(
-        COLLECTION,
-        schema=schema,
-        properties={MODEL: json.dumps(wanted._asdict())},
-        consistency_level="Strong",
-    )
-
-
-def _make_index(client: MilvusClient, settings: Mapping[str, Any]) -> None:
-    params = client.prepare_index_params()
-    params.add_index("vector", metric_type=METRIC, **settings)
-    client.create_index(COLLECTION, params)
-
-
-def _held(client: MilvusClient, uri: str) -> Identity:
-    """Whose embeddings a collection holds."""
-    properties = client.describe_collection(COLLECTION).get("properties", {})
-    try:
-        return Identity(**json.loads(properties[MODEL]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{_shown(uri)} has a collection {COLLECTION!r} that this package has not made"
-        ) from error
-
-
-def _load(client: MilvusClient, local: bool) -> None:
-    """Make a collection ready to be searched."""
-    from pymilvus.exceptions import MilvusException
-
-    if not local and not client.list_indexes(COLLECTION):
-        _make_index(client, SERVER_INDEX)
-    try:
-        client.load_collection(COLLECTION)
-    except MilvusException:
-        if not local:
-            raise
-        # Killed while it writes an index, Milvus Lite leaves a part of one, and trips over it.
-        client.drop_index(COLLECTION, client.list_indexes(COLLECTION)[0])
-        client.load_collection(COLLECTION)
-    if local:
-        _index_if_large(client)
-
-
-def _index_if_large(client: MilvusClient) -> None:
-    """Let Milvus Lite have an index of vectors as soon as there are enough of them."""
-    if client.list_indexes(COLLECTION):
-        return
-    if client.get_collection_stats(COLLECTION)["row_count"] >= INDEXED_ROWS:
-        client.release_collection(COLLECTION)
-        _make_index(client, LOCAL_INDEX)
-        client.load_collection(COLLECTION)
 
 
 def _id(path: str, segment: int) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import mdmmt
 from mdmmt import index as index_module
+from mdmmt import milvus
 from mdmmt.errors import InputError
 from mdmmt.index import Identity, Index, identity
 from mdmmt.model import Segments
@@ -80,7 +81,7 @@ def test_finds_what_numpy_finds(index):
 
 
 def test_a_large_database_is_searched_exactly_through_its_index(database, monkeypatch):
-    monkeypatch.setattr(index_module, "INDEXED_ROWS", 200)
+    monkeypatch.setattr(milvus, "INDEXED_ROWS", 200)
     part = segments(500)
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", part)
@@ -191,15 +192,15 @@ def test_holds_what_a_dict_would_hold(tmp_path_factory, steps):
 
 
 def test_threads_may_share_it(database, monkeypatch):
-    monkeypatch.setattr(index_module, "INDEXED_ROWS", 40)  # reached on the way
+    monkeypatch.setattr(milvus, "INDEXED_ROWS", 40)  # reached on the way
     monkeypatch.setattr(index_module, "SLOW_ROWS", 10)
-    make_index = index_module._make_index
+    make_index = milvus.make_index
 
     def slowly(*args):
         time.sleep(0.3)
         make_index(*args)
 
-    monkeypatch.setattr(index_module, "_make_index", slowly)
+    monkeypatch.setattr(milvus, "make_index", slowly)
     failed = []
     with Index.open(database, MODEL) as index:
 
@@ -379,7 +380,7 @@ def open_index(tmp_path_factory):
 
 def build(database, log):
     """A build, which writes down what it was told is stored."""
-    index_module.LOG_BYTES, index_module.INDEXED_ROWS = 40_000, 300
+    index_module.LOG_BYTES, milvus.INDEXED_ROWS = 40_000, 300
     with log.open("a") as acknowledged, Index.open(database, MODEL) as index:
         print("open", file=acknowledged, flush=True)
         for version in (0, 1):
@@ -501,7 +502,7 @@ def test_rows_that_are_in_the_log_and_in_the_database_are_found_once(database):
 
 
 def test_an_index_file_cut_short_is_made_anew(database, monkeypatch):
-    monkeypatch.setattr(index_module, "INDEXED_ROWS", 100)
+    monkeypatch.setattr(milvus, "INDEXED_ROWS", 100)
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(150))
     (file,) = database.rglob("*.idx")
@@ -517,7 +518,7 @@ def test_an_index_file_cut_short_is_made_anew(database, monkeypatch):
 def test_of_two_that_make_a_database_at_once_one_is_kept(database):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(3))
-    index_module._make_local(database, MODEL)
+    milvus.make_local(database, MODEL)
     with Index.open(database) as index:
         assert index.count() == 3
     assert list(database.parent.iterdir()) == [database]
