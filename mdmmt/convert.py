@@ -90,10 +90,12 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
 
     Raises:
         WeightsError: no weights, weights that do not fit, or no tokenizer.
-        InputError: `out` is there and is no model folder.
-        OSError: `out` cannot be written; what was there still is.
+        InputError: `out` is there and is no model folder, or cannot be written.
+        OSError: the disk fails, or is full; what was there still is.
     """
-    path, out = find_weights(source), Path(out).expanduser()
+    out = Path(out).expanduser()
+    _refuse_strangers(out.absolute())  # before anything is downloaded
+    path = find_weights(source)
     tokenizer = load_tokenizer(tokenizer_source(path))
     write_model_folder(path, out, tokenizer, origin=path.name)
     return out

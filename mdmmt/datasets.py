@@ -81,8 +81,8 @@ def read_captions(path: str | os.PathLike[str], split: str | None = None) -> lis
     if path.suffix == ".json":
         captions = list(_from_json(path, split))
     else:
-        _refuse_split(path, split)
         captions = list(_from_json_lines(path) if path.suffix == ".jsonl" else _from_table(path))
+        _refuse_split(path, split)
     if not captions:
         raise InputError(f"{path} has no caption")
     return captions
@@ -125,19 +125,23 @@ def read_video_list(path: str | os.PathLike[str]) -> list[str]:
 
 def _refuse_split(path: Path, split: str | None) -> None:
     if split is not None:
-        raise InputError(f"{path} has no splits, and {split!r} was asked for; expected none")
+        raise InputError(
+            f"{path} has no splits, of which {split!r} was asked for; expected no split, or the "
+            "JSON of MSR-VTT"
+        )
 
 
 def _from_json(path: Path, split: str | None) -> Iterator[Caption]:
     content = parse_json(read_text(path), str(path))
     if _is_object(content) and {"videos", "sentences"} <= content.keys():
-        return _from_msrvtt(path, content, split or "test")
-    _refuse_split(path, split)
+        return _from_msrvtt(path, content, "test" if split is None else split)
     records = list(content.values()) if _is_object(content) else []
     if records and all(map(_is_object, records)):
         if "timestamps" in records[0]:
+            _refuse_split(path, split)
             return _from_activitynet(path, content)
         if "text" in records[0]:
+            _refuse_split(path, split)
             return _from_authors(path, content)
     raise InputError(
         f"{path} is none of the known kinds of JSON: MSR-VTT has videos and sentences, ActivityNet "

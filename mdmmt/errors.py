@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 
 class InputError(ValueError):
     """What the caller gave cannot be used: a text, a video, features or an option."""
@@ -19,6 +17,7 @@ class WeightsError(ValueError):
 
 def said(error: Exception) -> str:
     """What an error says to a person; the system's own are put without their number."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
-    return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = error.filename2 or error.filename  # what was to be replaced, not what by
+    return error.strerror if name is None else f"{str(name)!r}: {error.strerror}"

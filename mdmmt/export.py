@@ -36,7 +36,8 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     """Write a tower as one ONNX file, whole or not at all. The tower is brought to the CPU.
 
     Raises:
-        InputError: the packages that do it are not installed, or PyTorch is older than 2.8.
+        InputError: the packages that do it are not installed, PyTorch is older than 2.8, or the
+            file cannot be written there.
     """
     if torch.__version__ < LEAST_TORCH:
         raise InputError(

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     video: Path
     file: Path
     kept: bool  # the file was there before, of this very video, with all of these experts
-    error: str | None  # why there is no file
+    error: str | None  # why the file is not there, or lacks these experts
 
 
 def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
@@ -99,15 +99,15 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
     if not video.is_file():
         raise InputError(f"there is no file {str(video)!r}")
     source = Source.of(video)
-    held = held_features(file, source)
+    versions = held_features(file, source).versions
     missing = {
-        name: expert
-        for name, expert in running.items()
-        if held.versions.get(name) != expert.version
+        name: expert for name, expert in running.items() if versions.get(name) != expert.version
     }
     if not missing:
         return True
-    content = held.with_experts(experts.extract(video, missing), versions_of(missing))
+    found = experts.extract(video, missing)
+    # Looked at again, since another process may have added other experts meanwhile.
+    content = held_features(file, source).with_experts(found, versions_of(missing))
     if not content.extracted:
         raise InputError(f"none of the experts {', '.join(missing)} found anything in {video}")
     file.parent.mkdir(parents=True, exist_ok=True)

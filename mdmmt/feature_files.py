@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -135,21 +135,32 @@ def read_features(path: Path) -> FeatureFile:
 
 
 def held_features(path: Path, source: Source) -> FeatureFile:
-    """What a file holds of a video; nothing if it is not there, of another one, or damaged."""
+    """What a file holds of a video; nothing if it is not there, of another one, or damaged.
+
+    Raises:
+        InputError: it is there and cannot be read, so nobody knows what it holds.
+    """
+    nothing = FeatureFile({}, source, {})
     try:
         content = read_features(path)
-    except InputError:
-        return FeatureFile({}, source, {})
+    except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise
+        return nothing
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
-    return content if same else FeatureFile({}, source, {})
+    return replace(content, source=source) if same else nothing  # it may have another name today
 
 
 def _opened(path: Path) -> safe_open:
     try:
+        path.open("rb").close()  # safetensors says of what may not be read that it is not there
         return safe_open(path, framework="numpy")
     except FileNotFoundError as error:
         raise InputError(f"there is no file {str(path)!r}") from error
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise InputError(f"{str(path)!r} is no readable feature file: {error}") from error
 
 

@@ -37,9 +37,9 @@ def check_folder(path: Path) -> None:
         InputError: naming it.
     """
     path = path.absolute()
-    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise InputError(f"{str(there)!r} is a file, expected a folder to write into")
+        raise InputError(f"{str(there)!r} is no folder, expected one to write into")
     if not os.access(there, os.W_OK):
         raise InputError(f"nothing may be written into the folder {str(there)!r}")
 

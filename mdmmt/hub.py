@@ -146,9 +146,9 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
     there is replaced, be it of files or of the hub's symbolic links, and keeps its `weights/`.
 
     Raises:
-        InputError: `out` is there and is or holds something other than an operator, or the
-            requirements are not known.
-        OSError: the folder cannot be written; what was there still is.
+        InputError: `out` is there and is or holds something other than an operator, or cannot be
+            written, or the requirements are not known.
+        OSError: the disk fails, or is full; what was there still is.
     """
     out = Path(out).absolute()
     strangers = next(_strangers(out), None)

@@ -214,6 +214,7 @@ class Index:
 
     def holds(self, path: str | os.PathLike[str], source: str = "") -> bool:
         """Whether a file was added with this `source`, and to add it again changes nothing."""
+        source = _checked_text(source, "source")
         return self._of_file(_checked_path(path), "source") == source
 
     def metadata(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -221,7 +222,7 @@ class Index:
         return self._of_file(_checked_path(path), "metadata") or {}
 
     def metadata_names(self) -> list[str]:
-        """By what `search` can filter: the names in the metadata of up to MOST_HITS segments.
+        """Names in the metadata, by which `search` can filter; those of up to MOST_HITS segments.
 
         A name that is in none of them is no error to Milvus, which then finds nothing.
         """
@@ -293,8 +294,10 @@ class Index:
 
     def close(self) -> None:
         """Let others open the database; nothing is lost without it."""
-        self._closing.close()
-        self._closed = True
+        try:
+            self._closing.close()
+        finally:
+            self._closed = True
 
     def __enter__(self) -> Index:
         return self
@@ -373,8 +376,8 @@ def _hit(row: Mapping[str, Any]) -> Hit:
 
 def _checked_path(path: str | os.PathLike[str], what: str = "path") -> str:
     text = _checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, what)
-    if not text:
-        raise InputError(f"{what} is empty, expected a path")
+    if not text or "\0" in text:
+        raise InputError(f"{what} is {text!r}, expected a path")
     return text
 
 

@@ -64,8 +64,8 @@ def index_files(
             content = sha256_of(Path(path))
             about = metadata[name] if name in metadata else index.metadata(name)
             files = made_before.get(os.path.basename(path), ())
-            made = next((file for file in files if _is_of(file, content, model.reader.names)), None)
-            facts = [content, sha256_of(made) if made else None, window_s, stride_s, about, experts]
+            made, versions = _made_before(files, content, model.reader.names)
+            facts = [content, versions, window_s, stride_s, about, experts]
             source = json.dumps(facts, sort_keys=True)
             if index.holds(name, source):
                 yield Outcome(path, 0, True, None)
@@ -78,10 +78,15 @@ def index_files(
             yield Outcome(path, len(found.vectors), False, None)
 
 
-def _is_of(file: Path, content: str, experts: Sequence[str]) -> bool:
-    """Whether a feature file is of this content, and by all of these experts."""
-    source, versions = read_header(file)
-    return source.sha256 == content and set(experts) <= set(versions)
+def _made_before(
+    files: Iterable[Path], content: str, experts: Sequence[str]
+) -> tuple[Path | None, dict[str, str] | None]:
+    """The feature file of this content by all of these experts, and their versions."""
+    for file in files:
+        source, versions = read_header(file)
+        if source.sha256 == content and set(experts) <= set(versions):
+            return file, {name: versions[name] for name in experts}
+    return None, None
 
 
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:

@@ -223,7 +223,8 @@ class Model:
         if names != tuple(e.name for e in self.config.video.experts):
             raise InputError("the towers have different experts, so they share no space")
         text, video = (
-            one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in (text, video)
+            one.detach().float().cpu().numpy() if isinstance(one, Tensor) else one
+            for one in (text, video)
         )
         t = text if isinstance(text, np.ndarray) else self.encode_text(text)
         v = video if isinstance(video, np.ndarray) else self.encode_video(video)

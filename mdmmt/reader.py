@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,10 @@ class Reader:
         else:
             start_s, end_s = _span((start_s, math.inf if end_s is None else end_s))
             part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
-        self._warn_of_loss(_called(video, where), part, "segments='windows' takes all of it")
+        if lost := self._lost(part):
+            warnings.warn(
+                f"{_called(video, where)} {lost}; segments='windows' takes all of it", stacklevel=3
+            )
         return part
 
     def parts(
@@ -98,10 +101,15 @@ class Reader:
             starts, ends = zip(*spans, strict=True)
             extracted = self._extract(video, "video", min(starts), max(ends))
             parts = [(span, _select(extracted, *span, "video")) for span in spans]
-        for (start_s, end_s), part in parts:
-            called = f"{_called(video, 'video')}, seconds {start_s:g} to {end_s:g},"
-            if self._warn_of_loss(called, part, "shorter segments take all of it"):
-                break  # the others are as long
+        cut = [(span, lost) for span, part in parts if (lost := self._lost(part))]
+        if cut:
+            (start_s, end_s), lost = cut[0]
+            more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
+            warnings.warn(
+                f"{_called(video, 'video')}, seconds {start_s:g} to {end_s:g}{more}, {lost}; "
+                "shorter segments take all of it",
+                stacklevel=3,
+            )
         return parts
 
     @property
@@ -122,14 +130,20 @@ class Reader:
         """Features and seconds, of a feature file all of it, else at least from start to end."""
         if isinstance(video, str | os.PathLike) and Path(video).suffix == feature_files.SUFFIX:
             found = feature_files.read_features(Path(video)).extracted
-            left_out = {expert.name for expert in self.experts} - set(self.names)
-            return {name: one for name, one in found.items() if name not in left_out}
-        from . import experts
+            found = {name: one for name, one in found.items() if name in self.names}
+        else:
+            from . import experts
 
-        with self._lock:
-            if self._running is None:
-                self._running = experts.load(self.names, device=self.device)
-        return experts.extract(video, self._running, start_s, end_s)
+            with self._lock:
+                if self._running is None:
+                    self._running = experts.load(self.names, device=self.device)
+            found = experts.extract(video, self._running, start_s, end_s)
+        if not found:
+            raise InputError(
+                f"{_called(video, where)} has nothing of the experts {', '.join(self.names)}, "
+                "expected something of one of them"
+            )
+        return found
 
     def _token_lengths(self) -> list[tuple[int, float]]:
         """Of each expert that is run, how many tokens the model takes, and a token's seconds."""
@@ -142,8 +156,8 @@ class Reader:
             if expert.name in running
         ]
 
-    def _warn_of_loss(self, called: str, part: Extracted, advice: str) -> bool:
-        """Say so where `to_tokens` will leave out what the model has no room for."""
+    def _lost(self, part: Extracted) -> str:
+        """What `to_tokens` will leave out since the model has no room for it; nothing if none."""
         taken: dict[str, list[str]] = {}
         for expert in self.experts:
             _, times = part.get(expert.name, (None, ()))
@@ -153,13 +167,8 @@ class Reader:
                     end_s = times[expert.max_tokens - 1, 1]
                     what = f"the seconds {times[0, 0]:g} to {end_s:g}"
                 taken.setdefault(what, []).append(expert.name)
-        if taken:
-            said = ", ".join(f"of {' and '.join(names)} {what}" for what, names in taken.items())
-            warnings.warn(
-                f"{called} is longer than what this model takes: {said} are embedded; {advice}",
-                stacklevel=4,
-            )
-        return bool(taken)
+        said = ", ".join(f"of {' and '.join(names)} {what}" for what, names in taken.items())
+        return said and f"is longer than what this model takes: {said} are embedded"
 
 
 def _called(video: Any, where: str) -> str:
@@ -190,18 +199,12 @@ def check_video(video: Any, where: str) -> None:
     if isinstance(video, str | os.PathLike):
         if not os.path.isfile(video):
             raise InputError(
-                f"{where} is {os.fspath(video)!r}, where there is no file; "
-                "expected a video file or a dict of expert features"
+                f"{where} is {os.fspath(video)!r}, where there is no file; expected a video file"
             )
-    elif isinstance(video, Mapping):
-        raise InputTypeError(
-            f"{where} is a dict, which `encode_video` takes; expected a path, or the frames of one "
-            "of Towhee's video decoders"
-        )
     elif not is_frames(video):
         raise InputTypeError(
-            f"{where} is a {type(video).__name__}, expected a dict of expert features, a path, "
-            "or the frames of one of Towhee's video decoders"
+            f"{where} is a {type(video).__name__}, expected a path, the frames of one of Towhee's "
+            "video decoders, or, where all of it is embedded, a dict of expert features"
         )
 
 

@@ -163,8 +163,8 @@ def test_embed_says_what_is_wrong_and_keeps_what_was_there(
         ["extract", "none.mp4", "--experts=frame", "--out", "OUT"],
         ["index", "build", "none.mp4", "--weights=sample", "--db", "OUT"],
         ["search", "red", "--weights=sample", "--db", "none.db", "--html", "OUT"],
-        ["convert", "sample", "OUT"],
-        ["export", "text", "--weights=sample", "OUT"],
+        ["convert", "none.pth", "OUT"],
+        ["export", "text", "--weights=none.pth", "OUT"],
         ["dumps", "read", "CLIP=none", "--out", "OUT"],
         ["dumps", "write", "none.safetensors", "--out", "OUT"],
         ["demo", "--out", "OUT"],
@@ -188,6 +188,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
 def test_the_systems_errors_are_said_as_ours_are() -> None:
     assert said(PermissionError(13, "Permission denied", "a.mp4")) == "'a.mp4': Permission denied"
     assert said(OSError("out of order")) == "out of order"
+    assert said(OSError(28, "No space left on device")) == "No space left on device"
+    assert said(OSError(1, "Not permitted", ".a.part", None, "a.npy")) == "'a.npy': Not permitted"
 
 
 def test_a_failed_write_leaves_nothing_behind(

@@ -136,9 +136,14 @@ def test_another_split_of_msrvtt(tmp_path):
         InputError, match="no video of the split 'val', its splits are: test, train"
     ):
         read_captions(path, split="val")
-    for name, content in (("b.json", AUTHORS), ("c.csv", MSVD), ("d.jsonl", "{}")):
-        with pytest.raises(InputError, match="has no splits, and 'test' was asked for"):
+    jsonl = '{"video": "x", "caption": "a"}'
+    for name, content in (
+        ("b.json", AUTHORS), ("c.json", ACTIVITYNET), ("d.csv", MSVD), ("e.jsonl", jsonl),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="has no splits, of which 'test' was asked for"):
             read_captions(written(tmp_path, name, content), split="test")
+    with pytest.raises(InputError, match="none of the known kinds"):
+        read_captions(written(tmp_path, "f.json", changed(MSRVTT, "sentences", drop=True)), "val")
 
 
 def test_a_caption_knows_where_it_was_read(tmp_path):

@@ -168,7 +168,39 @@ def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, ru
     assert run() == []
 
 
-def test_more_experts_are_added_to_a_file_and_fewer_lose_none(videos, tmp_path, running):
+def test_experts_added_meanwhile_are_kept(videos, tmp_path, running):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+
+    class Slow(type(running["motion"])):
+        def features(self, clips):
+            list(extract_files(planned, {"frame": running["frame"]}))
+            return super().features(clips)
+
+    assert [one.error for one in extract_files(planned, {"motion": Slow()})] == [None]
+    assert set(read_features(tmp_path / "a.mkv.safetensors").versions) == {"frame", "motion"}
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "I/O")])
+def test_a_file_that_cannot_be_read_is_not_replaced(videos, tmp_path, running, error, monkeypatch):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+    list(extract_files(planned, {"frame": running["frame"]}))
+    real = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.suffix == ".safetensors":
+            raise error
+        return real(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        (outcome,) = extract_files(planned, {"motion": running["motion"]})
+    assert f"a.mkv.safetensors' cannot be read: {error.strerror}" in outcome.error
+    assert set(read_features(tmp_path / "a.mkv.safetensors").versions) == {"frame"}
+
+
+def test_more_experts_are_added_to_a_file_and_fewer_lose_none(
+    videos, tmp_path, running, monkeypatch
+):
     planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
 
     def run(*names: str) -> feature_files.FeatureFile:
@@ -181,7 +213,29 @@ def test_more_experts_are_added_to_a_file_and_fewer_lose_none(videos, tmp_path, 
     assert set(run("motion", "sound").versions) == {"frame", "motion", "sound"}
     again = run("sound")
     assert same(again.extracted, at_once.extracted) and again.versions == at_once.versions
-    write_video(videos / "a.mkv", flat([9, 9]))  # another film: what was found before is not of it
+    (videos / "a.mkv").rename(videos / "b.mkv")
+    planned = dict.fromkeys(planned, videos / "b.mkv")
+    versions = {**at_once.versions, "CLIP": "1"}
+    features = {**at_once.extracted, "CLIP": (np.ones((1, 512), np.float32), np.array([[0.0, 1]]))}
+    file = tmp_path / "a.mkv.safetensors"
+    write_features(file, FeatureFile(features, at_once.source, versions))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(running["frame"]), "version", "2")
+        again = run("frame")
+    assert again.source.name == "b.mkv" and set(again.versions) == set(versions)
+    # Of experts of other models, this one takes nothing.
+    model = mdmmt.load("sample", "cpu")
+    expected = model.encode_video(videos / "b.mkv")
+    np.testing.assert_array_equal(model.encode_video(file), expected)
+    assert len(model.encode_segments(file).vectors) == 1
+    write_features(file, FeatureFile({"CLIP": features["CLIP"]}, at_once.source, {"CLIP": "1"}))
+    for call in (model.encode_video, model.encode_segments, model.extract):
+        with pytest.raises(
+            InputError, match=r"a\.mkv\.safetensors' has nothing of the experts fra"
+        ):
+            call(file)
+    # Another film: what was found before is not of it.
+    write_video(videos / "b.mkv", flat([9, 9]))
     assert set(run("motion").versions) == {"motion"}
 
 
@@ -328,6 +382,7 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
     written = sorted(path.name for path in dumps.iterdir())
     assert written == sorted(f"{e}.{kind}" for e in experts.EXPERTS for kind in ("emb", "idx"))
     given = [f"{name}={dumps / name}" for name in experts.EXPERTS]
+    first = next(iter(experts.EXPERTS))
     assert main(["dumps", "read", *given, f"--out={back}"]) == 0
     for file, name in zip(files, ("a", "silent"), strict=True):
         before, after = read_features(file), read_features(back / f"{name}.safetensors")
@@ -335,6 +390,11 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
         assert after.source == Source(name, None, None)
     assert main(["dumps", "read", given[0], f"--out={back}"]) == 0  # which loses no other expert
     assert set(read_features(back / "a.safetensors").versions) == set(experts.EXPERTS)
+    # Nor does a dump of other videos, named beside one of this video.
+    assert main(["dumps", "write", str(files[1]), f"--out={tmp_path / 'part'}"]) == 0
+    part = f"{first}={tmp_path / 'part' / first}"
+    assert main(["dumps", "read", part, given[1], f"--out={back}"]) == 0
+    assert set(read_features(back / "a.safetensors").extracted) == set(experts.EXPERTS)
     assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
     assert "expected EXPERT=PREFIX" in capsys.readouterr().err
 

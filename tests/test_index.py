@@ -277,7 +277,12 @@ def test_what_is_no_database_is_refused_and_left_alone(tmp_path, what):
 
 @pytest.mark.parametrize(
     ("uri", "model", "words"),
-    [("a.db", "sample", "model is a str"), (None, MODEL, "uri is None"), ("", MODEL, "is empty")],
+    [
+        ("a.db", "sample", "model is a str"),
+        (None, MODEL, "uri is None"),
+        ("", MODEL, "uri is '', expected a path"),
+        ("a\0.db", MODEL, "expected a path"),
+    ],
 )
 def test_what_cannot_be_opened_is_refused(uri, model, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -330,7 +335,7 @@ def test_what_is_not_installed_is_named(database, monkeypatch):
         ({"spans_s": [[0, 1]]}, r"expected \(2, 2\)"),
         ({"spans_s": [[0, 1], [2, 1]]}, "start_s <= end_s"),
         ({"spans_s": [[0, 1], [0, np.inf]]}, "start_s <= end_s"),
-        ({"path": ""}, "path is empty"),
+        ({"path": ""}, "path is '', expected a path"),
         ({"path": b"a.mp4"}, "path"),
         ({"path": "\udcff.mp4"}, "Unicode"),
         ({"path": 3}, "path is 3"),

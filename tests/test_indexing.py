@@ -13,6 +13,7 @@ from files import flat, write_video
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
+from mdmmt.feature_files import read_features, write_features
 from mdmmt.index import Index
 from mdmmt.indexing import index_files, read_metadata
 from mdmmt.sample.captions import caption
@@ -85,7 +86,7 @@ def test_a_filter_leaves_others_out(database, query, capsys):
     assert main([*command[:-1], "nmber >= 2"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "nothing was found\n"
-    assert printed.err == "mdmmt: the names in the metadata are number\n"
+    assert printed.err == "mdmmt: names in the metadata are number\n"
 
 
 def test_a_video_finds_itself_first(database, clips, capsys):
@@ -125,6 +126,7 @@ def test_a_second_run_only_adds_what_is_new(clips, tmp_path, model, monkeypatch)
 
         assert run() == paths[:2]
         assert run() == []
+        assert list(index_files(index, model, paths))[2].error == "there is no such file"
         write_video(film, flat([9, 8, 7] * 20), 10)  # another film of the same name
         assert run() == [str(film)]
         assert index.count() == 2
@@ -172,6 +174,12 @@ def test_features_made_before_spare_running_the_experts(clips, tmp_path, model, 
         assert outcome.windows == 1 and embedded == [tmp_path / "3.mp4.safetensors"]
         (hit,) = index.search(real(path).vectors[0], 1)
         assert hit.path == path and hit.score == pytest.approx(3, abs=1e-4)
+        file = tmp_path / "3.mp4.safetensors"  # to which an expert of another model is added
+        made = read_features(file)
+        clip = np.ones((1, 512), np.float32), np.array([[0.0, 1.0]])
+        write_features(file, made.with_experts({"CLIP": clip}, {"CLIP": "1"}))
+        (outcome,) = index_files(index, model, [path], features=tmp_path)
+        assert outcome.kept
         other = tmp_path / "3.mp4"  # of the name, and of another content
         write_video(other, flat([1, 2, 3]))
         (outcome,) = index_files(index, model, [str(other)], features=tmp_path)

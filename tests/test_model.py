@@ -251,6 +251,7 @@ def test_similarity_is_the_inner_product_and_the_experts_shares_of_it(tiny_model
     assert tiny_model.similarity(t[0], v[0]).score.shape == (1, 1)
     tensors = tiny_model.similarity(torch.from_numpy(t), torch.from_numpy(v).requires_grad_())
     np.testing.assert_array_equal(tensors.score, found.score)
+    assert tiny_model.similarity(torch.from_numpy(t).bfloat16(), v).score.shape == (6, 4)
 
 
 def test_bad_similarity(tiny_model, tiny_folder, tiny_video):

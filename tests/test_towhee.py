@@ -186,7 +186,7 @@ def step_call_errors():
         ("text", video(), "text is a dict, expected a str or a list of str"),
         ("text", ["a", " "], "text 1 is ' ', expected some words"),
         ("video", "Hello world.", "video is 'Hello world.', where there is no file"),
-        ("video", 3, "video is a int, expected a dict of expert features"),
+        ("video", 3, "video is a int, expected a path, the frames"),
     ):
         p = pipeline(modality)
         with pytest.raises(RuntimeError, match=re.escape(sentence)):

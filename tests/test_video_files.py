@@ -19,6 +19,7 @@ from mdmmt import experts
 from mdmmt.cli import main
 from mdmmt.errors import InputError, InputTypeError
 from mdmmt.extraction import extract_file
+from mdmmt.feature_files import FeatureFile, Source, write_features
 from mdmmt.features import to_tokens
 from mdmmt.segments import select, windows
 
@@ -179,9 +180,25 @@ def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
 def test_windows_may_overlap(model, long):
     found = model.encode_segments(long, window_s=4.0, stride_s=2.0)
     assert found.spans_s[:3].tolist() == [[0, 4], [2, 6], [4, 8]] and found.spans_s[-1, 1] == LONG_S
-    said = "seconds 0 to 10, is longer .*: of frame the seconds 0 to 7.5 are .* shorter segments"
+    said = (
+        r"seconds 0 to 10 \(and 1 more\), is longer .*: of frame the seconds 0 to 7.5 are .*shorter"
+    )
     with pytest.warns(UserWarning, match=said):
         model.encode_segments(long, window_s=10.0)
+
+
+def test_of_several_segments_too_long_all_are_told(model, long):
+    with pytest.warns(UserWarning, match=r"seconds 0 to 9 \(and 1 more\), is") as caught:
+        model.encode_segments(long, [(0, 9), (9, 10), (10, 20)])
+    assert len(caught) == 1
+
+
+def test_features_without_times_are_told_by_their_number(model, whole, tmp_path):
+    extracted = {name: (features, times * np.nan) for name, (features, times) in whole.items()}
+    file = tmp_path / "a.safetensors"
+    write_features(file, FeatureFile(extracted, Source("a", None, None), dict.fromkeys(whole, "1")))
+    with pytest.warns(UserWarning, match="of frame and sound the first 30 tokens are embedded"):
+        model.encode_video(file)
 
 
 def test_segments_by_their_seconds(model, long):
@@ -215,7 +232,9 @@ def test_bad_segments(options, error, words, model, long):
 
 
 def test_no_segments_of_a_dict(model, short):
-    with pytest.raises(InputTypeError, match="video is a dict, which `encode_video` takes"):
+    with pytest.raises(
+        InputTypeError, match=r"video is a dict, expected a path, .* where all of it is"
+    ):
         model.encode_segments(model.extract(short))
 
 

@@ -123,7 +123,7 @@ def _search(arguments: argparse.Namespace) -> int:
             model.encode_text(arguments.text) if is_text else model.encode_video(arguments.video)
         )
         hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
-        names = index.metadata_names() if arguments.filter and not hits else ()
+        names = index.metadata_names() if arguments.filter and not hits else None
     similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
     if arguments.json:
         for number, hit in enumerate(hits):
@@ -132,8 +132,8 @@ def _search(arguments: argparse.Namespace) -> int:
         print(_table(hits, similarity))
     else:
         print("nothing was found")
-    if names:
-        say(f"the names in the metadata are {', '.join(names)}")
+    if names is not None:
+        say(f"names in the metadata are {', '.join(names)}" if names else "no file has metadata")
     if arguments.html is not None:
         from ..page import write_page
 

@@ -156,11 +156,10 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     dims = {name: expert.dim for name, expert in known(prefixes).items()}
     videos = read_dumps(prefixes, dims)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    versions = dict.fromkeys(prefixes, "dump")
     for video, extracted in videos.items():
         file = arguments.out / f"{video}{SUFFIX}"
         held = held_features(file, Source(video, None, None))
-        write_features(file, held.with_experts(extracted, versions))
+        write_features(file, held.with_experts(extracted, dict.fromkeys(extracted, "dump")))
     return report([], f"{len(videos)} videos have their features in {arguments.out}")
 
 

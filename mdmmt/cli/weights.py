@@ -48,8 +48,10 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from ..files import check_place
     from ..operator import MDMMT
 
+    check_place(arguments.out)  # before anything is downloaded
     MDMMT(arguments.modality, arguments.weights, "cpu").save_model("onnx", arguments.out)
     return report([], f"{arguments.modality} tower written to {arguments.out}")
 
