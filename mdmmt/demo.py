@@ -141,9 +141,9 @@ def _frames(path: Path) -> list:
     Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is
     nothing to see.
     """
-    import av
+    from .media import opened
 
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     parts = np.array_split(np.arange(len(frames)), FRAMES_SHOWN)
     shown = [frames[max(part, key=lambda i: np.asarray(frames[i]).std())] for part in parts]

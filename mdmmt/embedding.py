@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, WeightsError, said
+from .errors import InputError, said
 from .files import written_whole
 from .model import BATCH_SIZE, Model
 
@@ -42,7 +42,7 @@ def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
         for name in batch:
             try:
                 features.append(model.extract(name))
-            except (InputError, WeightsError, OSError) as error:
+            except Exception as error:  # what a file makes a decoder raise must not end the run
                 failed[name] = Embedded(name, None, said(error))
             else:
                 names.append(name)
@@ -57,7 +57,7 @@ def embed_windows(
     for name in paths:
         try:
             found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
-        except (InputError, WeightsError, OSError) as error:
+        except Exception as error:  # see above
             yield Embedded(name, None, said(error))
             continue
         for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):

@@ -17,6 +17,8 @@ class WeightsError(ValueError):
 
 def said(error: Exception) -> str:
     """What an error says to a person; the system's own are put without their number."""
+    if not isinstance(error, InputError | WeightsError | OSError):
+        return f"{type(error).__name__}: {error}"  # none that anybody foresaw
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     name = error.filename2 or error.filename  # what was to be replaced, not what by

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -168,6 +169,7 @@ def _run(
     embedded: dict[tuple[str, ...], list[NDArray[np.float32]]] = {one: [] for one in subsets}
     empty = dict.fromkeys(subsets, 0)
     waiting: list[Extracted] = []
+    found_by: set[str] = set()
 
     def embed() -> None:
         for subset in subsets:
@@ -182,6 +184,7 @@ def _run(
             _check_missing(its, skip_missing)
             missing += its
             continue
+        found_by |= extracted.keys()
         there = []
         for index, caption in its:
             if inside(extracted, caption.start_s, caption.end_s):
@@ -199,6 +202,13 @@ def _run(
                     embed()
     if waiting:
         embed()
+    unseen = [name for name in set().union(*subsets) if name not in found_by]
+    if kept and unseen:
+        warnings.warn(
+            f"the features of these videos have nothing of {', '.join(sorted(unseen))}: what is "
+            "found is found by the other experts",
+            stacklevel=3,
+        )
     if not kept:
         raise InputError("there is no caption to evaluate: all of them were left out")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -41,15 +42,31 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
         if not given.is_dir():
             found.append((given, Path(given.name)))
             continue
-        files = sorted(file for file in given.rglob("*") if file.is_file())
+        files = sorted(_files_below(given))
         videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         if not videos:
             raise InputError(
-                f"there is no video in the folder {str(given)!r}; "
-                f"taken are {', '.join(VIDEO_SUFFIXES)}"
+                f"there is no video in the folder {str(given)!r}; taken out of it are "
+                f"{', '.join(VIDEO_SUFFIXES)}, and other files if they are named"
             )
         found += [(video, video.relative_to(given)) for video in videos]
     return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, however deep, also of linked folders, each folder once."""
+
+    def tell(error: OSError) -> None:
+        warnings.warn(f"{said(error)}; its videos are left out", stacklevel=4)
+
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in files)
 
 
 def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
@@ -82,7 +99,7 @@ def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -
     for file, video in planned.items():
         try:
             kept = extract_file(video, file, running)
-        except (InputError, OSError) as error:
+        except Exception as error:  # what a file makes a decoder raise must not end the run
             yield Outcome(video, file, False, said(error))
         else:
             yield Outcome(video, file, kept, None)

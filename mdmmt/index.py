@@ -170,7 +170,7 @@ class Index:
         Args:
             path: of the file, kept as it is given.
             segments: (n, D) vectors and (n, 2) seconds, as `Model.encode_segments` gives them.
-            source: what `holds` compares, such as the SHA-256 of the file.
+            source: what tells whether the file is to be added anew, such as its SHA-256.
             metadata: of the file, what JSON can hold by names of its own; `search` can filter by
                 them.
 
@@ -185,7 +185,7 @@ class Index:
             )
         vectors = _checked_vectors(segments.vectors, self.dim, "segments.vectors")
         spans_s = _checked_spans(segments.spans_s, len(vectors))
-        metadata = _checked_metadata(metadata or {})
+        metadata = checked_metadata(metadata or {})
         # Filters see the metadata as fields of their own, which Milvus Lite filters by far faster.
         same = {
             "path": path,
@@ -212,14 +212,34 @@ class Index:
             if self._unflushed * vectors[0].nbytes >= LOG_BYTES:
                 self._flush()
 
-    def holds(self, path: str | os.PathLike[str], source: str = "") -> bool:
-        """Whether a file was added with this `source`, and to add it again changes nothing."""
-        source = _checked_text(source, "source")
-        return self._of_file(_checked_path(path), "source") == source
+    def source(self, path: str | os.PathLike[str]) -> str | None:
+        """The `source` that a file was added with; None if it is not there."""
+        return self._of_file(_checked_path(path), "source")
 
     def metadata(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """What a file was added with; nothing if it is not there."""
         return self._of_file(_checked_path(path), "metadata") or {}
+
+    def segments(self, path: str | os.PathLike[str]) -> Segments:
+        """What a file was added as.
+
+        Raises:
+            InputError: it is not there.
+        """
+        path = _checked_path(path)
+        ids = [_id(path, i) for i in range(self._segments(path))]
+        if not ids:
+            raise InputError(f"the index has nothing of {path!r}")
+        fields = ["start_s", "end_s", "vector"]
+        rows = {}
+        for i in range(0, len(ids), ROWS_AT_ONCE):
+            found = self._ask("get", ids=ids[i : i + ROWS_AT_ONCE], output_fields=fields)
+            rows |= {row["id"]: row for row in found}
+        in_order = [rows[id_] for id_ in ids]
+        return Segments(
+            np.array([row["vector"] for row in in_order], dtype=np.float32),
+            np.array([[row["start_s"], row["end_s"]] for row in in_order]),
+        )
 
     def metadata_names(self) -> list[str]:
         """Names in the metadata, by which `search` can filter; those of up to MOST_HITS segments.
@@ -417,7 +437,12 @@ def _checked_spans(spans_s: Any, n: int) -> list[list[float]]:
     return rows.tolist()
 
 
-def _checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be stored with a file.
+
+    Raises:
+        InputError, InputTypeError: what cannot.
+    """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InputTypeError(f"metadata is {metadata!r}, expected a dict with names as keys")
     taken = [key for key in metadata if key in FIELDS or key.startswith("$")]
@@ -427,12 +452,21 @@ def _checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(FIELDS)}"
         )
     try:
-        size = len(json.dumps(dict(metadata), allow_nan=False).encode())
+        text = json.dumps(dict(metadata), allow_nan=False)
+        json.loads(text, parse_int=_int64)
+        size = len(text.encode())
     except (TypeError, ValueError) as error:
         raise InputError(f"metadata cannot be stored as JSON ({error})") from error
     if size > MOST_BYTES:
         raise InputError(f"metadata is {size} bytes of JSON, expected up to {MOST_BYTES}")
     return dict(metadata)
+
+
+def _int64(digits: str) -> int:
+    number = int(digits)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{digits} has more than 64 bits")
+    return number
 
 
 __all__: Sequence[str] = ("Hit", "Identity", "Index", "identity")

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
-from .errors import InputError, WeightsError, said
+from .errors import InputError, said
 from .feature_files import find_feature_files, read_header
 from .files import sha256_of
-from .index import Index
+from .index import Index, checked_metadata
 
 if TYPE_CHECKING:
     from .model import Model
@@ -52,7 +52,7 @@ def index_files(
     Raises:
         InputError: no feature file is in `features`.
     """
-    experts = {"experts": list(model.reader.names)}
+    experts = list(model.reader.names)
     made_before: dict[str, list[Path]] = {}
     for file, video in find_feature_files(features) if features else ():
         made_before.setdefault(video.name, []).append(file)
@@ -65,14 +65,17 @@ def index_files(
             about = metadata[name] if name in metadata else index.metadata(name)
             files = made_before.get(os.path.basename(path), ())
             made, versions = _made_before(files, content, model.reader.names)
-            facts = [content, versions, window_s, stride_s, about, experts]
-            source = json.dumps(facts, sort_keys=True)
-            if index.holds(name, source):
+            facts = [content, window_s, stride_s, experts]
+            held = index.source(name)
+            if held is not None and _is_of(held, facts, versions):
+                if about != index.metadata(name):
+                    index.add(name, index.segments(name), held, about)
                 yield Outcome(path, 0, True, None)
                 continue
             found = model.encode_segments(made or path, window_s=window_s, stride_s=stride_s)
+            source = json.dumps({"facts": facts, "versions": versions})
             index.add(name, found, source, about)
-        except (InputError, WeightsError, OSError) as error:
+        except Exception as error:  # what a file makes a decoder raise must not end the run
             yield Outcome(path, 0, False, said(error))
         else:
             yield Outcome(path, len(found.vectors), False, None)
@@ -83,10 +86,25 @@ def _made_before(
 ) -> tuple[Path | None, dict[str, str] | None]:
     """The feature file of this content by all of these experts, and their versions."""
     for file in files:
-        source, versions = read_header(file)
+        try:
+            source, versions = read_header(file)
+        except InputError:  # as good as none
+            continue
         if source.sha256 == content and set(experts) <= set(versions):
             return file, {name: versions[name] for name in experts}
     return None, None
+
+
+def _is_of(held: str, facts: list[Any], versions: Mapping[str, str] | None) -> bool:
+    """Whether what the index holds by this `source` is what would be made again.
+
+    Without a feature file, the versions of the experts are not known before they are run.
+    """
+    try:
+        was = json.loads(held)
+        return was["facts"] == facts and versions in (None, was["versions"])
+    except (KeyError, TypeError, ValueError):  # of another program
+        return False
 
 
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
@@ -106,5 +124,8 @@ def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
         path = os.path.abspath(record.pop(PATH))
         if path in found:
             raise InputError(f"{where}: there was a line of {path!r} before")
-        found[path] = record
+        try:
+            found[path] = checked_metadata(record)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
     return found

@@ -74,7 +74,7 @@ def read_clips(
     if not Path(path).is_file():
         raise InputError(f"there is no file {os.fspath(path)!r}")
     try:
-        container = av.open(os.fspath(path))
+        container = opened(path)
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{os.fspath(path)!r} is not a video that can be read ({_reason(error)})"
@@ -84,6 +84,11 @@ def read_clips(
         # PyAV would make up times where the file has none, but in the order of decoding.
         container.flags &= ~ContainerFlags.gen_pts.value
         yield from _cut(container, path, wants, end_s)
+
+
+def opened(path: str | os.PathLike[str]) -> av.container.InputContainer:
+    """A file for reading; by its whole path, since FFmpeg takes `12:30.mp4` for a protocol."""
+    return av.open(os.path.abspath(path))
 
 
 def check_format(container: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
@@ -185,7 +190,7 @@ def _cut(
                 reached_s = max(reached_s, packet_end_s)
             if packet.is_corrupt:
                 damage = damage or (reached_s, LOSS)
-            wanted_by = cutters.get(packet.stream_index, [])
+            wanted_by = cutters.get(packet.stream.index, [])  # a last, empty packet has no other
             frames = packet.decode() if wanted_by else ()
         except StopIteration:
             break

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .files import written_whole
-from .media import best_stream, check_format
+from .media import best_stream, check_format, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,7 +163,7 @@ def pictures_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[
         InputError: the file cannot be read, or there is no picture that can be decoded.
     """
     try:
-        with av.open(os.fspath(path)) as container:
+        with opened(path) as container:
             check_format(container, path)
             return [_picture_at(container, time_s) for time_s in times_s]
     except (av.FFmpegError, OSError, LookupError) as error:

@@ -67,7 +67,7 @@ class Reader:
             part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
         if lost := self._lost(part):
             warnings.warn(
-                f"{_called(video, where)} {lost}; segments='windows' takes all of it", stacklevel=3
+                f"{_called(video, where)} {lost}; segments='windows' takes all of it", stacklevel=4
             )
         return part
 
@@ -215,7 +215,7 @@ def _span(span: Any, index: int | None = None) -> Span:
         start_s, end_s = map(float, span)
     except (TypeError, ValueError) as error:
         raise InputTypeError(f"{where} {span!r}, expected (start_s, end_s) in seconds") from error
-    if not 0 <= start_s < end_s:
+    if not 0 <= start_s < end_s or (index is not None and math.isinf(end_s)):
         raise InputError(
             f"{where} {start_s:g} and {end_s:g}, expected 0 <= start_s < end_s in seconds"
         )

@@ -130,6 +130,12 @@ FILES = {
         f"{picture()} -itsoffset -0.5 {SINE} {X264} -c:a aac -avoid_negative_ts disabled",
         holds=lambda c, v, f: c.start_time < -0.5 * av.time_base,
     ),
+    "sound before the picture": File(
+        ".mkv",
+        f"{picture()} {SINE} -map 1 -map 0 {X264.replace('-bf 2', '-bf 8')} -c:a aac",
+        holds=lambda c, v, f: c.streams[0].type == "audio",
+    ),
+    "wmv with sound": File(".wmv", f"{picture()} {SINE} -c:v wmv2 -c:a wmav2"),
     "a bare stream": File(".h264", f"{picture()} {X264}", holds=lambda c, v, f: f.pts is None),
     "a bare stream of false times": File(".m1v", f"{picture()} -c:v mpeg1video -bf 2"),
     "10 bit": File(
@@ -219,6 +225,18 @@ def test_frames_are_those_of_the_ffmpeg_program(folder, name):
         theirs = program_frames(path, file.size, want)
         assert len(theirs) and ours[expert].shape == theirs.shape
         assert np.array_equal(ours[expert], theirs)
+
+
+@pytest.mark.parametrize("name", [name for name, file in FILES.items() if SINE in file.arguments])
+def test_picture_and_sound_do_not_get_into_each_others_way(folder, name):
+    """Some decoders keep frames until the end, which then must go where they belong."""
+    wants = {"v": FrameInput(32, 64, 64, 1), "s": AudioInput(16000, 0.25, 0.25)}
+    together = list(read_clips(make(folder, name), wants))
+    for one, want in wants.items():
+        alone = list(read_clips(make(folder, name), {one: want}))
+        found = [clip for clip in together if clip.name == one]
+        assert alone and len(found) == len(alone)
+        assert all(np.array_equal(a.data, b.data) for a, b in zip(found, alone, strict=True))
 
 
 @pytest.mark.parametrize(("name", "size"), [(BIG_BUCK_BUNNY, (1280, 720)), (BIKES, (640, 272))])

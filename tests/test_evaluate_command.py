@@ -61,9 +61,21 @@ def test_other_protocols_and_parts(dataset, tmp_path, capsys):
     assert "single" in capsys.readouterr().err
     assert main([*command, "--protocol=one-per-video"]) == 0
     assert f"{CLIPS} captions" in capsys.readouterr().out
-    (tmp_path / "some.vids").write_text("0\n1\n2\n")
+    (tmp_path / "some.vids").write_text("0\n1\n2\n3.mp4\n")
     assert main([*command, f"--videos={tmp_path / 'some.vids'}"]) == 0
-    assert "6 captions" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "6 captions" in printed.out
+    assert "1 of the 4 videos" in printed.err and printed.err.endswith(": 3.mp4\n")
+
+
+def test_experts_that_have_found_nothing_are_told(dataset, tmp_path, capsys):
+    command = ["extract", str(dataset / "videos"), f"--out={tmp_path}", "--experts=frame,sound"]
+    assert main(command) == 0
+    command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
+    assert main([*command, f"--features={tmp_path}"]) == 0
+    assert "have nothing of motion: what is found" in capsys.readouterr().err
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):

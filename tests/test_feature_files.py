@@ -141,6 +141,38 @@ def test_extract_writes_a_file_for_each_video(videos, tmp_path, capsys):
     assert "sound" not in read_features(out / "silent.mkv.safetensors").extracted
 
 
+def test_linked_folders_are_looked_into_and_what_cannot_be_is_told(tmp_path, videos, monkeypatch):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "videos").symlink_to(videos)
+    (videos / "deep" / "round").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    names = sorted(str(name) for _, name in find_videos([tmp_path / "linked"]))
+    assert names == ["gone.mp4", "videos/a.mkv", "videos/deep/a.mkv", "videos/silent.mkv"]
+    real = os.scandir
+
+    def scandir(place):
+        if os.fspath(place).endswith("deep"):
+            raise PermissionError(13, "Permission denied", os.fspath(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
+    with pytest.warns(UserWarning, match="deep': Permission denied; its videos are left out"):
+        assert len(find_videos([videos])) == 2
+
+
+def test_what_nobody_foresaw_in_a_file_stops_no_other(videos, tmp_path, running, monkeypatch):
+    real = experts.extract
+
+    def broken(video, some):
+        if video.name == "silent.mkv":
+            raise AttributeError("no width")
+        return real(video, some)
+
+    monkeypatch.setattr(experts, "extract", broken)
+    outcomes = extract_files(plan(find_videos([videos]), tmp_path / "out"), running)
+    assert [one.error for one in outcomes] == [None, None, "AttributeError: no width"]
+
+
 def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, running, monkeypatch):
     planned = plan(find_videos([videos]), tmp_path / "out")
     ran = []

@@ -127,8 +127,13 @@ def test_a_file_added_again_is_replaced(index):
         mine = sorted((hit for hit in hits if hit.path == "a.mp4"), key=lambda hit: hit.start_s)
         assert np.array_equal([hit.vector for hit in mine], part.vectors)
         assert index.count() == n + 1
-        assert index.holds("a.mp4", f"content {seed}")
-        assert not index.holds("a.mp4", "content 0") and not index.holds("c.mp4", "")
+        held = index.segments("a.mp4")
+        assert np.array_equal(held.vectors, part.vectors) and held.vectors.dtype == np.float32
+        assert np.array_equal(held.spans_s, part.spans_s)
+        assert index.source("a.mp4") == f"content {seed}"
+        assert index.source("c.mp4") is None
+        with pytest.raises(InputError, match=r"nothing of 'c\.mp4'"):
+            index.segments("c.mp4")
 
 
 def test_the_metadata_of_a_replaced_file_are_gone(database):
@@ -159,11 +164,11 @@ def test_all_of_it_is_there_after_it_was_closed(database):
         index.add("a.mp4", segments(3), "x")
         index.add("b.mp4", segments(2))
     with Index.open(database) as index:
-        assert index.count() == 5 and index.holds("a.mp4", "x")
+        assert index.count() == 5 and index.source("a.mp4") == "x"
         assert index.delete("a.mp4") == 3
     with Index.open(database) as index:
         assert index.count() == 2
-        assert not index.holds("a.mp4", "x")
+        assert index.source("a.mp4") is None
 
 
 @settings(max_examples=8, deadline=None)
@@ -294,7 +299,7 @@ def test_what_cannot_be_opened_is_refused(uri, model, words, tmp_path, monkeypat
 def test_a_closed_index_says_so(database):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(2))
-    for call in (index.count, lambda: index.add("a.mp4", segments(3)), lambda: index.holds("a")):
+    for call in (index.count, lambda: index.add("a.mp4", segments(3)), lambda: index.source("a")):
         with pytest.raises(InputError, match=r"library\.db' was closed"):
             call()
 
@@ -347,6 +352,7 @@ def test_what_is_not_installed_is_named(database, monkeypatch):
         ({"metadata": {"x": np.nan}}, "JSON"),
         ({"metadata": {"x": object()}}, "JSON"),
         ({"metadata": {"x": "y" * 70_000}}, "70009 bytes of JSON"),
+        ({"metadata": {"x": [{"y": 1 << 63}]}}, "9223372036854775808 has more than 64 bits"),
     ],
 )
 def test_what_cannot_be_added_is_refused(open_index, change, message):
@@ -390,7 +396,7 @@ def build(database, log):
         print("open", file=acknowledged, flush=True)
         for version in (0, 1):
             for i in range(150):
-                if index.holds(f"{i}.mp4", f"{version}") or index.holds(f"{i}.mp4", "1"):
+                if index.source(f"{i}.mp4") in (f"{version}", "1"):
                     continue
                 index.add(f"{i}.mp4", built(i, version), f"{version}")
                 print(i, version, file=acknowledged, flush=True)

@@ -132,15 +132,19 @@ def test_a_second_run_only_adds_what_is_new(clips, tmp_path, model, monkeypatch)
         assert index.count() == 2
         assert run(2.0) == paths[:2]  # other windows take the place of the old ones
         assert index.count() == 5
-        assert run(2.0, metadata={str(film): {"year": 2021}}) == [str(film)]
+        assert run(2.0, metadata={str(film): {"year": 2021}}) == []  # no expert is run for that
         hits = index.search(real(film).vectors[0], 9, "year == 2021")
         assert {hit.path for hit in hits} == {str(film)} and len(hits) == 3
         # What is known of a file stays, unless something else is said of it.
         assert run(2.0) == [] and index.metadata(film) == {"year": 2021}
         write_video(film, flat([1, 2, 3] * 20), 10)
-        assert run(2.0, metadata={paths[0]: {"year": 3}}) == paths[:2]
+        assert run(2.0, metadata={paths[0]: {"year": 3}}) == [str(film)]
         assert [index.metadata(path) for path in paths] == [{"year": 3}, {"year": 2021}, {}]
-        assert run(2.0, metadata={str(film): {}}) == [str(film)] and index.metadata(film) == {}
+        assert run(2.0, metadata={str(film): {}}) == [] and index.metadata(film) == {}
+        hits = index.search(real(film).vectors[0], 9, with_vectors=True)
+        mine = sorted((hit for hit in hits if hit.path == str(film)), key=lambda hit: hit.start_s)
+        expected = real(film, window_s=2.0)
+        np.testing.assert_allclose([hit.vector for hit in mine], expected.vectors, atol=1e-6)
 
 
 def test_feature_files_of_equal_names_are_different_files(clips, tmp_path, model):
@@ -180,13 +184,20 @@ def test_features_made_before_spare_running_the_experts(clips, tmp_path, model, 
         write_features(file, made.with_experts({"CLIP": clip}, {"CLIP": "1"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.kept
+        assert [one.kept for one in index_files(index, model, [path])] == [True]  # and without it
+        write_features(file, made.with_experts({}, {"frame": "2"}))
+        (outcome,) = index_files(index, model, [path], features=tmp_path)
+        assert not outcome.kept and embedded.pop() == file
+        file.write_bytes(b"cut short")
+        (outcome,) = index_files(index, model, [path], features=tmp_path)
+        assert outcome.kept
         other = tmp_path / "3.mp4"  # of the name, and of another content
         write_video(other, flat([1, 2, 3]))
         (outcome,) = index_files(index, model, [str(other)], features=tmp_path)
         assert outcome.windows == 1 and embedded[1:] == [str(other)]
 
 
-def test_the_commands_name_what_is_wrong(clips, database, tmp_path, capsys):
+def test_the_commands_name_what_is_wrong(clips, database, model, tmp_path, capsys):
     weights = ["--weights=sample", "--device=cpu"]
     missing = str(tmp_path / "none.mp4")
     assert main(["index", "build", missing, "--db", str(tmp_path / "a.db"), *weights]) == 1
@@ -205,10 +216,18 @@ def test_the_commands_name_what_is_wrong(clips, database, tmp_path, capsys):
     assert "other.mp4, which is not among" in capsys.readouterr().err
     assert main(["index", "delete", "nothing.mp4", "--db", database]) == 1
     assert "nothing.mp4" in capsys.readouterr().err
+    with Index.open(database, model) as index:
+        index.add("relative.mp4", model.encode_segments(clips / "0.mp4"))
+    assert main(["index", "delete", "relative.mp4", "--db", database]) == 0
 
 
 @pytest.mark.parametrize(
-    "line", [b"no json", b"[]", b'{"year": 3}', b'{"path": ["a"]}', b'{"path": "a.mp4"}', b"\xff"]
+    "line",
+    [
+        *(b"no json", b"[]", b'{"year": 3}', b'{"path": ["a"]}', b'{"path": "a.mp4"}', b"\xff"),
+        *(b'{"path": "b.mp4", "id": 2}', b'{"path": "b.mp4", "x": 1e999}'),
+        b'{"path": "b.mp4", "x": 9223372036854775808}',
+    ],
 )
 def test_bad_metadata_is_named_with_its_line(line, tmp_path):
     (tmp_path / "m.jsonl").write_bytes(b'{"path": "a.mp4"}\n' + line + b"\n")

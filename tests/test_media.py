@@ -206,6 +206,14 @@ def test_files_that_are_no_videos_are_refused_by_name(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["12:30.mkv", "file:a.mkv", "pipe:0.mkv"])
+def test_a_name_is_no_protocol(tmp_path, monkeypatch, name):
+    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
+    (tmp_path / "film.mkv").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert list(read_clips(name, {"f": FRAMES}))
+
+
 LENGTH_S = 4
 ENCODED = {
     ".mkv": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac",

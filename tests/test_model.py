@@ -336,6 +336,14 @@ def test_what_the_constructor_refuses_shows_when_the_pipeline_is_built(
     assert sentence in str(caught.value)
 
 
+def test_within_autocast(tiny_model, tiny_video):
+    expected = tiny_model.encode_text(TEXTS), tiny_model.encode_video(tiny_video())
+    with torch.autocast("cpu"):
+        found = tiny_model.encode_text(TEXTS), tiny_model.encode_video(tiny_video())
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("precision", ["exact", "auto"])
 def test_any_default_dtype(dtype, precision, tiny_folder, tiny_model, tiny_video):

@@ -16,12 +16,16 @@ Commands = Any  # of argparse, which gives the type no public name
 Item = TypeVar("Item")
 
 WEIGHTS_HELP = "weights file, model folder, owner/name[@revision] on Hugging Face, or 'sample'"
+WEIGHTS_DEFAULT = (
+    "; default: weights/ beside the operator, else what MDMMT_WEIGHTS names, else the released "
+    "model, downloaded once"
+)
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     """The model, and where it runs."""
-    command.add_argument("--weights", help=WEIGHTS_HELP)
+    command.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     command.add_argument("--device", help=DEVICE_HELP)
     command.add_argument(
         "--precision", choices=PRECISIONS, default="exact", help="default: %(default)s"

@@ -10,6 +10,7 @@ from .common import Commands, add_model_options, load_model, progress, say
 
 ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 FEATURES_FOLDER = "features"
+NAMED = 5  # of a long list of videos
 
 
 def add_commands(commands: Commands) -> None:
@@ -75,6 +76,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         captions = [caption for caption in captions if caption.video in wanted]
         if not captions:
             raise InputError(f"no caption of {file} is of a video in {arguments.videos}")
+        without = sorted(wanted - {caption.video for caption in captions})
+        if without:
+            say(
+                f"{len(without)} of the {len(wanted)} videos in {arguments.videos} have no caption "
+                f"in {file}: {', '.join(without[:NAMED])}{', …' if without[NAMED:] else ''}"
+            )
     earlier = results.read_results(arguments.compare)[0] if arguments.compare else None
     features = FeatureFolder(arguments.features or file.parent / FEATURES_FOLDER)
     model = load_model(arguments)

@@ -49,7 +49,7 @@ def add_commands(commands: Commands) -> None:
     )
     build.set_defaults(run=_build)
     delete = index.add_parser("delete", help="take videos out")
-    delete.add_argument("videos", nargs="+", metavar="FILE", help="files that were added")
+    delete.add_argument("videos", nargs="+", metavar="FILE", help="files, no folders")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
 
@@ -60,7 +60,12 @@ def add_commands(commands: Commands) -> None:
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search)
     search.add_argument("-k", type=int, default=10, help="how many; default: %(default)s")
-    search.add_argument("--filter", metavar="EXPR", help='on metadata, as "year >= 2020"')
+    search.add_argument(
+        "--filter",
+        metavar="EXPR",
+        help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
+        "'metadata[\"shot-at\"] == 3' for a name that is no word",
+    )
     search.add_argument("--json", action="store_true", help="print JSON lines")
     search.add_argument("--html", type=Path, metavar="FILE", help="write a page that plays them")
     search.set_defaults(run=_search)
@@ -103,7 +108,11 @@ def _delete(arguments: argparse.Namespace) -> int:
     from ..index import Index
 
     with Index.open(arguments.db) as index:
-        gone = {path: index.delete(os.path.abspath(path)) for path in arguments.videos}
+        # By another program, a file may have been added under the path as it is given here.
+        gone = {
+            path: index.delete(os.path.abspath(path)) + index.delete(path)
+            for path in arguments.videos
+        }
     failures = [f"{path}: it was not there" for path, windows in gone.items() if not windows]
     return report(failures, f"{len(arguments.videos) - len(failures)} videos taken out")
 
@@ -133,7 +142,8 @@ def _search(arguments: argparse.Namespace) -> int:
     else:
         print("nothing was found")
     if names is not None:
-        say(f"names in the metadata are {', '.join(names)}" if names else "no file has metadata")
+        spelt = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
+        say(f"names in the metadata are {spelt}" if names else "no file has metadata")
     if arguments.html is not None:
         from ..page import write_page
 

@@ -13,7 +13,9 @@ from .common import DEVICE_HELP, Commands, add_model_options, load_model, progre
 def add_commands(commands: Commands) -> None:
     """Tell the parser of these commands."""
     demo = commands.add_parser("demo", help="draw clips, embed them, find them by text")
-    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder to write to; default: %(default)s"
+    )
     demo.set_defaults(run=_demo)
 
     extract = commands.add_parser(
@@ -24,7 +26,7 @@ def add_commands(commands: Commands) -> None:
     extract.add_argument(
         "--experts",
         type=lambda names: names.split(","),
-        default=[expert.name for expert in RELEASED.video.experts],
+        default=",".join(expert.name for expert in RELEASED.video.experts),
         metavar="NAME,NAME",
         help="default: %(default)s; frame,motion,sound for the sample model",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import WEIGHTS_HELP, Commands, report
+from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, report
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add_commands(commands: Commands) -> None:
     export = commands.add_parser("export", help="write a tower as an ONNX file")
     export.add_argument("modality", choices=["video", "text"])
     export.add_argument("out", metavar="OUT", type=Path, help="file to write, .onnx")
-    export.add_argument("--weights", help=WEIGHTS_HELP)
+    export.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="say what weights are: layout, experts, sizes, hash")

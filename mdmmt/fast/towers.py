@@ -60,7 +60,8 @@ class FastVideoTower:
             [b, m * same_dim] float32, as `VideoTower` gives it.
         """
         shapes = [_shape(video, self.config.experts) for video in videos]
-        return in_portions(self.encode, videos, shapes, self.device)
+        with torch.autocast(self.device.type, enabled=False):  # whatever the caller is within
+            return in_portions(self.encode, videos, shapes, self.device)
 
     def encode(self, videos: Sequence[Video]) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
@@ -172,7 +173,8 @@ class FastTextTower:
         Returns:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
-        return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """The same for texts that are sorted, and go through at once."""

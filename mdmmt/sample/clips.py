@@ -194,7 +194,7 @@ def _write(
 ) -> None:
     import av
 
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(str(path.absolute()), "w", format="mp4") as container:
         # The presets that look ahead, and more threads, write another file each time.
         video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         video.codec_context.thread_count = 1
