@@ -94,7 +94,8 @@ class Model:
         """Embed texts.
 
         Args:
-            text: one text, or a list of N.
+            text: one text, or a list of N. Of each the first `max_length` tokens count, 30 for
+                the released model.
             batch_size: texts that go through the tower at once.
 
         Returns:
