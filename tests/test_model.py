@@ -358,3 +358,17 @@ def test_any_default_dtype(dtype, precision, tiny_folder, tiny_model, tiny_video
     if precision == "exact":
         assert np.array_equal(text, tiny_model.encode_text("Hello"))
         assert np.array_equal(video, tiny_model.encode_video(tiny_video()))
+
+
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_any_default_device(precision, tiny_folder, tiny_video):
+    """As `torch.set_default_device("cuda")` in a notebook; 'meta' stands for it where none is."""
+    expected = mdmmt.load(tiny_folder, "cpu", precision=precision)
+    try:
+        torch.set_default_device("meta")
+        model = mdmmt.load(tiny_folder, "cpu", precision=precision)
+        text, video = model.encode_text(TEXTS), model.encode_video([tiny_video(1), tiny_video(2)])
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(text, expected.encode_text(TEXTS))
+    np.testing.assert_array_equal(video, expected.encode_video([tiny_video(1), tiny_video(2)]))

@@ -97,7 +97,7 @@ class IrCSN(nn.Module):
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last_3d))
         self.register_buffer("bias", bias)
         self.blocks = nn.ModuleList()
-        shift = torch.zeros(STEM_CHANNELS)
+        shift = torch.zeros_like(bias)
         for block in published.blocks():
             self.blocks.append(Block(block, shift))
             shift = self.blocks[-1].shift

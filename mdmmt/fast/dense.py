@@ -115,7 +115,7 @@ class PackedInt8:
         self.weight = torch.ops.onednn.qlinear_prepack(
             quantised, [TOKENS_EXPECTED, weight.shape[1]]
         )
-        self.zero = torch.zeros(len(weight), dtype=torch.int32)
+        self.zero = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
         self.bias = layer.bias.detach()
 
     def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
@@ -174,7 +174,7 @@ def quantise(x: Tensor, steps: int, spent: bool = False) -> tuple[Tensor, float,
     zero = math.floor(-low / step) + 1
     # So large a float32 has no room for a fraction, and its lowest byte is the number added to
     # it, rounded. That takes two passes over x where there are four by way of `round` and `clamp`.
-    shift = torch.tensor(NO_FRACTION + zero, dtype=torch.float32)
+    shift = torch.tensor(NO_FRACTION + zero, dtype=torch.float32, device="cpu")
     shifted = torch.add(shift, x, alpha=1 / step, out=x if spent else None)
     return shifted.view(torch.int32).to(torch.uint8), step, zero
 

@@ -4,6 +4,8 @@ They compute what `VideoTower` and `TextTower` do, sharing those modules' small 
 over the linear layers that cost the time. What is not read is not computed: masked tokens, and in
 the last layer every row but the AGG tokens, or the first token of a text.
 
+What is made here is made on the CPU by name, whatever torch's default device is.
+
 Shape notation: b batch, m experts, n tokens of an expert, t tokens of all sequences, d width.
 """
 
@@ -78,14 +80,14 @@ class FastVideoTower:
         """
         embeddings = self.tower.vid_bert.embeddings
         types = embeddings.token_type_embeddings.weight
-        table, positions = [types[CLS_TYPE][None]], [torch.tensor([NO_POSITION])]
+        table, positions = [types[CLS_TYPE][None]], [torch.tensor([NO_POSITION], device="cpu")]
         for expert, reduce in zip(self.config.experts, self.reduce, strict=True):
             raw = []
             for video in videos:
                 tokens = video.get(expert.name)
-                positions.append(torch.tensor([NO_POSITION]))
+                positions.append(torch.tensor([NO_POSITION], device="cpu"))
                 if tokens is None:
-                    raw.append(torch.zeros(1, expert.dim, dtype=torch.float32))
+                    raw.append(torch.zeros(1, expert.dim, dtype=torch.float32, device="cpu"))
                 else:
                     raw += [tokens.features.amax(dim=0, keepdim=True), tokens.features]
                     positions.append(self.positions(tokens))
@@ -133,7 +135,8 @@ def layout(
                 index += range(starts[j][i], starts[j][i] + 1 + _count(video, expert))
         read += [agg[j] for j in range(len(experts))]
         shapes.append((len(index) - begin, len(absent)))
-    return torch.tensor(index), torch.tensor(read), runs_of(shapes)
+    index, read = (torch.tensor(rows, device="cpu") for rows in (index, read))
+    return index, read, runs_of(shapes)
 
 
 def _count(video: Video, expert: ExpertConfig) -> int:
@@ -179,9 +182,10 @@ class FastTextTower:
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """The same for texts that are sorted, and go through at once."""
         lengths = [len(row) for row in ids]
-        tokens = torch.tensor(list(chain.from_iterable(ids)))
-        positions = gather([torch.arange(length) for length in lengths], self.device)
-        first = torch.tensor([0, *lengths[:-1]]).cumsum(dim=0)
+        tokens = torch.tensor(list(chain.from_iterable(ids)), device="cpu")
+        positions = [torch.arange(length, device="cpu") for length in lengths]
+        positions = gather(positions, self.device)
+        first = torch.tensor([0, *lengths[:-1]], device="cpu").cumsum(dim=0)
         x = self.tower.txt_bert.embeddings(upload(tokens, self.device), positions)
         x = self.encoder(x, runs_of((n, 0) for n in lengths), upload(first, self.device))
         return self.tower.heads(x)
@@ -221,7 +225,7 @@ def in_portions(
     parts = portions(order, [shapes[i][0] for i in order], device)
     rows = torch.cat([encode([items[i] for i in part]) for part in parts])
     result = torch.empty_like(rows)
-    result[upload(torch.tensor(order), device)] = rows
+    result[upload(torch.tensor(order, device="cpu"), device)] = rows
     return result
 
 
