@@ -69,6 +69,7 @@ li {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
 }
 video, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #000; }
+audio { display: block; width: 100%; background: var(--empty); }
 .strip { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1px; background: #000; }
 .strip img {
   display: block; width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000;
@@ -124,8 +125,8 @@ def write_page(
     """Write what was found as an HTML page, whole or not at all.
 
     Each hit shows pictures of itself, and plays from its start to its end where the browser can
-    play the file, which the page finds relative to its own place. Of a file that cannot be read
-    there is a note in the place of the pictures.
+    play the file, which the page finds relative to its own place. Of a file that cannot be read,
+    or is sound alone, there is a note in the place of the pictures.
 
     Args:
         out: the file to write.
@@ -204,12 +205,14 @@ def _player(hit: Hit, out: Path) -> str:
     """The clip and pictures of it, or why there are none."""
     if not os.path.isfile(hit.path):
         return '<div class="none">The file is not there.</div>'
+    source = f"{_relative_url(hit.path, out)}#t={hit.start_s:.3f},{hit.end_s:.3f}"
     times_s = [hit.start_s + part * (hit.end_s - hit.start_s) for part in STRIP]
     try:
         pictures = pictures_at(hit.path, times_s)
     except InputError:
-        return '<div class="none">The file shows no picture.</div>'
-    source = f"{_relative_url(hit.path, out)}#t={hit.start_s:.3f},{hit.end_s:.3f}"
+        note = '<div class="none">The file shows no picture.</div>'
+        sound = f'\n<audio controls preload="metadata" src="{html.escape(source)}"></audio>'
+        return note + sound if _has_sound(hit.path) else note
     strip = [
         f'<img alt="at {_clock(time_s)}" src="{_jpeg_url(picture, STRIP_SIZE)}">'
         for time_s, picture in zip(times_s, pictures, strict=True)
@@ -219,6 +222,14 @@ def _player(hit: Hit, out: Path) -> str:
         f'poster="{_jpeg_url(pictures[1], POSTER_SIZE)}"></video>\n'
         f'<div class="strip">{"".join(strip)}</div>'
     )
+
+
+def _has_sound(path: str) -> bool:
+    try:
+        with opened(path) as container:
+            return best_stream(container, "audio") is not None
+    except (av.FFmpegError, OSError):
+        return False
 
 
 def _jpeg_url(picture: Image, size: tuple[int, int]) -> str:

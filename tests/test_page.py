@@ -105,6 +105,7 @@ def test_what_has_no_picture_is_named(tmp_path, content):
     write_page(tmp_path / "page.html", "query", [hit(path), hit(tmp_path)])
     page = (tmp_path / "page.html").read_text()
     assert page.count('class="none"') == 2 and "<video" not in page
+    assert page.count('<audio controls preload="metadata" src="a.mkv#t=') == (content == "sound")
 
 
 # Text
