@@ -199,7 +199,8 @@ def check_video(video: Any, where: str) -> None:
     if isinstance(video, str | os.PathLike):
         if not os.path.isfile(video):
             raise InputError(
-                f"{where} is {os.fspath(video)!r}, where there is no file; expected a video file"
+                f"{where} is {os.fspath(video)!r}, where there is no file; expected a video file, "
+                "or, where all of it is embedded, a dict of expert features"
             )
     elif not is_frames(video):
         raise InputTypeError(

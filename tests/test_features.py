@@ -267,7 +267,7 @@ def no_token(video):
 
 
 BAD = {
-    "a number": (lambda v: 3, InputTypeError, ["video is a int", "expected a dict"]),
+    "a number": (lambda v: 3, InputTypeError, ["video is a int", "a dict of expert features"]),
     "None": (lambda v: None, InputTypeError, ["video is a NoneType", "dict"]),
     "an array": (lambda v: v["features"]["wide"], InputTypeError, ["video is a ndarray", "dict"]),
     "a text": (lambda v: "Hello world", InputError, ["'Hello world'", "no file", "dict"]),

@@ -48,10 +48,10 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ..files import check_place
+    from ..files import check_folder
     from ..operator import MDMMT
 
-    check_place(arguments.out)  # before anything is downloaded
+    check_folder(arguments.out.parent)  # before anything is downloaded
     MDMMT(arguments.modality, arguments.weights, "cpu").save_model("onnx", arguments.out)
     return report([], f"{arguments.modality} tower written to {arguments.out}")
 
