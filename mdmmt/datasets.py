@@ -137,12 +137,10 @@ def _from_json(path: Path, split: str | None) -> Iterator[Caption]:
         return _from_msrvtt(path, content, "test" if split is None else split)
     records = list(content.values()) if _is_object(content) else []
     if records and all(map(_is_object, records)):
-        if "timestamps" in records[0]:
-            _refuse_split(path, split)
-            return _from_activitynet(path, content)
-        if "text" in records[0]:
-            _refuse_split(path, split)
-            return _from_authors(path, content)
+        for sign, read in (("timestamps", _from_activitynet), ("text", _from_authors)):
+            if sign in records[0]:
+                _refuse_split(path, split)
+                return read(path, content)
     raise InputError(
         f"{path} is none of the known kinds of JSON: MSR-VTT has videos and sentences, ActivityNet "
         "Captions has timestamps and sentences for each video, MDMMT's authors have text, start "

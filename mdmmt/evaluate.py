@@ -202,10 +202,10 @@ def _run(
                     embed()
     if waiting:
         embed()
-    unseen = [name for name in set().union(*subsets) if name not in found_by]
+    unseen = sorted(set().union(*subsets) - found_by)
     if kept and unseen:
         warnings.warn(
-            f"the features of these videos have nothing of {', '.join(sorted(unseen))}: what is "
+            f"the features of these videos have nothing of {', '.join(unseen)}: what is "
             "found is found by the other experts",
             stacklevel=3,
         )

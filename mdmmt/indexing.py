@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
@@ -36,7 +35,7 @@ def index_files(
     paths: Iterable[str],
     window_s: float | None = None,
     stride_s: float | None = None,
-    metadata: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
     features: Path | None = None,
 ) -> Iterator[Outcome]:
     """Add the windows of each file, one file by the other, unless they are there.
@@ -52,6 +51,7 @@ def index_files(
     Raises:
         InputError: no feature file is in `features`.
     """
+    metadata = metadata or {}
     experts = list(model.reader.names)
     made_before: dict[str, list[Path]] = {}
     for file, video in find_feature_files(features) if features else ():
@@ -62,13 +62,14 @@ def index_files(
             if not os.path.isfile(path):
                 raise InputError("there is no such file")
             content = sha256_of(Path(path))
-            about = metadata[name] if name in metadata else index.metadata(name)
+            known = index.metadata(name)
+            about = metadata.get(name, known)
             files = made_before.get(os.path.basename(path), ())
-            made, versions = _made_before(files, content, model.reader.names)
+            made, versions = _made_before(files, content, experts)
             facts = [content, window_s, stride_s, experts]
             held = index.source(name)
             if held is not None and _is_of(held, facts, versions):
-                if about != index.metadata(name):
+                if about != known:
                     index.add(name, index.segments(name), held, about)
                 yield Outcome(path, 0, True, None)
                 continue

@@ -110,8 +110,7 @@ def _delete(arguments: argparse.Namespace) -> int:
     with Index.open(arguments.db) as index:
         # By another program, a file may have been added under the path as it is given here.
         gone = {
-            path: index.delete(os.path.abspath(path)) + index.delete(path)
-            for path in arguments.videos
+            path: sum(map(index.delete, {os.path.abspath(path), path})) for path in arguments.videos
         }
     failures = [f"{path}: it was not there" for path, windows in gone.items() if not windows]
     return report(failures, f"{len(arguments.videos) - len(failures)} videos taken out")

@@ -62,8 +62,7 @@ class FastVideoTower:
             [b, m * same_dim] float32, as `VideoTower` gives it.
         """
         shapes = [_shape(video, self.config.experts) for video in videos]
-        with torch.autocast(self.device.type, enabled=False):  # whatever the caller is within
-            return in_portions(self.encode, videos, shapes, self.device)
+        return in_portions(self.encode, videos, shapes, self.device)
 
     def encode(self, videos: Sequence[Video]) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
@@ -80,12 +79,13 @@ class FastVideoTower:
         """
         embeddings = self.tower.vid_bert.embeddings
         types = embeddings.token_type_embeddings.weight
-        table, positions = [types[CLS_TYPE][None]], [torch.tensor([NO_POSITION], device="cpu")]
+        no_position = torch.tensor([NO_POSITION], device="cpu")
+        table, positions = [types[CLS_TYPE][None]], [no_position]
         for expert, reduce in zip(self.config.experts, self.reduce, strict=True):
             raw = []
             for video in videos:
                 tokens = video.get(expert.name)
-                positions.append(torch.tensor([NO_POSITION], device="cpu"))
+                positions.append(no_position)
                 if tokens is None:
                     raw.append(torch.zeros(1, expert.dim, dtype=torch.float32, device="cpu"))
                 else:
@@ -135,8 +135,7 @@ def layout(
                 index += range(starts[j][i], starts[j][i] + 1 + _count(video, expert))
         read += [agg[j] for j in range(len(experts))]
         shapes.append((len(index) - begin, len(absent)))
-    index, read = (torch.tensor(rows, device="cpu") for rows in (index, read))
-    return index, read, runs_of(shapes)
+    return torch.tensor(index, device="cpu"), torch.tensor(read, device="cpu"), runs_of(shapes)
 
 
 def _count(video: Video, expert: ExpertConfig) -> int:
@@ -176,15 +175,13 @@ class FastTextTower:
         Returns:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
-        with torch.autocast(self.device.type, enabled=False):
-            return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
+        return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """The same for texts that are sorted, and go through at once."""
         lengths = [len(row) for row in ids]
         tokens = torch.tensor(list(chain.from_iterable(ids)), device="cpu")
-        positions = [torch.arange(length, device="cpu") for length in lengths]
-        positions = gather(positions, self.device)
+        positions = gather([torch.arange(n, device="cpu") for n in lengths], self.device)
         first = torch.tensor([0, *lengths[:-1]], device="cpu").cumsum(dim=0)
         x = self.tower.txt_bert.embeddings(upload(tokens, self.device), positions)
         x = self.encoder(x, runs_of((n, 0) for n in lengths), upload(first, self.device))
@@ -223,7 +220,8 @@ def in_portions(
     """
     order = sorted(range(len(items)), key=shapes.__getitem__)
     parts = portions(order, [shapes[i][0] for i in order], device)
-    rows = torch.cat([encode([items[i] for i in part]) for part in parts])
+    with torch.autocast(device.type, enabled=False):  # whatever the caller is within
+        rows = torch.cat([encode([items[i] for i in part]) for part in parts])
     result = torch.empty_like(rows)
     result[upload(torch.tensor(order, device="cpu"), device)] = rows
     return result
