@@ -24,6 +24,7 @@ from mdmmt.fast import (
     PRECISIONS,
     FastTextTower,
     FastVideoTower,
+    attention,
     check_precision,
     dense,
     resolve_precision,
@@ -158,6 +159,12 @@ def test_a_batch_in_portions(fast_video, fast_text, monkeypatch, at_once):
     )
     assert close(fast_video(videos), wanted[0])
     assert close(fast_text(ids), wanted[1])
+
+
+def test_portions_are_even():
+    """What is a little too much for one is not one and a small rest."""
+    assert list(map(len, towers.portions(range(128), [13] * 128, CPU))) == [64, 64]
+    assert list(map(len, towers.portions(range(118), [13] * 118, CPU))) == [118]
 
 
 def test_every_number_of_threads(fast_video):
@@ -340,6 +347,31 @@ def test_8_bit_products_in_bfloat16(activation):
         assert torch.allclose(found.float(), wanted, rtol=0, atol=most)
 
 
+@pytest.mark.parametrize("sequences", [1, 40])
+@pytest.mark.parametrize(("rows", "scale"), [(None, None), (3, 0.3)])
+def test_batched_attention(sequences, rows, scale):
+    """It is torch's own, in other steps, whether there are few tokens or many."""
+    runs = [attention.Run(sequences, 9, hidden=2), attention.Run(sequences, 4, hidden=0)]
+    q = torch.randn(sequences * (2 * rows if rows else 13), 32)
+    k, v = torch.randn(2, sequences * 13, 32)
+    for dtype, most in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+        found, wanted = (
+            attention.attend(way, q.to(dtype), k.to(dtype), v.to(dtype), runs, 4, rows, scale)
+            for way in (attention.batched_attention, F.scaled_dot_product_attention)
+        )
+        assert found.dtype == dtype
+        assert torch.allclose(found, wanted, rtol=0, atol=most)
+
+
+@on_x86
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_attention_is_batched_with_avx512(precision, monkeypatch):
+    for capability in ("AVX512", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        batched = dense.kinds_of(precision, CPU).attention is attention.batched_attention
+        assert batched == (capability == "AVX512")
+
+
 @on_x86
 def test_8_bits_beside_values_in_bfloat16(tiny, monkeypatch):
     monkeypatch.setattr(dense, "has_instructions", lambda name: name == "avx512_bf16")
@@ -375,7 +407,8 @@ def test_int8_of_full_size_as_vnni_computes_it(full):
 def test_compiled(tiny, monkeypatch, half):
     """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
     layer = dense.PlainBFloat16 if half else dense.Plain
-    kinds = dense.Kinds(layer, layer, layer, torch.float32)  # as CUDA has them
+    # as CUDA has them
+    kinds = dense.Kinds(layer, layer, layer, torch.float32, F.scaled_dot_product_attention)
     monkeypatch.setattr(towers, "kinds_of", lambda precision, device: kinds)
     counters.clear()
     fast = FastVideoTower(copy.deepcopy(tiny.ours_video), compiled=True)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights import aligned
+from .attention import batched_attention
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")
 IN_PLACE = {
@@ -76,7 +77,7 @@ class Packed(Plain):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
         # Without AVX512, oneDNN's activation takes longer inside a float32 product than behind it.
-        self.fuses = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        self.fuses = has_avx512()
 
     @staticmethod
     def pack(weight: Tensor) -> Tensor:
@@ -188,12 +189,13 @@ Dense = Plain | PackedInt8
 
 
 class Kinds(NamedTuple):
-    """Of what to make the linear layers."""
+    """Of what to make the linear layers, and what computes attention."""
 
     queries: Callable[[nn.Linear], Dense]  # those of an attention's queries and keys
     values: Callable[[nn.Linear], Dense]  # of its values and output, of the last one, of features
     wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
     carried: torch.dtype  # what goes from layer to layer
+    attention: Callable[..., Tensor]  # see `attend`
 
 
 def kinds_of(precision: str, device: torch.device) -> Kinds:
@@ -206,15 +208,17 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
     """
     exact = Packed if has_onednn(device) else Plain
     half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16
+    batched = has_onednn(device) and has_avx512()  # with AVX2 it gains nothing
+    attention = batched_attention if batched else F.scaled_dot_product_attention
     precision = resolve_precision(precision, device)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32
-        return Kinds(half, half, half, carried)
+        return Kinds(half, half, half, carried, attention)
     if precision == "int8":
         values = half if has_instructions("avx512_bf16") else exact
         queries = partial(PackedInt8, dtype=values.dtype)
-        return Kinds(queries, values, PackedInt8, torch.float32)
-    return Kinds(exact, exact, exact, torch.float32)
+        return Kinds(queries, values, PackedInt8, torch.float32, attention)
+    return Kinds(exact, exact, exact, torch.float32, attention)
 
 
 def has_onednn(device: torch.device) -> bool:
@@ -223,14 +227,14 @@ def has_onednn(device: torch.device) -> bool:
     return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
 
 
-def has_instructions(name: str) -> bool:
-    """Whether the processor has some of AVX512's; torches that do not tell are taken to have none.
+def has_avx512() -> bool:
+    """Whether torch computes in AVX512 here; ATEN_CPU_CAPABILITY can hold it to less."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
-    It counts as having none where ATEN_CPU_CAPABILITY holds torch to less than AVX512.
-    """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))
+
+def has_instructions(name: str) -> bool:
+    """Whether it has some further ones of AVX512; torches that do not tell count as having none."""
+    return has_avx512() and bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))
 
 
 def packs_bfloat16() -> bool:

@@ -9,31 +9,16 @@ Shape notation: t tokens of all sequences together, r rows that are read, h head
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
+from .attention import Run, attend
 from .dense import Dense, Kinds
-
-
-class Run(NamedTuple):
-    """Neighbouring sequences of one shape."""
-
-    sequences: int
-    tokens: int  # of each
-    hidden: int  # of them, the first ones, to which none attends
-
-
-def runs_of(shapes: Iterable[tuple[int, int]]) -> list[Run]:
-    """Put neighbours together: (tokens, hidden) of each sequence -> runs."""
-    return [Run(len(list(same)), *shape) for shape, same in groupby(shapes)]
 
 
 class FastEncoder:
@@ -95,7 +80,7 @@ class FastAttention:
     """`mdmmt.transformer.SelfAttention` for inference: layers made alike are one product."""
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
-        self.heads = attention.heads
+        self.heads, self.attention = attention.heads, kinds.attention
         query, key, value = attention.query, attention.key, attention.value
         self.width = query.out_features
         if kinds.queries is kinds.values:
@@ -106,7 +91,7 @@ class FastAttention:
     def __call__(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
         """[t, d] -> [t, d]"""
         q, k, v = (one for part in self.parts for one in part(x).split(self.width, dim=1))
-        return attend(q, k, v, runs, self.heads)
+        return attend(self.attention, q, k, v, runs, self.heads)
 
 
 class FoldedAttention:
@@ -118,7 +103,7 @@ class FoldedAttention:
     """
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
-        self.heads = attention.heads
+        self.heads, self.attention = attention.heads, kinds.attention
         self.query = kinds.values(attention.query)
         by_head = (self.heads, -1, attention.key.in_features)
         # [h, d/h, d]
@@ -133,7 +118,8 @@ class FoldedAttention:
         scale = q.shape[-1] ** -0.5
         q = torch.bmm(q, self.key).transpose(0, 1).reshape(-1, d)  # [r * h, d]
         each = len(q) // sum(run.sequences for run in runs)
-        seen = attend(q, x, x, runs, 1, each, scale).view(r, self.heads, d).transpose(0, 1)
+        seen = attend(self.attention, q, x, x, runs, 1, each, scale)
+        seen = seen.view(r, self.heads, d).transpose(0, 1)
         seen = torch.bmm(seen, self.value.transpose(1, 2))  # [h, r, d/h]
         return seen.transpose(0, 1).reshape(r, d) + self.bias
 
@@ -172,7 +158,7 @@ class FastAddNorm:
 
     def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
         """x [t, d_in], which it may overwrite, residual [t, d] -> [t, d]"""
-        return self.norm(residual + self.dense(x, spent=True))
+        return self.norm(self.dense(x, spent=True).to(residual.dtype).add_(residual))
 
 
 def beside(*layers: nn.Linear) -> nn.Linear:
@@ -184,38 +170,3 @@ def beside(*layers: nn.Linear) -> nn.Linear:
     for layer in layers:
         layer.weight = None
     return joined
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    runs: Sequence[Run],
-    heads: int,
-    rows: int | None = None,
-    scale: float | None = None,
-) -> Tensor:
-    """Each sequence to itself: q [r, d], k and v [t, d] -> [r, d]
-
-    Args:
-        rows: how many of q belong to each sequence; None: as many as it has tokens.
-        scale: of the products; None: the usual one.
-    """
-    parts, row, token = [], 0, 0
-    for sequences, tokens, hidden in runs:
-        queries = sequences * (rows or tokens)
-        of_q = slice(row, row := row + queries)
-        of_x = slice(token, token := token + sequences * tokens)
-        out = F.scaled_dot_product_attention(
-            split(q[of_q], sequences, heads),
-            split(k[of_x], sequences, heads)[:, :, hidden:],
-            split(v[of_x], sequences, heads)[:, :, hidden:],
-            scale=scale,
-        )
-        parts.append(out.transpose(1, 2).reshape(queries, -1))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def split(x: Tensor, sequences: int, heads: int) -> Tensor:
-    """[s * n, d] -> [s, h, n, d/h]"""
-    return x.view(sequences, len(x) // sequences, heads, x.shape[1] // heads).transpose(1, 2)

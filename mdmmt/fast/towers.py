@@ -11,6 +11,7 @@ Shape notation: b batch, m experts, n tokens of an expert, t tokens of all seque
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -24,8 +25,9 @@ from ..features import Tokens, Video
 from ..text_tower import TextTower
 from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
+from .attention import Run, runs_of
 from .dense import kinds_of
-from .encoder import FastEncoder, Run, runs_of
+from .encoder import FastEncoder
 
 CLS_ROW = 0  # of the table of tokens
 TOKENS_AT_ONCE = 1536  # half or twice as many are a few percent slower, whatever the precision
@@ -191,20 +193,20 @@ class FastTextTower:
 def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[list[int]]:
     """Cut a batch where what one pass computes would leave the processor's cache.
 
+    The parts are about equally large, as few tokens by themselves take more time each.
+
     Args:
         order: numbers of the sequences.
         lengths: tokens of each, in that order.
     """
     limit = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_AT_ONCE_ON_CUDA
-    parts: list[list[int]] = []
-    tokens = 0
+    total, before = sum(lengths), 0
+    parts: list[list[int]] = [[] for _ in range(math.ceil(total / limit))]
     for number, length in zip(order, lengths, strict=True):
-        if tokens + length > limit or not parts:
-            parts.append([])
-            tokens = 0
-        parts[-1].append(number)
-        tokens += length
-    return parts
+        middle = before + length / 2
+        parts[int(middle / total * len(parts))].append(number)
+        before += length
+    return [part for part in parts if part]
 
 
 def in_portions(
