@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHORT = 128  # tokens
+SHORT = 128  # tokens of a sequence that counts as short, and of a run that counts as small
 
 
 class Run(NamedTuple):
@@ -74,7 +74,8 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
     where there are many short ones; with few tokens in all, or many of a sequence, it is better.
 
     Args:
-        q, k, v: [s, h, n, d/h]
+        q: [s, h, r/s, d/h]
+        k, v: [s, h, n, d/h]
         scale: of the products; None: the usual one.
     """
     sequences, _, tokens, width = k.shape

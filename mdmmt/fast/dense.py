@@ -206,10 +206,11 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
     `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster. What the last
     layer attends to is what is carried.
     """
-    exact = Packed if has_onednn(device) else Plain
-    half = PackedBFloat16 if has_onednn(device) and packs_bfloat16() else PlainBFloat16
-    batched = has_onednn(device) and has_avx512()  # with AVX2 it gains nothing
-    attention = batched_attention if batched else F.scaled_dot_product_attention
+    packs = has_onednn(device)
+    exact = Packed if packs else Plain
+    half = PackedBFloat16 if packs and packs_bfloat16() else PlainBFloat16
+    batches = packs and has_avx512()  # with AVX2 it gains nothing
+    attention = batched_attention if batches else F.scaled_dot_product_attention
     precision = resolve_precision(precision, device)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32
@@ -233,7 +234,10 @@ def has_avx512() -> bool:
 
 
 def has_instructions(name: str) -> bool:
-    """Whether it has some further ones of AVX512; torches that do not tell count as having none."""
+    """Whether the processor has some further ones of AVX512.
+
+    Torches that do not tell count as having none.
+    """
     return has_avx512() and bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))
 
 
