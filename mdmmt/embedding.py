@@ -15,6 +15,7 @@ from .files import written_whole
 from .model import BATCH_SIZE, Model
 
 FORMATS = (".npy", ".jsonl")
+VIDEOS_AT_ONCE = 128  # so many are read before the first comes out
 
 
 class Embedded(NamedTuple):
@@ -28,7 +29,7 @@ class Embedded(NamedTuple):
 
 def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[Embedded]:
     """Embed texts, in batches."""
-    for batch in _batches(texts):
+    for batch in _batches(texts, BATCH_SIZE):
         yield from _encode(model.encode_text, batch, batch)
 
 
@@ -37,7 +38,7 @@ def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
 
     Features go through the tower in batches; only the features of a batch are in memory.
     """
-    for batch in _batches(paths):
+    for batch in _batches(paths, VIDEOS_AT_ONCE):
         names, features, failed = [], [], {}
         for name in batch:
             try:
@@ -90,9 +91,9 @@ def _record(kind: str, row: Embedded) -> dict[str, Any]:
     return {kind: row.name, **span, "embedding": row.vector.tolist()}
 
 
-def _batches(items: Iterable[str]) -> Iterator[list[str]]:
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
     items = list(items)
-    return (items[i : i + BATCH_SIZE] for i in range(0, len(items), BATCH_SIZE))
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _encode(

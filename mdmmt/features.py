@@ -121,17 +121,24 @@ def read_videos(
         raise InputError(f"{where} is a batch of 0 videos, expected at least one")
     if batch is None:
         arrays = {name: tuple(part[None] for part in parts) for name, parts in arrays.items()}
-    videos = []
-    for row in range(batch or 1):
-        here = where if batch is None else f"{where}, row {row} of the batch"
-        video = {}
-        for name, (features, times, mask) in arrays.items():
-            if mask[row].any():
-                video[name] = Tokens(features[row][mask[row]], times[row][mask[row]])
-                _check_finite(video[name].features, mask[row], f"{here}, expert {name!r}")
+    rows = [
+        where if batch is None else f"{where}, row {row} of the batch" for row in range(batch or 1)
+    ]
+    videos: list[Video] = [{} for _ in rows]
+    for name, (features, times, mask) in arrays.items():
+        counts = mask.sum(dim=1).tolist()
+        at = mask.flatten().nonzero()[:, 0]
+        kept = features.flatten(0, 1).index_select(0, at)
+        _check_finite(kept, mask, rows, f"expert {name!r}")
+        parts = zip(
+            kept.split(counts), times.flatten().index_select(0, at).split(counts), strict=True
+        )
+        for video, tokens in zip(videos, map(Tokens._make, parts), strict=True):
+            if len(tokens.times):
+                video[name] = tokens
+    for row, video in zip(rows, videos, strict=True):
         if not video:
-            raise InputError(f"{here} has no valid token: the masks of all its experts are 0")
-        videos.append(video)
+            raise InputError(f"{row} has no valid token: the masks of all its experts are 0")
     return videos, batch is not None
 
 
@@ -181,9 +188,10 @@ def _arrays(item: Mapping[str, Any], expert: ExpertConfig, where: str) -> tuple[
             f"{where}: features are {_shape(features)}, features_t {_shape(times)} and "
             f"features_ind {_shape(mask)}, expected {_shape(features[..., 0])} for the last two"
         )
-    wrong = mask[(mask != 0) & (mask != 1)]
-    if len(wrong):
-        raise InputError(f"{where}: features_ind holds {wrong[0].item():g}, expected 0 or 1 only")
+    right = (mask == 0) | (mask == 1)
+    if not right.all():
+        wrong = mask[~right][0].item()
+        raise InputError(f"{where}: features_ind holds {wrong:g}, expected 0 or 1 only")
     return features, times.to(features.device), mask.bool().to(features.device)
 
 
@@ -214,14 +222,16 @@ def _check_known(by_expert: Mapping[str, Any], experts: Sequence[ExpertConfig], 
         )
 
 
-def _check_finite(features: Tensor, mask: Tensor, where: str) -> None:
-    """`features` are the rows of one video at which `mask` is true."""
+def _check_finite(features: Tensor, mask: Tensor, rows: Sequence[str], what: str) -> None:
+    """`features` are those of the tokens at which `mask` [b, n] is true."""
+    if len(features) and all(abs(bound.item()) <= GREATEST for bound in features.aminmax()):
+        return
     bad = ~(features.abs() <= GREATEST).all(dim=1)  # NaN is not, either
     if bad.any():
-        token = int(mask.nonzero()[bad.nonzero()[0]])
+        row, token = mask.nonzero()[bad.nonzero()[0, 0]].tolist()
         raise InputError(
-            f"{where}: token {token} holds NaN, infinity or more than {GREATEST:g}, expected "
-            "finite float32 numbers where features_ind is 1"
+            f"{rows[row]}, {what}: token {token} holds NaN, infinity or more than {GREATEST:g}, "
+            "expected finite float32 numbers where features_ind is 1"
         )
 
 

@@ -44,7 +44,7 @@ from .weights import (
 if TYPE_CHECKING:
     from .experts import Extracted
 
-BATCH_SIZE = 128  # enough that neighbours in length are of one length
+BATCH_SIZE = 1024  # a GPU is busy with so many texts; the towers cut it to what suits the device
 
 
 class Segments(NamedTuple):

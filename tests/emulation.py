@@ -1,4 +1,4 @@
-"""What processors with AVX512-VNNI and AVX512-BF16 compute in int8, on processors without them."""
+"""What CUDA, and processors with AVX512-VNNI and AVX512-BF16, compute, on those without them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mdmmt.fast import dense
 
@@ -40,3 +41,24 @@ def emulated_vnni() -> Iterator[None]:
         patch.object(dense, "has_instructions", lambda name: True),
     ):
         yield
+
+
+def efficient_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: None, begins_q: Tensor, begins_k: Tensor, most_q: int,
+    most_k: int, dropout: float, mask_type: int, *, scale: float | None, seqlen_k: Tensor,
+) -> tuple[Tensor]:  # fmt: skip
+    """`aten::_efficient_attention_forward`, as far as it is used; that one runs on CUDA alone."""
+    assert len(q) == len(k) == len(v) == 1  # what it requires with sequences of their own lengths
+    assert len(begins_q) == len(begins_k) == len(seqlen_k) + 1
+    for numbers in (begins_q, begins_k, seqlen_k):
+        assert numbers.dtype == torch.int32 and numbers.is_contiguous()
+    assert dropout == mask_type == 0 and bias is None
+    assert q.shape[-1] % 8 == 0
+    assert begins_q.diff().max() <= most_q and seqlen_k.max() <= most_k
+    out = torch.full_like(q, float("nan"))
+    bounds = zip(begins_q[:-1], begins_q[1:], begins_k[:-1], seqlen_k, strict=True)
+    for begin, end, first, length in (map(int, one) for one in bounds):
+        of_q, of_k = slice(begin, end), slice(first, first + length)
+        parts = (x.transpose(1, 2) for x in (q[:, of_q], k[:, of_k], v[:, of_k]))
+        out[:, of_q] = F.scaled_dot_product_attention(*parts, scale=scale).transpose(1, 2)
+    return (out,)

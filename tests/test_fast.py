@@ -6,11 +6,12 @@ import copy
 import random
 import shutil
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import TINY, TINY_VOCABULARY
-from emulation import ByHalves, emulated_vnni
+from emulation import ByHalves, efficient_attention, emulated_vnni
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import run_video, spread
@@ -356,11 +357,45 @@ def test_batched_attention(sequences, rows, scale):
     k, v = torch.randn(2, sequences * 13, 32)
     for dtype, most in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
         found, wanted = (
-            attention.attend(way, q.to(dtype), k.to(dtype), v.to(dtype), runs, 4, rows, scale)
+            attention.OneByOne(runs, CPU, way)(*(x.to(dtype) for x in (q, k, v)), 4, rows, scale)
             for way in (attention.batched_attention, F.scaled_dot_product_attention)
         )
         assert found.dtype == dtype
         assert torch.allclose(found, wanted, rtol=0, atol=most)
+
+
+MIXED = [attention.Run(2, 9, 2), attention.Run(1, 4, 0), attention.Run(3, 4, 3)]
+
+
+@pytest.mark.parametrize("width", [3, 8])
+def test_attention_at_once(width, monkeypatch):
+    """One kernel for all sequences computes what one run after the other does."""
+    monkeypatch.setattr(torch.ops.aten, "_efficient_attention_forward", efficient_attention)
+    qkv = torch.randn(34, 3 * 4 * width).split(4 * width, dim=1)
+    for rows, scale in ((None, None), (3, 0.3)):
+        q = torch.randn(18, 4 * width) if rows else qkv[0]
+        found, wanted = (
+            kind(MIXED, CPU)(q, *qkv[1:], 4, rows, scale)
+            for kind in (attention.AtOnce, attention.OneByOne)
+        )
+        assert close(found, wanted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(counts, min_size=1, max_size=7))
+def test_any_mix_of_videos_at_once(tiny, shapes):
+    kinds = dense.Kinds(dense.Plain, dense.Plain, dense.Plain, torch.float32, attention.AtOnce)
+    videos = [make_video(shape, i) for i, shape in enumerate(shapes)]
+    with (
+        patch.object(torch.ops.aten, "_efficient_attention_forward", efficient_attention),
+        patch.object(towers, "kinds_of", lambda precision, device: kinds),
+    ):
+        found = FastVideoTower(copy.deepcopy(tiny.ours_video))(videos)
+    assert close(found, plain(tiny.ours_video, videos))
+
+
+def test_attention_is_at_once_on_cuda():
+    assert dense.kinds_of("exact", torch.device("cuda")).attention is attention.AtOnce
 
 
 @on_x86
@@ -368,8 +403,8 @@ def test_batched_attention(sequences, rows, scale):
 def test_attention_is_batched_with_avx512(precision, monkeypatch):
     for capability in ("AVX512", "AVX2"):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
-        batched = dense.kinds_of(precision, CPU).attention is attention.batched_attention
-        assert batched == (capability == "AVX512")
+        attend = dense.kinds_of(precision, CPU).attention([attention.Run(1, 2, 0)], CPU)
+        assert (attend.attention is attention.batched_attention) == (capability == "AVX512")
 
 
 @on_x86
@@ -408,7 +443,7 @@ def test_compiled(tiny, monkeypatch, half):
     """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
     layer = dense.PlainBFloat16 if half else dense.Plain
     # as CUDA has them
-    kinds = dense.Kinds(layer, layer, layer, torch.float32, F.scaled_dot_product_attention)
+    kinds = dense.Kinds(layer, layer, layer, torch.float32, attention.OneByOne)
     monkeypatch.setattr(towers, "kinds_of", lambda precision, device: kinds)
     counters.clear()
     fast = FastVideoTower(copy.deepcopy(tiny.ours_video), compiled=True)
@@ -437,3 +472,20 @@ def test_on_cuda(tiny, cuda_without_tf32, compiled):
         assert cosine(half, wanted, 24) > TINY_COSINE["bfloat16"]
     with pytest.raises(InputError, match="needs an x86 processor"):
         resolve_precision("int8", torch.device("cuda"))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [3, 8, 64, 512])
+def test_attention_at_once_on_cuda(dtype, width, cuda_without_tf32):
+    cuda = torch.device("cuda")
+    q, k, v = torch.randn(34, 3 * 2 * width, device=cuda, dtype=dtype).split(2 * width, dim=1)
+    for heads, rows, scale in ((2, None, None), (1, 3, 0.1)):
+        queries = q[: 3 * 6] if rows else q
+        found, wanted = (
+            kind(MIXED, cuda)(queries, k, v, heads, rows, scale)
+            for kind in (attention.AtOnce, attention.OneByOne)
+        )
+        assert found.dtype == dtype
+        most = 1e-5 if dtype == torch.float32 else 0.05
+        assert torch.allclose(found, wanted, rtol=0, atol=most)

@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .transfer import upload
+
+ALIGNED = 8  # the kernel takes heads whose width is a multiple of this
+NOT_CAUSAL = 0  # the kernel's name for no mask but the sequences' bounds
 SHORT = 128  # tokens of a sequence that counts as short, and of a run that counts as small
 
 
@@ -30,36 +34,90 @@ def runs_of(shapes: Iterable[tuple[int, int]]) -> list[Run]:
     return [Run(len(list(same)), *shape) for shape, same in groupby(shapes)]
 
 
-def attend(
-    attention: Callable[..., Tensor],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    runs: Sequence[Run],
-    heads: int,
-    rows: int | None = None,
-    scale: float | None = None,
-) -> Tensor:
-    """Each sequence to itself: q [r, d], k and v [t, d] -> [r, d]
+class OneByOne:
+    """Attention of a batch, one run after the other."""
 
-    Args:
-        attention: of the sequences of a run, `F.scaled_dot_product_attention` or one like it.
-        rows: how many of q belong to each sequence; None: as many as it has tokens.
-        scale: of the products; None: the usual one.
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        device: torch.device,
+        attention: Callable[..., Tensor] = F.scaled_dot_product_attention,
+    ) -> None:
+        """Of these runs, with the attention that suits the device."""
+        self.runs, self.attention = runs, attention
+        self.sequences = sum(run.sequences for run in runs)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        rows: int | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Each sequence to itself: q [r, d], k and v [t, d] -> [r, d]
+
+        Args:
+            rows: how many of q belong to each sequence; None: as many as it has tokens.
+            scale: of the products; None: the usual one.
+        """
+        parts, row, token = [], 0, 0
+        for sequences, tokens, hidden in self.runs:
+            queries = sequences * (rows or tokens)
+            of_q = slice(row, row := row + queries)
+            of_x = slice(token, token := token + sequences * tokens)
+            out = self.attention(
+                split(q[of_q], sequences, heads),
+                split(k[of_x], sequences, heads)[:, :, hidden:],
+                split(v[of_x], sequences, heads)[:, :, hidden:],
+                scale=scale,
+            )
+            parts.append(out.transpose(1, 2).reshape(queries, -1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class AtOnce:
+    """Attention of a batch in one kernel, which is told where each sequence begins; on CUDA.
+
+    There a kernel's launch costs more than what it computes for a run, and a batch of videos has
+    nearly as many runs as videos. The kernel is what `F.scaled_dot_product_attention` itself takes
+    for nested tensors, in float32 too; it has no public name.
     """
-    parts, row, token = [], 0, 0
-    for sequences, tokens, hidden in runs:
-        queries = sequences * (rows or tokens)
-        of_q = slice(row, row := row + queries)
-        of_x = slice(token, token := token + sequences * tokens)
-        out = attention(
-            split(q[of_q], sequences, heads),
-            split(k[of_x], sequences, heads)[:, :, hidden:],
-            split(v[of_x], sequences, heads)[:, :, hidden:],
-            scale=scale,
-        )
-        parts.append(out.transpose(1, 2).reshape(queries, -1))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __init__(self, runs: Sequence[Run], device: torch.device) -> None:
+        """Of these runs; the numbers go to the device once for all layers."""
+        each = torch.tensor(runs, dtype=torch.int32, device="cpu")
+        _, tokens, hidden = each.repeat_interleave(each[:, 0], dim=0).unbind(dim=1)
+        self.sequences, self.most = len(tokens), int(tokens.max())
+        begins = F.pad(tokens.cumsum(0, dtype=torch.int32), (1, 0))
+        seen = F.pad(tokens - hidden, (0, 1))
+        table = torch.stack([begins, begins + F.pad(hidden, (0, 1)), seen])
+        self.begins, self.first_seen, self.seen = upload(table, device)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        rows: int | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """See `OneByOne`."""
+        begins = self.begins
+        if rows is not None:
+            end = rows * self.sequences
+            begins = torch.arange(0, end + 1, rows, dtype=torch.int32, device=q.device)
+        width = q.shape[1] // heads
+        q, k, v = (x.unflatten(1, (heads, -1))[None] for x in (q, k, v))
+        if missing := -width % ALIGNED:  # as zeros they change no product
+            q, k, v = (F.pad(x, (0, missing)) for x in (q, k, v))
+        out, *_ = torch.ops.aten._efficient_attention_forward(
+            q, k, v, None, begins, self.first_seen, rows or self.most, self.most,
+            0.0, NOT_CAUSAL, scale=scale or width**-0.5, seqlen_k=self.seen[:-1],
+        )  # fmt: skip
+        return out[0, ..., :width].flatten(1)
 
 
 def split(x: Tensor, sequences: int, heads: int) -> Tensor:

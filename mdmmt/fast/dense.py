@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights import aligned
-from .attention import batched_attention
+from .attention import AtOnce, OneByOne, batched_attention
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")
 IN_PLACE = {
@@ -195,7 +195,7 @@ class Kinds(NamedTuple):
     values: Callable[[nn.Linear], Dense]  # of its values and output, of the last one, of features
     wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
     carried: torch.dtype  # what goes from layer to layer
-    attention: Callable[..., Tensor]  # see `attend`
+    attention: Callable[..., OneByOne | AtOnce]  # of the runs of a batch, on a device
 
 
 def kinds_of(precision: str, device: torch.device) -> Kinds:
@@ -209,8 +209,9 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
     packs = has_onednn(device)
     exact = Packed if packs else Plain
     half = PackedBFloat16 if packs and packs_bfloat16() else PlainBFloat16
-    batches = packs and has_avx512()  # with AVX2 it gains nothing
-    attention = batched_attention if batches else F.scaled_dot_product_attention
+    attention = AtOnce if device.type == "cuda" else OneByOne
+    if packs and has_avx512():  # with AVX2 it gains nothing
+        attention = partial(OneByOne, attention=batched_attention)
     precision = resolve_precision(precision, device)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32

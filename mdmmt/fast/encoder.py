@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
-from .attention import Run, attend
+from .attention import AtOnce, OneByOne, Run
 from .dense import Dense, Kinds
+
+Attend = OneByOne | AtOnce
 
 
 class FastEncoder:
@@ -28,7 +30,7 @@ class FastEncoder:
         self, encoder: Encoder, config: EncoderConfig, kinds: Kinds, compiled: bool
     ) -> None:
         """Empties `encoder`, so that there never are two copies of more than one layer."""
-        self.carried = kinds.carried
+        self.carried, self.attention = kinds.carried, kinds.attention
         self.layers = []
         while len(encoder.layer) > 1:
             self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds, compiled))
@@ -46,9 +48,10 @@ class FastEncoder:
             [r, d] float32.
         """
         x = x.to(self.carried)
+        attend = self.attention(runs, x.device)
         for layer in self.layers:
-            x = layer(x, runs)
-        return self.last(x, runs, read).float()
+            x = layer(x, attend)
+        return self.last(x, attend, read).float()
 
 
 class FastLayer:
@@ -58,9 +61,9 @@ class FastLayer:
         self.attention = FastAttention(layer.attention.self, kinds)
         self.finish = Finish(layer, config, kinds, compiled)
 
-    def __call__(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+    def __call__(self, x: Tensor, attend: Attend) -> Tensor:
         """[t, d] -> [t, d]"""
-        return self.finish(self.attention(x, runs), x)
+        return self.finish(self.attention(x, attend), x)
 
 
 class LastLayer:
@@ -70,17 +73,17 @@ class LastLayer:
         self.attention = FoldedAttention(layer.attention.self, kinds)
         self.finish = Finish(layer, config, kinds, compiled)
 
-    def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, attend: Attend, read: Tensor) -> Tensor:
         """x [t, d], read [r] rows of it -> [r, d]"""
         rows = x[read]
-        return self.finish(self.attention(rows, x, runs), rows)
+        return self.finish(self.attention(rows, x, attend), rows)
 
 
 class FastAttention:
     """`mdmmt.transformer.SelfAttention` for inference: layers made alike are one product."""
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
-        self.heads, self.attention = attention.heads, kinds.attention
+        self.heads = attention.heads
         query, key, value = attention.query, attention.key, attention.value
         self.width = query.out_features
         if kinds.queries is kinds.values:
@@ -88,10 +91,10 @@ class FastAttention:
         else:
             self.parts = [kinds.queries(beside(query, key)), kinds.values(value)]
 
-    def __call__(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+    def __call__(self, x: Tensor, attend: Attend) -> Tensor:
         """[t, d] -> [t, d]"""
         q, k, v = (one for part in self.parts for one in part(x).split(self.width, dim=1))
-        return attend(self.attention, q, k, v, runs, self.heads)
+        return attend(q, k, v, self.heads)
 
 
 class FoldedAttention:
@@ -103,7 +106,7 @@ class FoldedAttention:
     """
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
-        self.heads, self.attention = attention.heads, kinds.attention
+        self.heads = attention.heads
         self.query = kinds.values(attention.query)
         by_head = (self.heads, -1, attention.key.in_features)
         # [h, d/h, d]
@@ -111,14 +114,13 @@ class FoldedAttention:
         self.value = aligned(attention.value.weight.detach().to(kinds.carried)).view(by_head)
         self.bias = attention.value.bias.detach().to(kinds.carried)
 
-    def __call__(self, rows: Tensor, x: Tensor, runs: Sequence[Run]) -> Tensor:
+    def __call__(self, rows: Tensor, x: Tensor, attend: Attend) -> Tensor:
         """rows [r, d], as many of each sequence, which attend to x [t, d] -> [r, d]"""
         r, d = rows.shape
         q = self.query(rows).to(x.dtype).view(r, self.heads, -1).transpose(0, 1)  # [h, r, d/h]
         scale = q.shape[-1] ** -0.5
         q = torch.bmm(q, self.key).transpose(0, 1).reshape(-1, d)  # [r * h, d]
-        each = len(q) // sum(run.sequences for run in runs)
-        seen = attend(self.attention, q, x, x, runs, 1, each, scale)
+        seen = attend(q, x, x, heads=1, rows=len(q) // attend.sequences, scale=scale)
         seen = seen.view(r, self.heads, d).transpose(0, 1)
         seen = torch.bmm(seen, self.value.transpose(1, 2))  # [h, r, d/h]
         return seen.transpose(0, 1).reshape(r, d) + self.bias

@@ -16,22 +16,27 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ExpertConfig
-from ..features import Tokens, Video
+from ..features import Video
 from ..text_tower import TextTower
 from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
 from .attention import Run, runs_of
 from .dense import kinds_of
 from .encoder import FastEncoder
+from .transfer import gather, upload
+
+Counts = NDArray[np.int64]
 
 CLS_ROW = 0  # of the table of tokens
 TOKENS_AT_ONCE = 1536  # half or twice as many are a few percent slower, whatever the precision
-TOKENS_AT_ONCE_ON_CUDA = 1 << 16
+TOKENS_AT_ONCE_ON_CUDA = 1 << 13  # it computes one portion while the next is put together
 
 
 class FastVideoTower:
@@ -63,91 +68,99 @@ class FastVideoTower:
         Returns:
             [b, m * same_dim] float32, as `VideoTower` gives it.
         """
-        shapes = [_shape(video, self.config.experts) for video in videos]
-        return in_portions(self.encode, videos, shapes, self.device)
+        counts = count_tokens(videos, self.config.experts)
+        return in_portions(self.encode, videos, shapes_of(counts), self.device)
 
     def encode(self, videos: Sequence[Video]) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
         experts = self.config.experts
-        index, read, runs = layout(videos, experts)
-        x = self.embed(videos, upload(index, self.device))
+        counts = count_tokens(videos, experts)
+        index, read, runs = layout(counts)
+        x = self.embed(videos, counts, upload(index, self.device))
         x = self.encoder(x, runs, upload(read, self.device)).unflatten(0, (-1, len(experts)))
         return self.tower.heads(x.unbind(dim=1))
 
-    def embed(self, videos: Sequence[Video], index: Tensor) -> Tensor:
+    def embed(self, videos: Sequence[Video], counts: Counts, index: Tensor) -> Tensor:
         """What the encoder reads: [t, d], the rows `index` of the table of all tokens.
 
-        The table holds [CLS], and then for each expert, for each video, AGG and tokens.
+        The table holds [CLS], and then of each expert the AGG of each video, and all tokens.
         """
+        owners = np.arange(len(videos), dtype=np.int64)
         embeddings = self.tower.vid_bert.embeddings
         types = embeddings.token_type_embeddings.weight
-        no_position = torch.tensor([NO_POSITION], device="cpu")
-        table, positions = [types[CLS_TYPE][None]], [no_position]
-        for expert, reduce in zip(self.config.experts, self.reduce, strict=True):
-            raw = []
-            for video in videos:
-                tokens = video.get(expert.name)
-                positions.append(no_position)
-                if tokens is None:
-                    raw.append(torch.zeros(1, expert.dim, dtype=torch.float32, device="cpu"))
-                else:
-                    raw += [tokens.features.amax(dim=0, keepdim=True), tokens.features]
-                    positions.append(self.positions(tokens))
-            reduced = reduce(gather(raw, self.device)).float()
+        table = [types[CLS_TYPE][None]]
+        positions = [torch.full((1,), NO_POSITION, device=self.device)]
+        for expert, reduce, n in zip(self.config.experts, self.reduce, counts.T, strict=True):
+            raw, times = self.read(videos, expert)
+            owner = upload(torch.from_numpy(owners.repeat(n)), self.device)
+            # AGG is the maximum of the tokens, and stays zeros where there are none.
+            agg, tokens = raw.tensor_split([len(videos)])
+            owner_of_each = owner[:, None].expand_as(tokens)
+            agg.scatter_reduce_(0, owner_of_each, tokens, "amax", include_self=False)
+            reduced = reduce(raw).float()
             table.append(F.normalize(reduced, dim=-1) + types[expert.type_id])
-        at = gather(positions, self.device)[index]
+            positions.append(torch.full((len(videos),), NO_POSITION, device=self.device))
+            positions.append(self.positions(times, owner, len(videos)))
+        at = torch.cat(positions)[index]
         x = torch.cat(table)[index] + embeddings.position_embeddings.weight[at]
         return embeddings.layer_norm(x)
 
-    def positions(self, tokens: Tokens) -> Tensor:
+    def read(self, videos: Sequence[Video], expert: ExpertConfig) -> tuple[Tensor, Tensor]:
+        """An expert's features [b + n, d_in], after zeros for each video, and times [n]."""
+        given = [video[expert.name] for video in videos if expert.name in video]
+        zeros = torch.zeros(len(videos), expert.dim, dtype=torch.float32, device="cpu")
+        raw = gather([zeros, *(tokens.features for tokens in given)], self.device)
+        times = gather([zeros[:0, 0], *(tokens.times for tokens in given)], self.device)
+        return raw, times
+
+    def positions(self, times: Tensor, owner: Tensor, videos: int) -> Tensor:
         """The rows [n] of the position table; see `VideoTower.positions`."""
-        times = tokens.times.cpu()
-        if times.isnan().any():
-            times = torch.full_like(times, UNKNOWN_POSITION)
+        unknown = times.new_zeros(videos).index_add_(0, owner, times.isnan().to(times.dtype))
+        times = times.masked_fill(unknown[owner] > 0, UNKNOWN_POSITION)
         return times.clamp(0, self.config.encoder.max_position_embeddings - 1).long()
 
 
-def layout(
-    videos: Sequence[Video], experts: Sequence[ExpertConfig]
-) -> tuple[Tensor, Tensor, list[Run]]:
+def count_tokens(videos: Sequence[Video], experts: Sequence[ExpertConfig]) -> Counts:
+    """Valid tokens of each expert in each video, [b, m]."""
+    nothing = ((), ())
+    rows = [[len(video.get(e.name, nothing)[1]) for e in experts] for video in videos]
+    return np.array(rows, dtype=np.int64)
+
+
+def shapes_of(counts: Counts) -> list[tuple[int, int]]:
+    """Packed tokens of each video, and how many of them are the AGG of absent experts."""
+    tokens, hidden = counts.sum(axis=1) + counts.shape[1] + 1, (counts == 0).sum(axis=1)
+    return list(zip(tokens.tolist(), hidden.tolist(), strict=True))
+
+
+def layout(counts: Counts) -> tuple[Tensor, Tensor, list[Run]]:
     """Where each video's tokens are in the table of `FastVideoTower.embed`, and in the packing.
 
     A video is packed as the AGG tokens of absent experts, to which no token attends, [CLS], and
     then each expert's AGG and tokens.
 
+    Args:
+        counts: see `count_tokens`.
+
     Returns:
         index [t] int64, the table's row of each packed one; read [b * m] int64, the packed rows of
         the AGG tokens; and the runs.
     """
-    first, starts = CLS_ROW + 1, []  # starts[j][i]: the AGG row of expert j, video i
-    for expert in experts:
-        starts.append([])
-        for video in videos:
-            starts[-1].append(first)
-            first += 1 + _count(video, expert)
-    index, read, shapes = [], [], []
-    for i, video in enumerate(videos):
-        begin = len(index)
-        absent = [j for j, expert in enumerate(experts) if expert.name not in video]
-        index += [starts[j][i] for j in absent] + [CLS_ROW]
-        agg = {j: begin + row for row, j in enumerate(absent)}
-        for j, expert in enumerate(experts):
-            if j not in agg:
-                agg[j] = len(index)
-                index += range(starts[j][i], starts[j][i] + 1 + _count(video, expert))
-        read += [agg[j] for j in range(len(experts))]
-        shapes.append((len(index) - begin, len(absent)))
-    return torch.tensor(index, device="cpu"), torch.tensor(read, device="cpu"), runs_of(shapes)
-
-
-def _count(video: Video, expert: ExpertConfig) -> int:
-    return len(video[expert.name].times) if expert.name in video else 0
-
-
-def _shape(video: Video, experts: Sequence[ExpertConfig]) -> tuple[int, int]:
-    """Packed tokens, and absent experts: videos that agree in both share one run."""
-    given = sum(len(tokens.times) for tokens in video.values())
-    return 1 + len(experts) + given, len(experts) - len(video)
+    b, m = counts.shape
+    sizes = b + counts.sum(axis=0)
+    of_expert = CLS_ROW + 1 + sizes.cumsum() - sizes  # where an expert's rows begin
+    agg = of_expert + np.arange(b)[:, None]
+    first = of_expert + b + counts.cumsum(axis=0) - counts
+    # Each video is 3m + 1 stretches of the table, of which some are empty.
+    begins = np.full((b, 3 * m + 1), CLS_ROW)
+    begins[:, :m], begins[:, m + 1 :: 2], begins[:, m + 2 :: 2] = agg, agg, first
+    lengths = np.ones_like(begins)
+    absent = counts == 0
+    lengths[:, :m], lengths[:, m + 1 :: 2], lengths[:, m + 2 :: 2] = absent, ~absent, counts
+    packed = (lengths.cumsum() - lengths.ravel()).reshape(begins.shape)
+    index = np.arange(lengths.sum()) + (begins - packed).repeat(lengths.ravel())
+    read = np.where(absent, packed[:, :m], packed[:, m + 1 :: 2]).ravel()
+    return torch.from_numpy(index), torch.from_numpy(read), runs_of(shapes_of(counts))
 
 
 class FastTextTower:
@@ -183,9 +196,9 @@ class FastTextTower:
         """The same for texts that are sorted, and go through at once."""
         lengths = [len(row) for row in ids]
         tokens = torch.tensor(list(chain.from_iterable(ids)), device="cpu")
-        positions = gather([torch.arange(n, device="cpu") for n in lengths], self.device)
+        positions = torch.tensor(list(chain.from_iterable(map(range, lengths))), device="cpu")
         first = torch.tensor([0, *lengths[:-1]], device="cpu").cumsum(dim=0)
-        x = self.tower.txt_bert.embeddings(upload(tokens, self.device), positions)
+        x = self.tower.txt_bert.embeddings(*(upload(x, self.device) for x in (tokens, positions)))
         x = self.encoder(x, runs_of((n, 0) for n in lengths), upload(first, self.device))
         return self.tower.heads(x)
 
@@ -227,19 +240,3 @@ def in_portions(
     result = torch.empty_like(rows)
     result[upload(torch.tensor(order, device="cpu"), device)] = rows
     return result
-
-
-def gather(rows: list[Tensor], device: torch.device) -> Tensor:
-    """Put tensors one behind the other, on a device."""
-    if all(part.device.type == "cpu" for part in rows):
-        return upload(torch.cat(rows), device)
-    return torch.cat([part.to(device) for part in rows])
-
-
-def upload(x: Tensor, device: torch.device) -> Tensor:
-    """Bring a tensor to a device; to CUDA from pinned memory, so that nothing waits for the copy.
-
-    Args:
-        x: on the CPU.
-    """
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
