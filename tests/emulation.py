@@ -19,7 +19,7 @@ class ByHalves(dense.PackedInt8):
     """The inputs go through in two halves, of which no sum of two products overflows 16 bits."""
 
     def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
-        quantised, step, zero = dense.quantise(x, self.steps, spent)
+        quantised, step, zero = dense.quantise(x.float(), self.steps, spent)
         high, low = quantised >> HALF, quantised & ((1 << HALF) - 1)
         y = self.product(high, step * (1 << HALF), 0, None) + self.product(
             low, step, zero, self.bias

@@ -31,6 +31,7 @@ from mdmmt.fast import (
     resolve_precision,
     towers,
 )
+from mdmmt.fast.calibration import observe
 from mdmmt.features import Tokens, collate
 from mdmmt.text_tower import TextTower
 from mdmmt.tokenizer import Tokenizer
@@ -246,6 +247,53 @@ def test_no_sum_of_products_overflows():
     assert torch.allclose(found, layer(x), atol=0.5)
 
 
+@on_x86
+def test_what_rounding_weights_shifts_goes_into_the_bias():
+    """Of the usual input comes what the layer itself makes of it."""
+    layer, usual = nn.Linear(64, 32), torch.randn(64)
+    off = []
+    for calibrated in (False, True):
+        rounded = copy.deepcopy(layer)
+        if calibrated:
+            rounded.mean_input = usual
+        # The weights' rounding alone: what is given is rounded to itself.
+        packed = dense.PackedInt8(rounded)
+        weight = (layer.weight / packed.scale[:, None]).round() * packed.scale[:, None]
+        off.append(((weight @ usual + packed.bias) - layer(usual)).abs().max().item())
+    assert off[1] < 1e-5 < 1e-3 < off[0]
+
+
+def test_what_a_layer_is_usually_given(tiny):
+    layer = copy.deepcopy(tiny.ours_video.vid_bert.encoder.layer[0])
+    x = torch.randn(2, 5, 24)
+    with torch.no_grad():
+        after = layer(x, torch.ones(2, 5, dtype=torch.bool))
+        assert torch.equal(observe(layer, x), after)
+        attended = layer.attention(x, torch.ones(2, 5, dtype=torch.bool))
+        narrow = layer.intermediate(attended).mean(dim=(0, 1))
+    for linear in (layer.attention.self.query, layer.attention.self.value):
+        assert torch.allclose(linear.mean_input, x.mean(dim=(0, 1)), atol=1e-6)
+    wide = layer.intermediate.dense
+    assert torch.allclose(wide.mean_input, attended.mean(dim=(0, 1)), atol=1e-6)
+    assert torch.allclose(layer.output.dense.mean_input, narrow, atol=1e-6)
+    before = wide.mean_input
+    layer(x + 1, torch.ones(2, 5, dtype=torch.bool))
+    assert wide.mean_input is before  # nothing goes on being observed
+
+
+@on_x86
+def test_8_bit_towers_made_twice_are_equal(tiny):
+    """What they are calibrated with is always the same, and never what they embed."""
+    videos, ids = [make_video((2, 0, 3)), make_video((6, 5, 1))], [[1, 2, 3], [7]]
+    for fast, tower, given_, others in (
+        (FastVideoTower, tiny.ours_video, videos, [make_video((1, 1, 1), 9)]),
+        (FastTextTower, tiny.ours_text, ids, [[9] * 30]),
+    ):
+        one, other = (fast(copy.deepcopy(tower), "int8") for _ in range(2))
+        other(others)
+        assert torch.equal(one(given_), other(given_))
+
+
 def test_zeros_are_rounded_to_zero():
     eight_bits, _, zero = dense.quantise(torch.zeros(2, 3), STEPS)
     assert (eight_bits == zero).all()
@@ -265,7 +313,7 @@ def test_a_processor_without_bfloat16(tiny, monkeypatch):
     monkeypatch.setattr(dense, "packs_bfloat16", lambda: False)
     monkeypatch.setattr(dense, "has_instructions", lambda name: False)
     assert dense.kinds_of("bfloat16", CPU).wide is dense.PlainBFloat16
-    assert dense.kinds_of("int8", CPU).values is dense.Packed
+    assert dense.kinds_of("int8", CPU).fine is dense.Packed
     videos = [make_video((2, 0, 3)), make_video((6, 5, 1))]
     for precision, least in TINY_COSINE.items():
         found = FastVideoTower(copy.deepcopy(tiny.ours_video), precision)(videos)
@@ -384,11 +432,11 @@ def test_attention_at_once(width, monkeypatch):
 @settings(max_examples=20, deadline=None)
 @given(st.lists(counts, min_size=1, max_size=7))
 def test_any_mix_of_videos_at_once(tiny, shapes):
-    kinds = dense.Kinds(dense.Plain, dense.Plain, dense.Plain, torch.float32, attention.AtOnce)
+    kinds = dense.Kinds(*[dense.Plain] * 5, torch.float32, attention.AtOnce)
     videos = [make_video(shape, i) for i, shape in enumerate(shapes)]
     with (
         patch.object(torch.ops.aten, "_efficient_attention_forward", efficient_attention),
-        patch.object(towers, "kinds_of", lambda precision, device: kinds),
+        patch.object(towers, "kinds_of", lambda *_, **__: kinds),
     ):
         found = FastVideoTower(copy.deepcopy(tiny.ours_video))(videos)
     assert close(found, plain(tiny.ours_video, videos))
@@ -426,7 +474,7 @@ def test_with_vnni_8_bits_are_used_whole(monkeypatch):
 
 @on_x86
 def test_int8_of_full_size_as_vnni_computes_it(full):
-    videos, ids = full_videos(), [[1, 2, 3], [7], list(range(30))]
+    videos, ids = full_videos(), [[1, 2, 3], [7, 8, 9], list(range(30))]  # [CLS], a word, [SEP]
     for fast, tower, given_, least in (
         (FastVideoTower, full.ours_video, videos, 0.9995),
         (FastTextTower, full.ours_text, ids, 0.999),
@@ -443,8 +491,8 @@ def test_compiled(tiny, monkeypatch, half):
     """Of what is compiled for CUDA, a processor's plain layers make the same graph."""
     layer = dense.PlainBFloat16 if half else dense.Plain
     # as CUDA has them
-    kinds = dense.Kinds(layer, layer, layer, torch.float32, attention.OneByOne)
-    monkeypatch.setattr(towers, "kinds_of", lambda precision, device: kinds)
+    kinds = dense.Kinds(*[layer] * 5, torch.float32, attention.OneByOne)
+    monkeypatch.setattr(towers, "kinds_of", lambda *_, **__: kinds)
     counters.clear()
     fast = FastVideoTower(copy.deepcopy(tiny.ours_video), compiled=True)
     for shapes in ([(2, 0, 3), (6, 5, 1)], [(1, 1, 1)], [(6, 6, 6)] * 3):

@@ -62,7 +62,7 @@ class OneByOne:
             rows: how many of q belong to each sequence; None: as many as it has tokens.
             scale: of the products; None: the usual one.
         """
-        parts, row, token = [], 0, 0
+        seen, row, token = q.new_empty(q.shape), 0, 0
         for sequences, tokens, hidden in self.runs:
             queries = sequences * (rows or tokens)
             of_q = slice(row, row := row + queries)
@@ -73,8 +73,8 @@ class OneByOne:
                 split(v[of_x], sequences, heads)[:, :, hidden:],
                 scale=scale,
             )
-            parts.append(out.transpose(1, 2).reshape(queries, -1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            split(seen[of_q], sequences, heads).copy_(out)
+        return seen
 
 
 class AtOnce:

@@ -102,7 +102,7 @@ class PackedBFloat16(Packed):
 class PackedInt8:
     """A linear layer with 8-bit weights, a scale for each output, and 8-bit inputs.
 
-    The float32 inputs are quantised as they come, with one scale for all tokens of a call.
+    The inputs are quantised as they come, with one scale for all tokens of a call.
     """
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32) -> None:
@@ -112,16 +112,19 @@ class PackedInt8:
         has_vnni = has_instructions("avx512_vnni")
         self.steps, greatest = RANGES if has_vnni else RANGES_WITHOUT_VNNI
         self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / greatest
-        quantised = (weight / self.scale[:, None]).round().to(torch.int8)
+        rounded = (weight / self.scale[:, None]).round()
+        self.bias = layer.bias.detach()
+        if hasattr(layer, "mean_input"):
+            change = weight @ layer.mean_input - rounded @ layer.mean_input * self.scale
+            self.bias = self.bias + change
         self.weight = torch.ops.onednn.qlinear_prepack(
-            quantised, [TOKENS_EXPECTED, weight.shape[1]]
+            rounded.to(torch.int8), [TOKENS_EXPECTED, weight.shape[1]]
         )
         self.zero = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
-        self.bias = layer.bias.detach()
 
     def __call__(self, x: Tensor, activation: str = "none", spent: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""
-        quantised, step, zero = quantise(x, self.steps, spent)
+        quantised, step, zero = quantise(x.to(torch.float32), self.steps, spent)
         return torch.ops.onednn.qlinear_pointwise(
             quantised, step, zero, self.weight, self.scale, self.zero, self.bias,
             1.0, 0, self.dtype, activation, [], ALGORITHM[activation],
@@ -192,19 +195,23 @@ class Kinds(NamedTuple):
     """Of what to make the linear layers, and what computes attention."""
 
     queries: Callable[[nn.Linear], Dense]  # those of an attention's queries and keys
-    values: Callable[[nn.Linear], Dense]  # of its values and output, of the last one, of features
+    values: Callable[[nn.Linear], Dense]  # of its values
+    mixed: Callable[[nn.Linear], Dense]  # of what it puts out
     wide: Callable[[nn.Linear], Dense]  # those between the encoder's width and its greater one
+    fine: Callable[[nn.Linear], Dense]  # all of the last layer, and of experts' features
     carried: torch.dtype  # what goes from layer to layer
     attention: Callable[..., OneByOne | AtOnce]  # of the runs of a batch, on a device
+    calibrated: bool = False  # whether they want to know what they are usually given
 
 
-def kinds_of(precision: str, device: torch.device) -> Kinds:
+def kinds_of(precision: str, device: torch.device, rounds_values: bool = False) -> Kinds:
     """What a precision means on a device.
 
-    With 'int8' the values are in bfloat16, or exact: they are an eighth of the work, and would be
-    half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32, as they do under
-    `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster. What the last
-    layer attends to is what is carried.
+    With 'int8' attention, the last layer and the features are in bfloat16, or exact. An attention's
+    values and output are so only if they are not to be rounded: they are a quarter of the time, and
+    would be half of the error. In 'bfloat16' on CUDA the sums and norms stay in float32, as they do
+    under `torch.autocast`; on a processor they are in bfloat16, which is a tenth faster. What the
+    last layer attends to is what is carried.
     """
     packs = has_onednn(device)
     exact = Packed if packs else Plain
@@ -215,12 +222,15 @@ def kinds_of(precision: str, device: torch.device) -> Kinds:
     precision = resolve_precision(precision, device)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32
-        return Kinds(half, half, half, carried, attention)
+        return Kinds(half, half, half, half, half, carried, attention)
     if precision == "int8":
-        values = half if has_instructions("avx512_bf16") else exact
-        queries = partial(PackedInt8, dtype=values.dtype)
-        return Kinds(queries, values, PackedInt8, torch.float32, attention)
-    return Kinds(exact, exact, exact, torch.float32, attention)
+        fine = half if has_instructions("avx512_bf16") else exact
+        queries = partial(PackedInt8, dtype=fine.dtype)
+        values, mixed = (queries, PackedInt8) if rounds_values else (fine, fine)
+        return Kinds(
+            queries, values, mixed, PackedInt8, fine, torch.float32, attention, calibrated=True
+        )
+    return Kinds(exact, exact, exact, exact, exact, torch.float32, attention)
 
 
 def has_onednn(device: torch.device) -> bool:

@@ -18,6 +18,7 @@ from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
 from .attention import AtOnce, OneByOne, Run
+from .calibration import observe
 from .dense import Dense, Kinds
 
 Attend = OneByOne | AtOnce
@@ -27,13 +28,26 @@ class FastEncoder:
     """The stack of layers, for inference."""
 
     def __init__(
-        self, encoder: Encoder, config: EncoderConfig, kinds: Kinds, compiled: bool
+        self,
+        encoder: Encoder,
+        config: EncoderConfig,
+        kinds: Kinds,
+        compiled: bool,
+        sample: Callable[[], Tensor],
     ) -> None:
-        """Empties `encoder`, so that there never are two copies of more than one layer."""
+        """Empties `encoder`, so that there never are two copies of more than one layer.
+
+        Args:
+            sample: draws sequences [b, n, d], for kinds that are calibrated.
+        """
         self.carried, self.attention = kinds.carried, kinds.attention
         self.layers = []
+        x = sample() if kinds.calibrated else None
         while len(encoder.layer) > 1:
-            self.layers.append(FastLayer(encoder.layer.pop(0), config, kinds, compiled))
+            layer = encoder.layer.pop(0)
+            if x is not None:
+                x = observe(layer, x)
+            self.layers.append(FastLayer(layer, config, kinds, compiled))
         self.last = LastLayer(encoder.layer.pop(0), config, kinds, compiled)
 
     def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
@@ -70,6 +84,7 @@ class LastLayer:
     """The same for a few rows of each sequence."""
 
     def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
+        kinds = kinds._replace(values=kinds.fine, mixed=kinds.fine, wide=kinds.fine)
         self.attention = FoldedAttention(layer.attention.self, kinds)
         self.finish = Finish(layer, config, kinds, compiled)
 
@@ -131,7 +146,7 @@ class Finish:
 
     def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
         self.activation = config.hidden_act
-        self.mix = FastAddNorm(layer.attention.output, kinds.values, kinds.carried)
+        self.mix = FastAddNorm(layer.attention.output, kinds.mixed, kinds.carried)
         self.widen = kinds.wide(layer.intermediate.dense)
         self.narrow = FastAddNorm(layer.output, kinds.wide, kinds.carried)
         # All layers share a graph for any number of rows, and one for a single row.
@@ -169,6 +184,8 @@ def beside(*layers: nn.Linear) -> nn.Linear:
     joined = nn.Linear(layers[0].in_features, width, device="meta")
     joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
     joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    if hasattr(layers[0], "mean_input"):  # they have one input
+        joined.mean_input = layers[0].mean_input
     for layer in layers:
         layer.weight = None
     return joined

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ExpertConfig
-from ..features import Video
+from ..features import FIRST_TIME, Tokens, Video
 from ..text_tower import TextTower
 from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
@@ -34,6 +34,7 @@ from .transfer import gather, upload
 
 Counts = NDArray[np.int64]
 
+SAMPLES, SAMPLE_TOKENS = 32, 8  # to calibrate with; for videos, tokens of each expert
 CLS_ROW = 0  # of the table of tokens
 TOKENS_AT_ONCE = 1536  # half or twice as many are a few percent slower, whatever the precision
 TOKENS_AT_ONCE_ON_CUDA = 1 << 13  # it computes one portion while the next is put together
@@ -54,9 +55,11 @@ class FastVideoTower:
         self.tower = tower.eval()
         self.device = tower.vid_bert.embeddings.layer_norm.weight.device
         kinds = kinds_of(precision, self.device)
-        self.encoder = FastEncoder(tower.vid_bert.encoder, self.config.encoder, kinds, compiled)
+        reduce = [tower.video_dim_reduce[e.name].fc for e in self.config.experts]
+        self.reduce = [kinds.fine(layer) for layer in reduce]
+        encoder = tower.vid_bert.encoder
+        self.encoder = FastEncoder(encoder, self.config.encoder, kinds, compiled, self.sample)
         align(tower)
-        self.reduce = [kinds.values(tower.video_dim_reduce[e.name].fc) for e in self.config.experts]
 
     @torch.inference_mode()
     def __call__(self, videos: Sequence[Video]) -> Tensor:
@@ -79,6 +82,25 @@ class FastVideoTower:
         x = self.embed(videos, counts, upload(index, self.device))
         x = self.encoder(x, runs, upload(read, self.device)).unflatten(0, (-1, len(experts)))
         return self.tower.heads(x.unbind(dim=1))
+
+    @torch.inference_mode()
+    def sample(self) -> Tensor:
+        """Drawn videos as the encoder reads them, [b, n, d]."""
+        draw = torch.Generator(device="cpu").manual_seed(0)
+        experts, n = self.config.experts, SAMPLE_TOKENS
+        videos = [
+            {
+                expert.name: Tokens(
+                    torch.rand(n, expert.dim, generator=draw, device="cpu"),
+                    torch.arange(n, dtype=torch.float32, device="cpu") + FIRST_TIME,
+                )
+                for expert in experts
+            }
+            for _ in range(SAMPLES)
+        ]
+        counts = count_tokens(videos, experts)
+        index, _, _ = layout(counts)
+        return self.embed(videos, counts, index).unflatten(0, (SAMPLES, -1))
 
     def embed(self, videos: Sequence[Video], counts: Counts, index: Tensor) -> Tensor:
         """What the encoder reads: [t, d], the rows `index` of the table of all tokens.
@@ -176,8 +198,9 @@ class FastTextTower:
         """
         self.tower = tower.eval()
         self.device = tower.txt_bert.embeddings.LayerNorm.weight.device
-        kinds = kinds_of(precision, self.device)
-        self.encoder = FastEncoder(tower.txt_bert.encoder, tower.config.bert, kinds, compiled)
+        kinds = kinds_of(precision, self.device, rounds_values=True)
+        encoder = tower.txt_bert.encoder
+        self.encoder = FastEncoder(encoder, tower.config.bert, kinds, compiled, self.sample)
         align(tower)
 
     @torch.inference_mode()
@@ -191,6 +214,15 @@ class FastTextTower:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
         return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
+
+    @torch.inference_mode()
+    def sample(self) -> Tensor:
+        """Drawn texts as the encoder reads them, [b, n, d]."""
+        draw = torch.Generator(device="cpu").manual_seed(0)
+        shape, vocab_size = (SAMPLES, SAMPLE_TOKENS), self.tower.config.bert.vocab_size
+        ids = torch.randint(vocab_size, shape, generator=draw, device="cpu")
+        positions = torch.arange(SAMPLE_TOKENS, device="cpu").expand(shape)
+        return self.tower.txt_bert.embeddings(ids, positions)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """The same for texts that are sorted, and go through at once."""
