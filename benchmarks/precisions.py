@@ -3,9 +3,10 @@
     python benchmarks/precisions.py
 
 In int8 also as it is on processors with AVX512-VNNI and AVX512-BF16, emulated where there are none.
-Of full-size towers with random weights: the cosine of each expert's block with the exact one, the
-least and the median. Of the sample model: text-to-video R@1 among 200 new clips whose pairs of
-attributes were seen in training, and among 200 with a pair that was not, 5 captions each.
+Of full-size towers with random weights, drawn three times: the cosine of each expert's block with
+the exact one, the least and the median. Of the sample model the same, and text-to-video R@1 among
+200 new clips whose pairs of attributes were seen in training, and among 200 with a pair that was
+not, 5 captions each.
 """
 
 from __future__ import annotations
@@ -37,32 +38,37 @@ from mdmmt.tokenizer import Tokenizer
 
 EXACT, *LOW = PRECISIONS
 VIDEOS, TEXTS, CAPTIONS_EACH = 128, 512, 5
+SEEDS = (0, 1, 2)
 
 
-def cosines(found: Tensor, exact: Tensor) -> str:
+def cosines(found: Tensor, exact: Tensor, width: int = RELEASED.video.same_dim) -> str:
     """What the cosines of all blocks are, of embeddings [b, m * e]."""
-    blocks = (x.unflatten(1, (-1, RELEASED.video.same_dim)) for x in (found, exact))
+    blocks = (x.unflatten(1, (-1, width)) for x in (found, exact))
     each = F.cosine_similarity(*blocks, dim=-1)
     return f"least {each.min():.5f}, median {each.median():.5f}"
 
 
-def compare_towers(folder: Path) -> None:
-    write_vocabulary(folder, RELEASED.text.bert.vocab_size)
-    pair = make_pair(RELEASED, folder)
+def compare_towers(folder: Path, seed: int) -> None:
+    pair = make_pair(RELEASED, folder, seed)
     batch = as_dict(make_batch(VIDEOS, RAGGED))
     videos = read_videos(batch, RELEASED.video.experts)[0]
     ids = Tokenizer(pair.tokenizer, RELEASED.text)(make_texts(TEXTS))
-    for what, kind, tower, items in (
-        (f"video, {VIDEOS} ragged", FastVideoTower, pair.ours_video, videos),
-        (f"text, {TEXTS} captions", FastTextTower, pair.ours_text, ids),
+    draw = np.random.default_rng(seed)
+    drawn = [draw.integers(RELEASED.text.bert.vocab_size, size=len(row)).tolist() for row in ids]
+    texts = {"captions": ids, "texts of drawn tokens": drawn, "single tokens": [[7], [8], [9]]}
+    for kind, tower, given in (
+        (FastVideoTower, pair.ours_video, {"ragged videos": videos}),
+        (FastTextTower, pair.ours_text, texts),
     ):
-        exact = kind(copy.deepcopy(tower), EXACT)(items)
-        for precision in LOW:
-            found = kind(copy.deepcopy(tower), precision)(items)
-            print(f"{what}, {precision}: cosine {cosines(found, exact)}", flush=True)
+        exact = kind(copy.deepcopy(tower), EXACT)
+        low = {precision: kind(copy.deepcopy(tower), precision) for precision in LOW}
         with emulated_vnni():
-            found = kind(copy.deepcopy(tower), "int8")(items)
-        print(f"{what}, int8 with VNNI, emulated: cosine {cosines(found, exact)}", flush=True)
+            low["int8 with VNNI, emulated"] = kind(copy.deepcopy(tower), "int8")
+        for what, items in given.items():
+            wanted = exact(items)
+            for name, fast in low.items():
+                near = cosines(fast(items), wanted)
+                print(f"weights {seed}, {len(items)} {what}, {name}: cosine {near}", flush=True)
 
 
 def compare_retrieval(folder: Path) -> None:
@@ -74,16 +80,24 @@ def compare_retrieval(folder: Path) -> None:
         own = np.repeat(np.arange(len(items)), CAPTIONS_EACH)
         rng = np.random.default_rng(0)
         texts = [caption(combinations[i], rng) for i in own]
+        exact = None
         for precision, model in models.items():
             vectors = model.encode_text(texts), model.encode_video(items)
             found = summary(ranks(*vectors, np.arange(len(own)), own).t2v)
             print(f"sample, {what} pairs, {precision}: R@1 {found['R@1']:.1f} %")
+            exact = exact or vectors
+            for side, *pair in zip(("text", "video"), vectors, exact, strict=True):
+                near = cosines(*map(torch.from_numpy, pair), model.config.video.same_dim)
+                print(f"sample, {what} pairs, {precision}, {side}: cosine {near}", flush=True)
 
 
 def main() -> None:
     print(json.dumps(describe_machine(torch.get_num_threads())))
     with tempfile.TemporaryDirectory() as name:
-        compare_towers(Path(name, "vocabulary"))
+        folder = Path(name, "vocabulary")
+        write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+        for seed in SEEDS:
+            compare_towers(folder, seed)
         compare_retrieval(Path(name, "clips"))
 
 

@@ -99,13 +99,17 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 def _encode(
     encode: Callable[[list[Any]], NDArray[np.float32]], names: list[str], items: list[Any]
 ) -> list[Embedded]:
-    """Embed a batch; where one item is refused, each by itself."""
+    """Embed a batch; where one item is refused, its halves, and so on."""
     if not items:
         return []
     try:
         return [Embedded(*pair) for pair in zip(names, encode(items), strict=True)]
     except InputError:
-        return [_encode_one(encode, name, item) for name, item in zip(names, items, strict=True)]
+        if len(items) == 1:
+            return [_encode_one(encode, names[0], items[0])]
+        half = len(items) // 2
+        parts = slice(half), slice(half, None)
+        return [one for part in parts for one in _encode(encode, names[part], items[part])]
 
 
 def _encode_one(encode: Callable[[Any], NDArray[np.float32]], name: str, item: Any) -> Embedded:

@@ -76,7 +76,7 @@ def to_tokens(
 def read_videos(
     item: Any, experts: Sequence[ExpertConfig], where: str = "video"
 ) -> tuple[list[Video], bool]:
-    """Check one dict of features and keep its valid tokens, as copies.
+    """Check one dict of features and keep its valid tokens, as one copy for each expert.
 
     Args:
         item: un-batched, or with a leading batch axis; numpy or torch, of any real type.

@@ -96,7 +96,7 @@ class Model:
         Args:
             text: one text, or a list of N. Of each the first `max_length` tokens count, 30 for
                 the released model.
-            batch_size: texts that go through the tower at once.
+            batch_size: texts, sorted by length, that are handed to the tower together.
 
         Returns:
             (D,) float32 for one text, (N, D) for a list; D is 1536 for the released model. The
@@ -143,7 +143,7 @@ class Model:
                 - the path of a video file, if this package can run the model's experts, or of a
                   file that `mdmmt extract` has written;
                 - the frames (list or iterator) that one of Towhee's video decoders yields.
-            batch_size: videos that go through the tower at once.
+            batch_size: videos, sorted by length, that are handed to the tower together.
             start_s, end_s: what of the video is meant, in seconds; None is its end.
 
         Returns:
@@ -187,7 +187,7 @@ class Model:
             window_s: how long a window is. None: as long as the model was trained on, which is
                 28.8 seconds for the released one.
             stride_s: from one window's start to the next one's. None: windows follow each other.
-            batch_size: segments that go through the tower at once.
+            batch_size: segments, sorted by length, that are handed to the tower together.
 
         Raises:
             InputError, InputTypeError: see `encode_video`; or a segment outside the video.

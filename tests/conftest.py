@@ -169,10 +169,10 @@ class Pair:
         }
 
 
-def make_pair(config: ModelConfig, vocabulary: Path) -> Pair:
+def make_pair(config: ModelConfig, vocabulary: Path, seed: int = 0) -> Pair:
     tokenizer = load_tokenizer(vocabulary)
-    theirs_video = video_oracle(config.video)
-    theirs_text = text_oracle(config.text, tokenizer)
+    theirs_video = video_oracle(config.video, seed)
+    theirs_text = text_oracle(config.text, tokenizer, seed)
     ours_video, ours_text = VideoTower(config.video), TextTower(config.text)
     ours_video.load_state_dict(theirs_video.state_dict(), strict=True)
     ours_text.load_state_dict(theirs_text.state_dict(), strict=True)

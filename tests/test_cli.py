@@ -17,6 +17,7 @@ from PIL import Image
 import mdmmt
 from mdmmt import demo
 from mdmmt.cli import main
+from mdmmt.embedding import embed_texts
 from mdmmt.errors import said
 from mdmmt.sample.clips import COMBINATIONS, draw
 
@@ -104,6 +105,24 @@ def test_embed_texts_as_npy(tmp_path: Path) -> None:
     expected = mdmmt.load("sample", "cpu").encode_text(texts)
     np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
     assert np.load(out).dtype == np.float32
+
+
+def test_a_refused_text_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mdmmt.load("sample", "cpu")
+    texts = [f"a red ball {i}" for i in range(64)]
+    expected = model.encode_text(texts)
+    texts[5], texts[40] = " ", ""
+    passes, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda given: passes.append(given) or encode(given))
+    rows = list(embed_texts(model, texts))
+    assert [row.name for row in rows] == texts
+    assert {i: row.error for i, row in enumerate(rows) if row.error} == {
+        5: "text is ' ', expected some words",
+        40: "text is '', expected some words",
+    }
+    for i in (0, 4, 6, 63):
+        np.testing.assert_allclose(rows[i].vector, expected[i], atol=1e-5)
+    assert len(passes) < 30  # not each by itself
 
 
 def test_embed_videos_as_jsonl_in_a_real_process(demo_folder: Path, tmp_path: Path) -> None:

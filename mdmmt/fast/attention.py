@@ -35,7 +35,7 @@ def runs_of(shapes: Iterable[tuple[int, int]]) -> list[Run]:
 
 
 class OneByOne:
-    """Attention of a batch, one run after the other."""
+    """Attention of a batch, one run after the other; on any device."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class OneByOne:
         device: torch.device,
         attention: Callable[..., Tensor] = F.scaled_dot_product_attention,
     ) -> None:
-        """Of these runs, with the attention that suits the device."""
+        """Of these runs, with torch's attention or one like it."""
         self.runs, self.attention = runs, attention
         self.sequences = sum(run.sequences for run in runs)
 
@@ -62,27 +62,27 @@ class OneByOne:
             rows: how many of q belong to each sequence; None: as many as it has tokens.
             scale: of the products; None: the usual one.
         """
-        seen, row, token = q.new_empty(q.shape), 0, 0
+        out, row, token = q.new_empty(q.shape), 0, 0
         for sequences, tokens, hidden in self.runs:
             queries = sequences * (rows or tokens)
             of_q = slice(row, row := row + queries)
             of_x = slice(token, token := token + sequences * tokens)
-            out = self.attention(
+            seen = self.attention(
                 split(q[of_q], sequences, heads),
                 split(k[of_x], sequences, heads)[:, :, hidden:],
                 split(v[of_x], sequences, heads)[:, :, hidden:],
                 scale=scale,
             )
-            split(seen[of_q], sequences, heads).copy_(out)
-        return seen
+            split(out[of_q], sequences, heads).copy_(seen)
+        return out
 
 
 class AtOnce:
     """Attention of a batch in one kernel, which is told where each sequence begins; on CUDA.
 
-    There a kernel's launch costs more than what it computes for a run, and a batch of videos has
-    nearly as many runs as videos. The kernel is what `F.scaled_dot_product_attention` itself takes
-    for nested tensors, in float32 too; it has no public name.
+    There a kernel's launch costs more than what it computes for a run, and a batch of videos may
+    have nearly as many runs as videos. The kernel is what `F.scaled_dot_product_attention` itself
+    takes for nested tensors, in float32 too; it has no public name.
     """
 
     def __init__(self, runs: Sequence[Run], device: torch.device) -> None:
@@ -91,9 +91,9 @@ class AtOnce:
         _, tokens, hidden = each.repeat_interleave(each[:, 0], dim=0).unbind(dim=1)
         self.sequences, self.most = len(tokens), int(tokens.max())
         begins = F.pad(tokens.cumsum(0, dtype=torch.int32), (1, 0))
-        seen = F.pad(tokens - hidden, (0, 1))
-        table = torch.stack([begins, begins + F.pad(hidden, (0, 1)), seen])
-        self.begins, self.first_seen, self.seen = upload(table, device)
+        keys = F.pad(tokens - hidden, (0, 1))
+        table = torch.stack([begins, begins + F.pad(hidden, (0, 1)), keys])
+        self.begins, self.first_key, self.keys = upload(table, device)
 
     def __call__(
         self,
@@ -114,10 +114,13 @@ class AtOnce:
         if missing := -width % ALIGNED:  # as zeros they change no product
             q, k, v = (F.pad(x, (0, missing)) for x in (q, k, v))
         out, *_ = torch.ops.aten._efficient_attention_forward(
-            q, k, v, None, begins, self.first_seen, rows or self.most, self.most,
-            0.0, NOT_CAUSAL, scale=scale or width**-0.5, seqlen_k=self.seen[:-1],
+            q, k, v, None, begins, self.first_key, rows or self.most, self.most,
+            0.0, NOT_CAUSAL, scale=scale or width**-0.5, seqlen_k=self.keys[:-1],
         )  # fmt: skip
         return out[0, ..., :width].flatten(1)
+
+
+Attend = OneByOne | AtOnce
 
 
 def split(x: Tensor, sequences: int, heads: int) -> Tensor:

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from ..config import EncoderConfig
 from ..transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
-from .attention import AtOnce, OneByOne, Run
+from .attention import Attend, Run
 from .calibration import observe
 from .dense import Dense, Kinds
-
-Attend = OneByOne | AtOnce
 
 
 class FastEncoder:
@@ -84,8 +82,8 @@ class LastLayer:
     """The same for a few rows of each sequence."""
 
     def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
-        kinds = kinds._replace(values=kinds.fine, mixed=kinds.fine, wide=kinds.fine)
         self.attention = FoldedAttention(layer.attention.self, kinds)
+        kinds = kinds._replace(mixed=kinds.fine, wide=kinds.fine)
         self.finish = Finish(layer, config, kinds, compiled)
 
     def __call__(self, x: Tensor, attend: Attend, read: Tensor) -> Tensor:
@@ -122,7 +120,7 @@ class FoldedAttention:
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
         self.heads = attention.heads
-        self.query = kinds.values(attention.query)
+        self.query = kinds.fine(attention.query)
         by_head = (self.heads, -1, attention.key.in_features)
         # [h, d/h, d]
         self.key = aligned(attention.key.weight.detach().to(kinds.carried)).view(by_head)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,15 +71,17 @@ class FastVideoTower:
             [b, m * same_dim] float32, as `VideoTower` gives it.
         """
         counts = count_tokens(videos, self.config.experts)
-        return in_portions(self.encode, videos, shapes_of(counts), self.device)
 
-    def encode(self, videos: Sequence[Video]) -> Tensor:
+        def encode(part: list[int]) -> Tensor:
+            return self.encode([videos[i] for i in part], counts[part])
+
+        return in_portions(encode, shapes_of(counts), self.device)
+
+    def encode(self, videos: Sequence[Video], counts: Counts) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
-        experts = self.config.experts
-        counts = count_tokens(videos, experts)
         index, read, runs = layout(counts)
         x = self.embed(videos, counts, upload(index, self.device))
-        x = self.encoder(x, runs, upload(read, self.device)).unflatten(0, (-1, len(experts)))
+        x = self.encoder(x, runs, upload(read, self.device)).unflatten(0, (len(videos), -1))
         return self.tower.heads(x.unbind(dim=1))
 
     @torch.inference_mode()
@@ -91,7 +92,7 @@ class FastVideoTower:
         videos = [
             {
                 expert.name: Tokens(
-                    torch.rand(n, expert.dim, generator=draw, device="cpu"),
+                    torch.rand(n, expert.dim, generator=draw, dtype=torch.float32, device="cpu"),
                     torch.arange(n, dtype=torch.float32, device="cpu") + FIRST_TIME,
                 )
                 for expert in experts
@@ -117,8 +118,9 @@ class FastVideoTower:
             owner = upload(torch.from_numpy(owners.repeat(n)), self.device)
             # AGG is the maximum of the tokens, and stays zeros where there are none.
             agg, tokens = raw.tensor_split([len(videos)])
-            owner_of_each = owner[:, None].expand_as(tokens)
-            agg.scatter_reduce_(0, owner_of_each, tokens, "amax", include_self=False)
+            if len(owner):
+                of_each = owner[:, None].expand_as(tokens)
+                agg.scatter_reduce_(0, of_each, tokens, "amax", include_self=False)
             reduced = reduce(raw).float()
             table.append(F.normalize(reduced, dim=-1) + types[expert.type_id])
             positions.append(torch.full((len(videos),), NO_POSITION, device=self.device))
@@ -137,8 +139,9 @@ class FastVideoTower:
 
     def positions(self, times: Tensor, owner: Tensor, videos: int) -> Tensor:
         """The rows [n] of the position table; see `VideoTower.positions`."""
-        unknown = times.new_zeros(videos).index_add_(0, owner, times.isnan().to(times.dtype))
-        times = times.masked_fill(unknown[owner] > 0, UNKNOWN_POSITION)
+        if len(times):
+            unknown = times.new_zeros(videos).index_add_(0, owner, times.isnan().to(times.dtype))
+            times = times.masked_fill(unknown[owner] > 0, UNKNOWN_POSITION)
         return times.clamp(0, self.config.encoder.max_position_embeddings - 1).long()
 
 
@@ -174,13 +177,13 @@ def layout(counts: Counts) -> tuple[Tensor, Tensor, list[Run]]:
     agg = of_expert + np.arange(b)[:, None]
     first = of_expert + b + counts.cumsum(axis=0) - counts
     # Each video is 3m + 1 stretches of the table, of which some are empty.
-    begins = np.full((b, 3 * m + 1), CLS_ROW)
+    begins = np.full((b, 3 * m + 1), CLS_ROW, dtype=np.int64)
     begins[:, :m], begins[:, m + 1 :: 2], begins[:, m + 2 :: 2] = agg, agg, first
     lengths = np.ones_like(begins)
     absent = counts == 0
     lengths[:, :m], lengths[:, m + 1 :: 2], lengths[:, m + 2 :: 2] = absent, ~absent, counts
     packed = (lengths.cumsum() - lengths.ravel()).reshape(begins.shape)
-    index = np.arange(lengths.sum()) + (begins - packed).repeat(lengths.ravel())
+    index = np.arange(lengths.sum(), dtype=np.int64) + (begins - packed).repeat(lengths.ravel())
     read = np.where(absent, packed[:, :m], packed[:, m + 1 :: 2]).ravel()
     return torch.from_numpy(index), torch.from_numpy(read), runs_of(shapes_of(counts))
 
@@ -213,15 +216,20 @@ class FastTextTower:
         Returns:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
-        return in_portions(self.encode, ids, [(len(row), 0) for row in ids], self.device)
+
+        def encode(part: list[int]) -> Tensor:
+            return self.encode([ids[i] for i in part])
+
+        return in_portions(encode, [(len(row), 0) for row in ids], self.device)
 
     @torch.inference_mode()
     def sample(self) -> Tensor:
         """Drawn texts as the encoder reads them, [b, n, d]."""
         draw = torch.Generator(device="cpu").manual_seed(0)
-        shape, vocab_size = (SAMPLES, SAMPLE_TOKENS), self.tower.config.bert.vocab_size
-        ids = torch.randint(vocab_size, shape, generator=draw, device="cpu")
-        positions = torch.arange(SAMPLE_TOKENS, device="cpu").expand(shape)
+        config = self.tower.config.bert
+        shape = SAMPLES, min(SAMPLE_TOKENS, config.max_position_embeddings)
+        ids = torch.randint(config.vocab_size, shape, generator=draw, device="cpu")
+        positions = torch.arange(shape[1], device="cpu").expand(shape)
         return self.tower.txt_bert.embeddings(ids, positions)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -236,7 +244,7 @@ class FastTextTower:
 
 
 def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Cut a batch where what one pass computes would leave the processor's cache.
+    """Cut a batch where what one pass computes would leave the processor's cache, or CUDA wait.
 
     The parts are about equally large, as few tokens by themselves take more time each.
 
@@ -255,20 +263,20 @@ def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device)
 
 
 def in_portions(
-    encode: Callable[[list[Any]], Tensor],
-    items: Sequence[Any],
+    encode: Callable[[list[int]], Tensor],
     shapes: Sequence[tuple[int, int]],
     device: torch.device,
 ) -> Tensor:
     """Encode sequences, those of one shape side by side, and put the rows into their order.
 
     Args:
+        encode: the numbers of some sequences -> their rows.
         shapes: tokens of each, and how many of them are hidden.
     """
-    order = sorted(range(len(items)), key=shapes.__getitem__)
+    order = sorted(range(len(shapes)), key=shapes.__getitem__)
     parts = portions(order, [shapes[i][0] for i in order], device)
     with torch.autocast(device.type, enabled=False):  # whatever the caller is within
-        rows = torch.cat([encode([items[i] for i in part]) for part in parts])
+        rows = torch.cat([encode(part) for part in parts])
     result = torch.empty_like(rows)
     result[upload(torch.tensor(order, device="cpu"), device)] = rows
     return result

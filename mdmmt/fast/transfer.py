@@ -13,15 +13,17 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
     Args:
         x: on the CPU.
     """
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+    if device.type != "cuda" or not len(x):
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 def gather(rows: list[Tensor], device: torch.device) -> Tensor:
     """Put tensors one behind the other, on a device."""
     if any(part.device.type != "cpu" for part in rows):
         return torch.cat([part.to(device) for part in rows])
-    if device.type != "cuda":
-        return torch.cat(rows)
+    if device.type != "cuda" or not any(map(len, rows)):
+        return torch.cat(rows).to(device)
     shape = (sum(map(len, rows)), *rows[0].shape[1:])
     pinned = torch.empty(shape, dtype=rows[0].dtype, device="cpu", pin_memory=True)
     # torch's own takes some microseconds for each of many tensors, in which the device idles.
