@@ -298,8 +298,7 @@ def test_8_bit_towers_made_twice_are_equal(tiny):
 
 @on_x86
 def test_calibrated_is_nearer(full):
-    """Of random weights: without it the least cosine of a text is 0.998."""
-    ids = [[1, 2, 3], [7, 8, 9], list(range(30))]
+    ids = [[7 * n + i for i in range(n)] for n in range(3, 19)]
     wanted = FastTextTower(copy.deepcopy(full.ours_text))(ids)
     kinds = dense.kinds_of("int8", CPU, rounds_values=True)
     assert kinds.calibrated
@@ -309,7 +308,7 @@ def test_calibrated_is_nearer(full):
         with patch.object(towers, "kinds_of", lambda *_, made=made, **__: made):
             found = FastTextTower(copy.deepcopy(full.ours_text), "int8")(ids)
         cosines.append(F.cosine_similarity(found, wanted).mean().item())
-    assert 1 - cosines[1] < 0.7 * (1 - cosines[0])
+    assert 1 - cosines[1] < 0.6 * (1 - cosines[0])
 
 
 @on_x86

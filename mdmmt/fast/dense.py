@@ -214,9 +214,9 @@ def kinds_of(precision: str, device: torch.device, rounds_values: bool = False) 
     is a tenth faster. What the last layer attends to is what is carried.
 
     Args:
-        rounds_values: in 'int8' an attention's values and output have 8 bits, too, which takes a
-            seventh less time. For texts that is near enough; of a video of a single token the least
-            cosine of a block would fall from 0.9996 to 0.9990.
+        rounds_values: in 'int8' an attention's values and output have 8 bits, too, but in the first
+            layer, which takes a seventh less time. For texts that is near enough; of a video of a
+            single token the least cosine of a block would fall from 0.9996 to 0.9990.
     """
     packs = has_onednn(device)
     exact = Packed if packs else Plain

@@ -40,12 +40,15 @@ class FastEncoder:
         """
         self.carried, self.attention = kinds.carried, kinds.attention
         self.layers = []
+        # The first layer's errors go through all others.
+        first = kinds._replace(values=kinds.fine, mixed=kinds.fine)
         x = sample() if kinds.calibrated else None
         while len(encoder.layer) > 1:
             layer = encoder.layer.pop(0)
             if x is not None:
                 x = observe(layer, x)
-            self.layers.append(FastLayer(layer, config, kinds, compiled))
+            made_of = kinds if self.layers else first
+            self.layers.append(FastLayer(layer, config, made_of, compiled))
         self.last = LastLayer(encoder.layer.pop(0), config, kinds, compiled)
 
     def __call__(self, x: Tensor, runs: Sequence[Run], read: Tensor) -> Tensor:
