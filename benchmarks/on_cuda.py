@@ -24,7 +24,6 @@ from pathlib import Path
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more still take time when measured
 
 import torch
-from torch.nn import functional as F
 from towers import (
     BASE,
     RAGGED,
@@ -45,6 +44,7 @@ from towers import (
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from conftest import Pair, make_pair, write_vocabulary
+from oracle import block_cosines
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
@@ -96,8 +96,7 @@ def run_fast(tower: FastVideoTower, batch: Batch) -> torch.Tensor:
 
 def show_error(name: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
     most = (found - wanted).abs().max()
-    blocks = (x.unflatten(1, (-1, RELEASED.video.same_dim)) for x in (found, wanted))
-    least = F.cosine_similarity(*blocks, dim=-1).min()
+    least = block_cosines(found, wanted, RELEASED.video.same_dim).min()
     print(f"{name:34} differs by at most {most:.1e}, least cosine {least:.6f}", flush=True)
 
 

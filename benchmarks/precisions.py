@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from towers import PRECISIONS, RAGGED, as_dict, describe_machine, make_batch, make_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from conftest import make_pair, write_vocabulary
 from emulation import emulated_vnni
+from oracle import block_cosines
 
 import mdmmt
 from mdmmt.config import RELEASED
@@ -43,8 +43,7 @@ SEEDS = (0, 1, 2)
 
 def cosines(found: Tensor, exact: Tensor, width: int = RELEASED.video.same_dim) -> str:
     """What the cosines of all blocks are, of embeddings [b, m * e]."""
-    blocks = (x.unflatten(1, (-1, width)) for x in (found, exact))
-    each = F.cosine_similarity(*blocks, dim=-1)
+    each = block_cosines(found, exact, width)
     return f"least {each.min():.5f}, median {each.median():.5f}"
 
 

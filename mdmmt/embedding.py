@@ -100,13 +100,11 @@ def _encode(
     encode: Callable[[list[Any]], NDArray[np.float32]], names: list[str], items: list[Any]
 ) -> list[Embedded]:
     """Embed a batch; where one item is refused, its halves, and so on."""
-    if not items:
-        return []
+    if len(items) < 2:
+        return [_encode_one(encode, name, item) for name, item in zip(names, items, strict=True)]
     try:
         return [Embedded(*pair) for pair in zip(names, encode(items), strict=True)]
     except InputError:
-        if len(items) == 1:
-            return [_encode_one(encode, names[0], items[0])]
         half = len(items) // 2
         parts = slice(half), slice(half, None)
         return [one for part in parts for one in _encode(encode, names[part], items[part])]

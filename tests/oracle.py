@@ -6,6 +6,7 @@ import copy
 from types import SimpleNamespace
 
 import torch
+from torch.nn import functional as F
 from towhee.models.mdmmt.mmt import MMTTXT, MMTVID
 from transformers import BertConfig, BertModel
 
@@ -41,6 +42,11 @@ def text_oracle(config: TextConfig, tokenizer, seed: int = 0) -> MMTTXT:
         dout_prob=config.dropout,
     )
     return spread(oracle).eval()
+
+
+def block_cosines(a: torch.Tensor, b: torch.Tensor, width: int) -> torch.Tensor:
+    """Of each expert's block of two embeddings [b, m * width] the cosine, [b, m]."""
+    return F.cosine_similarity(*(x.unflatten(1, (-1, width)) for x in (a, b)), dim=-1)
 
 
 @torch.no_grad()

@@ -185,8 +185,7 @@ def beside(*layers: nn.Linear) -> nn.Linear:
     joined = nn.Linear(layers[0].in_features, width, device="meta")
     joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
     joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
-    if hasattr(layers[0], "mean_input"):  # they have one input
-        joined.mean_input = layers[0].mean_input
+    joined.mean_input = getattr(layers[0], "mean_input", None)  # they have one input
     for layer in layers:
         layer.weight = None
     return joined
