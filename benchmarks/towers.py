@@ -39,8 +39,7 @@ from oracle import random_batch
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.fast.encoder import FastEncoder
-from mdmmt.fast.towers import portions
+from mdmmt.fast.portions import Portion, portions, side_by_side
 from mdmmt.features import Video, read_videos, token_count
 from mdmmt.model import BATCH_SIZE
 from mdmmt.tokenizer import Tokenizer
@@ -60,6 +59,7 @@ WORDS_EACH = 9
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # as the oracle takes it
 Way = Callable[[], object]
+Tower = FastVideoTower | FastTextTower
 
 
 class Case(NamedTuple):
@@ -100,38 +100,40 @@ def timing(times_s: list[float]) -> Timing:
     return Timing(median, float(three_quarters - quarter) / median, len(times_s))
 
 
-def products(encoder: FastEncoder, lengths: list[int], read: int, batch_size: int) -> Way:
-    """The matrix products of an encoder alone, in the portions that sequences come in.
+def products(tower: Tower, lengths: list[int], read: int, batch_size: int) -> Way:
+    """The matrix products of a tower's encoder alone, in the portions that sequences come in.
 
     Args:
         lengths: tokens of each sequence.
         read: rows of each sequence that the last layer is computed for.
     """
+    encoder = tower.encoder
     last = encoder.last
     key, value = last.attention.key, last.attention.value
-    parts = [
-        (sum(batch[i] for i in part), read * len(part))
-        for batch in in_batches(list, sorted(lengths), batch_size)
-        for part in portions(range(len(batch)), batch, torch.device("cpu"))
-    ]
-    most = max(tokens for tokens, _ in parts)
+    batches = in_batches(list, sorted(lengths), batch_size)
+    plans = [portions(range(len(b)), b, torch.device("cpu"), tower.least) for b in batches]
+    most = max(map(sum, batches))
     all_x = torch.randn(most, key.shape[-1])
     all_wide = torch.randn(most, last.finish.widen.bias.numel())
 
+    def compute(batch: list[int], part: Portion) -> None:
+        tokens, rows = sum(batch[i] for i in part), read * len(part)
+        x, wide = all_x[:tokens], all_wide[:tokens]
+        for layer in encoder.layers:
+            for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
+                dense(x)
+            layer.finish.narrow.dense(wide)
+        x, wide = x[:rows], wide[:rows]
+        for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
+            dense(x)
+        by_head = x.unflatten(1, (len(key), -1)).transpose(0, 1)
+        torch.bmm(torch.bmm(by_head, key), value.transpose(1, 2))
+        last.finish.narrow.dense(wide)
+
     @torch.inference_mode()
     def run() -> None:
-        for tokens, rows in parts:
-            x, wide = all_x[:tokens], all_wide[:tokens]
-            for layer in encoder.layers:
-                for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
-                    dense(x)
-                layer.finish.narrow.dense(wide)
-            x, wide = x[:rows], wide[:rows]
-            for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
-                dense(x)
-            by_head = x.unflatten(1, (len(key), -1)).transpose(0, 1)
-            torch.bmm(torch.bmm(by_head, key), value.transpose(1, 2))
-            last.finish.narrow.dense(wide)
+        for batch, (parts, at_once) in zip(batches, plans, strict=True):
+            side_by_side(partial(compute, batch), parts, at_once)
 
     return run
 
@@ -147,7 +149,7 @@ def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
         ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
         ways |= {name: partial(in_batches, tower, videos, size) for name, tower in fast.items()}
         ways |= {name: partial(engine, feed) for name, engine in engines.items()}
-        ways["limit"] = products(fast["exact"].encoder, lengths, len(EXPERTS), size)
+        ways["limit"] = products(fast["exact"], lengths, len(EXPERTS), size)
         yield Case(video_case(size, valid), size, ways)
 
 
@@ -166,7 +168,7 @@ def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> It
             name: partial(run_text_engine, tokenizer, engine, texts)
             for name, engine in engines.items()
         }
-        ways["limit"] = products(fast["exact"].encoder, list(map(len, ids)), 1, BATCH_SIZE)
+        ways["limit"] = products(fast["exact"], list(map(len, ids)), 1, BATCH_SIZE)
         if count == 1:
             ways["tokenizer"] = partial(tokenizer, texts)
         yield Case(text_case(count), count, ways)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
+from multiprocessing import get_context
+from threading import current_thread
 from unittest.mock import patch
 
 import pytest
@@ -28,6 +35,7 @@ from mdmmt.fast import (
     attention,
     check_precision,
     dense,
+    portions,
     resolve_precision,
     towers,
 )
@@ -52,12 +60,26 @@ on_x86 = pytest.mark.skipif(not dense.has_onednn(CPU), reason="8-bit products ar
 
 @pytest.fixture(scope="module")
 def fast_video(tiny) -> FastVideoTower:
-    return FastVideoTower(copy.deepcopy(tiny.ours_video))
+    return for_few_tokens(FastVideoTower(copy.deepcopy(tiny.ours_video)))
 
 
 @pytest.fixture(scope="module")
 def fast_text(tiny) -> FastTextTower:
-    return FastTextTower(copy.deepcopy(tiny.ours_text))
+    return for_few_tokens(FastTextTower(copy.deepcopy(tiny.ours_text)))
+
+
+def for_few_tokens(tower):
+    """The same with a thread for each portion of even small batches."""
+    tower.least = 3
+    return tower
+
+
+@contextmanager
+def computing_with(threads):
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(usual)
 
 
 def make_video(counts, seed=0, experts=TINY.video.experts):
@@ -149,36 +171,108 @@ def test_each_video_is_by_itself(fast_video):
     assert close(together.flip(0), fast_video(videos[::-1]))
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request) -> Iterator[int]:
+    with computing_with(request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("at_once", [1, 9, 30])
-def test_a_batch_in_portions(fast_video, fast_text, monkeypatch, at_once):
+def test_a_batch_in_portions(tiny, fast_video, fast_text, threads, monkeypatch, at_once):
     videos = [make_video((6, i, 1), i) for i in range(7)]
-    ids = [[1] * n for n in (9, 3, 30, 3, 1)]
-    wanted = fast_video(videos), fast_text(ids)
-    monkeypatch.setattr(towers, "TOKENS_AT_ONCE", at_once)
-    assert (
-        max(map(len, towers.portions(range(5), [3, 3, 3, 9, 30], CPU)))
-        == {1: 1, 9: 3, 30: 4}[at_once]
-    )
-    assert close(fast_video(videos), wanted[0])
-    assert close(fast_text(ids), wanted[1])
+    ids = [[1] * n for n in (9, 3, 30, 3, 1, 8, 8, 8, 8)]
+    monkeypatch.setattr(portions, "TOKENS_AT_ONCE", at_once)
+    assert close(fast_video(videos), plain(tiny.ours_video, videos))
+    assert close(fast_text(ids), plain_text(tiny.ours_text, ids))
 
 
-def test_portions_are_even():
-    """What is a little too much for one is not one and a small rest."""
-    assert list(map(len, towers.portions(range(128), [13] * 128, CPU))) == [64, 64]
-    assert list(map(len, towers.portions(range(118), [13] * 118, CPU))) == [118]
+def sizes_of(lengths, least):
+    """How many sequences each portion has, and how many portions are computed at once."""
+    parts, at_once = portions.portions(range(len(lengths)), lengths, CPU, least)
+    assert [number for part in parts for number in part] == list(range(len(lengths)))
+    return list(map(len, parts)), at_once
 
 
-def test_every_number_of_threads(fast_video):
-    videos = [make_video((6, 4, i), i) for i in range(5)]
-    threads = torch.get_num_threads()
+def test_portions_that_threads_share():
+    """They are even: what is a little too much for one is not one and a small rest."""
+    assert sizes_of([13] * 64, None) == ([32, 32], 1)
+    assert sizes_of([13] * 59, None) == ([59], 1)
+
+
+def test_a_portion_for_each_thread(threads):
+    one = threads == 1
+    assert sizes_of([13] * 18, 8) == ([18 // threads] * threads, threads)
+    assert sizes_of([13] * 18, 80) == ([18], 1) if threads == 3 else ([18 // threads] * threads, 1)
+    assert sizes_of([13] * 120, 8)[0] == {1: [40] * 3, 2: [30] * 4, 3: [40] * 3}[threads]
+    assert sizes_of([13], 8) == ([1], 1)  # nothing to share out
+    assert sizes_of([13, 13, 13, 200], 8) == ([4], 1)  # all would wait for one
+    assert one or sizes_of([13, 14, 15] * threads, 8)[1] == threads
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.sampled_from([None, 8, 96]))
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_portions_are_about_equal(threads, lengths, least):
+    with computing_with(threads):
+        sizes, at_once = sizes_of(lengths, least)
+    assert at_once in (1, threads)
+    if at_once > 1:
+        assert len(sizes) % threads == 0
+        assert sum(lengths) >= threads * least
+        ends = list(accumulate(sizes))
+        largest = max(sum(lengths[e - n : e]) for e, n in zip(ends, sizes, strict=True))
+        assert largest <= portions.UNEVEN * sum(lengths) / len(sizes)
+
+
+def test_threads_of_portions_compute_alone(fast_video, monkeypatch):
+    """And no other thread does."""
+    seen, encode = set(), fast_video.encode
+
+    def spy(*args):
+        seen.add((current_thread().name.startswith("mdmmt"), torch.get_num_threads()))
+        return encode(*args)
+
+    monkeypatch.setattr(fast_video, "encode", spy)
+    with computing_with(3):
+        fast_video([make_video((6, 4, 3), i) for i in range(6)])
+        assert seen == {(True, 1)}
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+        seen.clear()
+        fast_video([make_video((6, 4, 3))])
+        assert seen == {(False, 3)}
+
+
+def test_a_portion_that_fails(fast_text, threads):
+    with pytest.raises(IndexError):
+        fast_text([[1, 2, 3]] * 5 + [[1, TINY_VOCABULARY, 3]])
+    assert fast_text([[1, 2, 3]] * 6).shape == (6, 72)
+
+
+def test_many_callers_at_once(tiny, fast_video):
+    batches = [[make_video((6, i, 1), 9 * n + i) for i in range(n + 2)] for n in range(6)]
+    with ThreadPoolExecutor(6) as callers:
+        found = list(callers.map(fast_video, batches))
+    for one, videos in zip(found, batches, strict=True):
+        assert close(one, plain(tiny.ours_video, videos))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_after_a_fork(fast_text):
+    """A child has none of the threads, and begins its own."""
+    ids = [[1, 2, 3]] * 6
+    wanted = fast_text(ids)
+    receiver, sender = get_context("fork").Pipe(duplex=False)
+    child = get_context("fork").Process(target=lambda: sender.send(fast_text(ids).numpy()))
+    child.start()
     try:
-        torch.set_num_threads(1)
-        one = fast_video(videos)
-        torch.set_num_threads(3)
-        assert close(fast_video(videos), one)
+        assert receiver.poll(60)
+        assert close(torch.from_numpy(receiver.recv()), wanted)
     finally:
-        torch.set_num_threads(threads)
+        child.kill()
+        child.join()
 
 
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])  # activations behind and in products

@@ -18,7 +18,8 @@ from .transfer import upload
 
 ALIGNED = 8  # the kernel takes heads whose width is a multiple of this
 NOT_CAUSAL = 0  # the kernel's name for no mask but the sequences' bounds
-SHORT = 128  # tokens of a sequence that counts as short, and of a run that counts as small
+FEW, LONG = 3, 128  # sequences of a run, and tokens of each, for which torch's attention is better
+REGISTER = 64  # bytes, with AVX512
 
 
 class Run(NamedTuple):
@@ -132,7 +133,7 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
     """`F.scaled_dot_product_attention` as batched products, for processors.
 
     torch's goes through one sequence and head after the other, which takes up to twice as long
-    where there are many short ones; with few tokens in all, or many of a sequence, it is better.
+    in bfloat16 where there are many short ones; elsewhere it is what is computed.
 
     Args:
         q: [s, h, r/s, d/h]
@@ -140,7 +141,18 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
         scale: of the products; None: the usual one.
     """
     sequences, _, tokens, width = k.shape
-    if tokens > SHORT or sequences * tokens <= SHORT:
+    if k.dtype != torch.bfloat16 or sequences <= FEW or tokens > LONG:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     scores = (q @ k.transpose(-1, -2)).mul_(scale or width**-0.5)
-    return scores.softmax(dim=-1) @ v
+    return softmax(scores) @ v
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Of rows, [..., n].
+
+    torch's takes the numbers of a row by one, where they do not fill a register; laid out the other
+    way, one of each row goes into it.
+    """
+    if scores.shape[-1] * scores.element_size() >= REGISTER:
+        return scores.softmax(dim=-1)
+    return scores.movedim(-1, 0).contiguous().softmax(dim=0).movedim(0, -1)

@@ -32,6 +32,9 @@ IN_PLACE = {
 }
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
 TOKENS_EXPECTED = 512  # for which oneDNN picks its layout of the weights
+# Tokens with which a thread by itself is no slower than its share of all: in low precision, where
+# the processor has bfloat16, and else.
+FEW_TOKENS, MANY_TOKENS = 8, 96
 # Steps from the least input to the greatest, with room for rounding, and the greatest weight.
 # Without VNNI the processor adds up two products in 16 bits, which only smaller ones fit into.
 RANGES, RANGES_WITHOUT_VNNI = (253, 127), (180, 89)
@@ -203,6 +206,7 @@ class Kinds(NamedTuple):
     carried: torch.dtype  # what goes from layer to layer
     attention: Callable[..., Attend]  # of the runs of a batch, on a device
     calibrated: bool = False  # whether they want the mean of what they are given
+    least: int | None = None  # tokens worth a thread of their own; None: threads share all
 
 
 def kinds_of(precision: str, device: torch.device, rounds_values: bool = False) -> Kinds:
@@ -222,20 +226,24 @@ def kinds_of(precision: str, device: torch.device, rounds_values: bool = False) 
     exact = Packed if packs else Plain
     half = PackedBFloat16 if packs and packs_bfloat16() else PlainBFloat16
     precision = resolve_precision(precision, device)
+    has_bfloat16 = has_instructions("avx512_bf16")
+    least = FEW_TOKENS if has_bfloat16 and precision != "exact" else MANY_TOKENS
+    least = least if packs else None
     attention = AtOnce if attends_at_once(device, precision) else OneByOne
     if packs and has_avx512():  # with AVX2 it gains nothing
         attention = partial(OneByOne, attention=batched_attention)
     if precision == "bfloat16":
         carried = torch.bfloat16 if device.type == "cpu" else torch.float32
-        return Kinds(half, half, half, half, half, carried, attention)
+        return Kinds(half, half, half, half, half, carried, attention, least=least)
     if precision == "int8":
-        fine = half if has_instructions("avx512_bf16") else exact
+        fine = half if has_bfloat16 else exact
         queries = partial(PackedInt8, dtype=fine.dtype)
         values, mixed = (queries, PackedInt8) if rounds_values else (fine, fine)
         return Kinds(
-            queries, values, mixed, PackedInt8, fine, torch.float32, attention, calibrated=True
-        )
-    return Kinds(exact, exact, exact, exact, exact, torch.float32, attention)
+            queries, values, mixed, PackedInt8, fine, torch.float32, attention,
+            calibrated=True, least=least,
+        )  # fmt: skip
+    return Kinds(exact, exact, exact, exact, exact, torch.float32, attention, least=least)
 
 
 def has_onednn(device: torch.device) -> bool:

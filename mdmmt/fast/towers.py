@@ -11,8 +11,7 @@ Shape notation: b batch, m experts, n tokens of an expert, t tokens of all seque
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -29,14 +28,13 @@ from ..weights import align
 from .attention import Run, runs_of
 from .dense import kinds_of
 from .encoder import FastEncoder
+from .portions import in_portions
 from .transfer import gather, upload
 
 Counts = NDArray[np.int64]
 
 SAMPLES, SAMPLE_TOKENS = 32, 8  # to calibrate with; for videos, tokens of each expert
 CLS_ROW = 0  # of the table of tokens
-TOKENS_AT_ONCE = 1536  # half or twice as many are a few percent slower, whatever the precision
-TOKENS_AT_ONCE_ON_CUDA = 1 << 13  # it computes one portion while the next is put together
 
 
 class FastVideoTower:
@@ -54,6 +52,7 @@ class FastVideoTower:
         self.tower = tower.eval()
         self.device = tower.vid_bert.embeddings.layer_norm.weight.device
         kinds = kinds_of(precision, self.device)
+        self.least = kinds.least
         reduce = [tower.video_dim_reduce[e.name].fc for e in self.config.experts]
         self.reduce = [kinds.fine(layer) for layer in reduce]
         encoder = tower.vid_bert.encoder
@@ -75,7 +74,7 @@ class FastVideoTower:
         def encode(part: list[int]) -> Tensor:
             return self.encode([videos[i] for i in part], counts[part])
 
-        return in_portions(encode, shapes_of(counts), self.device)
+        return in_portions(encode, shapes_of(counts), self.device, self.least)
 
     def encode(self, videos: Sequence[Video], counts: Counts) -> Tensor:
         """The same for videos that are sorted, and go through at once."""
@@ -202,6 +201,7 @@ class FastTextTower:
         self.tower = tower.eval()
         self.device = tower.txt_bert.embeddings.LayerNorm.weight.device
         kinds = kinds_of(precision, self.device, rounds_values=True)
+        self.least = kinds.least
         encoder = tower.txt_bert.encoder
         self.encoder = FastEncoder(encoder, tower.config.bert, kinds, compiled, self.sample)
         align(tower)
@@ -220,7 +220,7 @@ class FastTextTower:
         def encode(part: list[int]) -> Tensor:
             return self.encode([ids[i] for i in part])
 
-        return in_portions(encode, [(len(row), 0) for row in ids], self.device)
+        return in_portions(encode, [(len(row), 0) for row in ids], self.device, self.least)
 
     @torch.inference_mode()
     def sample(self) -> Tensor:
@@ -241,42 +241,3 @@ class FastTextTower:
         x = self.tower.txt_bert.embeddings(*(upload(x, self.device) for x in (tokens, positions)))
         x = self.encoder(x, runs_of((n, 0) for n in lengths), upload(first, self.device))
         return self.tower.heads(x)
-
-
-def portions(order: Sequence[int], lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Cut a batch where what one pass computes would leave the processor's cache, or CUDA wait.
-
-    The parts are about equally large, as few tokens by themselves take more time each.
-
-    Args:
-        order: numbers of the sequences.
-        lengths: tokens of each, in that order.
-    """
-    limit = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_AT_ONCE_ON_CUDA
-    total, before = sum(lengths), 0
-    parts: list[list[int]] = [[] for _ in range(math.ceil(total / limit))]
-    for number, length in zip(order, lengths, strict=True):
-        middle = before + length / 2
-        parts[int(middle / total * len(parts))].append(number)
-        before += length
-    return [part for part in parts if part]
-
-
-def in_portions(
-    encode: Callable[[list[int]], Tensor],
-    shapes: Sequence[tuple[int, int]],
-    device: torch.device,
-) -> Tensor:
-    """Encode sequences, those of one shape side by side, and put the rows into their order.
-
-    Args:
-        encode: the numbers of some sequences -> their rows.
-        shapes: tokens of each, and how many of them are hidden.
-    """
-    order = sorted(range(len(shapes)), key=shapes.__getitem__)
-    parts = portions(order, [shapes[i][0] for i in order], device)
-    with torch.autocast(device.type, enabled=False):  # whatever the caller is within
-        rows = torch.cat([encode(part) for part in parts])
-    result = torch.empty_like(rows)
-    result[upload(torch.tensor(order, device="cpu"), device)] = rows
-    return result
