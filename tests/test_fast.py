@@ -229,19 +229,32 @@ def test_threads_of_portions_compute_alone(fast_video, monkeypatch):
     seen, encode = set(), fast_video.encode
 
     def spy(*args):
-        seen.add((current_thread().name.startswith("mdmmt"), torch.get_num_threads()))
+        by_itself = current_thread().name.startswith("mdmmt")
+        seen.add((by_itself, torch.get_num_threads(), torch.is_inference_mode_enabled()))
         return encode(*args)
 
     monkeypatch.setattr(fast_video, "encode", spy)
     with computing_with(3):
         fast_video([make_video((6, 4, 3), i) for i in range(6)])
-        assert seen == {(True, 1)}
+        assert seen == {(True, 1, True)}
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as another:
             assert another.submit(torch.get_num_threads).result() == 3
         seen.clear()
         fast_video([make_video((6, 4, 3))])
-        assert seen == {(False, 3)}
+        assert seen == {(False, 3, True)}
+
+
+@on_x86
+def test_what_is_worth_a_thread(monkeypatch):
+    """In float32 more tokens are than in bfloat16."""
+    for names, low in ((("avx512_vnni", "avx512_bf16"), 8), (("avx512_vnni",), 96), ((), 96)):
+        monkeypatch.setattr(dense, "has_instructions", lambda name, names=names: name in names)
+        found = {one: dense.kinds_of(one, CPU).least for one in ("exact", "bfloat16", "int8")}
+        assert found == {"exact": 96, "bfloat16": low, "int8": low}
+    monkeypatch.setattr(dense, "has_onednn", lambda device: False)
+    assert dense.kinds_of("exact", CPU).least is None
+    assert dense.kinds_of("bfloat16", torch.device("meta")).least is None
 
 
 def test_a_portion_that_fails(fast_text, threads):
