@@ -111,7 +111,7 @@ def products(tower: Tower, lengths: list[int], read: int, batch_size: int) -> Wa
     last = encoder.last
     key, value = last.attention.key, last.attention.value
     batches = in_batches(list, sorted(lengths), batch_size)
-    plans = [portions(range(len(b)), b, torch.device("cpu"), tower.least) for b in batches]
+    plans = [portions(b, torch.device("cpu"), tower.least) for b in batches]
     most = max(map(sum, batches))
     all_x = torch.randn(most, key.shape[-1])
     all_wide = torch.randn(most, last.finish.widen.bias.numel())

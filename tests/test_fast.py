@@ -78,8 +78,10 @@ def for_few_tokens(tower):
 def computing_with(threads):
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield
-    torch.set_num_threads(usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def make_video(counts, seed=0, experts=TINY.video.experts):
@@ -188,7 +190,7 @@ def test_a_batch_in_portions(tiny, fast_video, fast_text, threads, monkeypatch, 
 
 def sizes_of(lengths, least):
     """How many sequences each portion has, and how many portions are computed at once."""
-    parts, at_once = portions.portions(range(len(lengths)), lengths, CPU, least)
+    parts, at_once = portions.portions(lengths, CPU, least)
     assert [number for part in parts for number in part] == list(range(len(lengths)))
     return list(map(len, parts)), at_once
 

@@ -227,8 +227,8 @@ def kinds_of(precision: str, device: torch.device, rounds_values: bool = False) 
     half = PackedBFloat16 if packs and packs_bfloat16() else PlainBFloat16
     precision = resolve_precision(precision, device)
     has_bfloat16 = has_instructions("avx512_bf16")
-    least = FEW_TOKENS if has_bfloat16 and precision != "exact" else MANY_TOKENS
-    least = least if packs else None
+    few = has_bfloat16 and precision != "exact"
+    least = (FEW_TOKENS if few else MANY_TOKENS) if packs else None
     attention = AtOnce if attends_at_once(device, precision) else OneByOne
     if packs and has_avx512():  # with AVX2 it gains nothing
         attention = partial(OneByOne, attention=batched_attention)

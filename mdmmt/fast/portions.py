@@ -39,7 +39,8 @@ def in_portions(
         least: tokens that are worth a thread of their own; None: all threads share each portion.
     """
     order = sorted(range(len(shapes)), key=shapes.__getitem__)
-    parts, at_once = portions(order, [shapes[i][0] for i in order], device, least)
+    cuts, at_once = portions([shapes[i][0] for i in order], device, least)
+    parts = [[order[i] for i in part] for part in cuts]
     with torch.autocast(device.type, enabled=False):  # whatever the caller is within
         rows = torch.cat(side_by_side(encode, parts, at_once))
     result = torch.empty_like(rows)
@@ -48,15 +49,14 @@ def in_portions(
 
 
 def portions(
-    order: Sequence[int], lengths: Sequence[int], device: torch.device, least: int | None
+    lengths: Sequence[int], device: torch.device, least: int | None
 ) -> tuple[list[Portion], int]:
     """Cut a batch, and say how many portions are computed at once.
 
     They are as many as there are threads, or one, which all threads share.
 
     Args:
-        order: numbers of the sequences.
-        lengths: tokens of each, in that order.
+        lengths: tokens of each sequence.
         least: see `in_portions`.
     """
     limit = TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_AT_ONCE_ON_CUDA
@@ -64,19 +64,18 @@ def portions(
     fewest = math.ceil(total / limit)
     if least and threads > 1 and total >= threads * least:
         count = math.ceil(fewest / threads) * threads
-        parts = cut(order, lengths, count)
-        tokens = dict(zip(order, lengths, strict=True))
-        largest = max(sum(map(tokens.__getitem__, part)) for part in parts)
+        parts = cut(lengths, count)
+        largest = max(sum(lengths[i] for i in part) for part in parts)
         if largest <= UNEVEN * total / count:
             return parts, threads
-    return cut(order, lengths, fewest), 1
+    return cut(lengths, fewest), 1
 
 
-def cut(order: Sequence[int], lengths: Sequence[int], count: int) -> list[Portion]:
+def cut(lengths: Sequence[int], count: int) -> list[Portion]:
     """So many portions, about equally large; fewer, where a sequence is as large as several."""
     total, before = sum(lengths), 0
     parts: list[Portion] = [[] for _ in range(count)]
-    for number, length in zip(order, lengths, strict=True):
+    for number, length in enumerate(lengths):
         middle = before + length / 2
         parts[int(middle / total * count)].append(number)
         before += length
