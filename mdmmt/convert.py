@@ -17,7 +17,7 @@ from torch import nn
 
 from .config import ModelConfig
 from .errors import InputError, WeightsError
-from .files import check_folder, folder_written_whole, sha256_of
+from .storage.files import check_folder, folder_written_whole, sha256_of
 from .text_tower import TextTower
 from .tokenizer import load_tokenizer, tokenizer_source
 from .version import VERSION

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import check_folder
 from .model import Similarity, load
+from .storage.files import check_folder
 from .weights import SAMPLE
 
 CLIPS = 40

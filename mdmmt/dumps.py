@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from .datasets import Caption
 from .errors import InputError
 from .experts.base import Extracted
-from .files import written_whole
+from .storage.files import written_whole
 
 EMB, IDX, CAPTS = ".emb", ".idx", ".capts"
 VIDEO = "VIDEO\t"  # how the line starts that names a video

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from .errors import InputError
-from .files import check_folder, check_place, written_whole
+from .storage.files import check_folder, check_place, written_whole
 from .text_tower import TextTower
 from .video_tower import VideoTower
 

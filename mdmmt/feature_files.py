@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from .errors import InputError
 from .experts.base import Expert, Extracted
-from .files import sha256_of, written_whole
+from .storage.files import sha256_of, written_whole
 
 SUFFIX = ".safetensors"
 FORMAT = "mdmmt-features-1"

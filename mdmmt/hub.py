@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
-from .files import folder_written_whole
+from .storage.files import folder_written_whole
 
 # `__file__` must not be resolved: in a folder that the hub laid, this file is a symbolic link.
 PACKAGE = Path(__file__).parent

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .datasets import numbered_lines, parse_json, read_text
 from .errors import InputError, said
 from .feature_files import find_feature_files, read_header
-from .files import sha256_of
 from .index import Index, checked_metadata
+from .storage.files import sha256_of
 
 if TYPE_CHECKING:
     from .model import Model

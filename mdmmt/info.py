@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .errors import WeightsError
-from .files import sha256_of
+from .storage.files import sha256_of
 from .text_tower import TextTower
 from .tokenizer import has_tokenizer
 from .video_tower import VideoTower

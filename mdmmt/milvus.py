@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import InputError
-from .files import check_place
+from .storage.files import check_place
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .files import written_whole
 from .media import best_stream, check_format, opened
+from .storage.files import written_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image

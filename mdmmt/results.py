@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .files import check_place, written_whole
 from .metrics import (
     CONFIDENCE,
     NAMES,
@@ -23,6 +22,7 @@ from .metrics import (
     intervals,
     summary,
 )
+from .storage.files import check_place, written_whole
 
 WAYS = Ranks._fields
 PLOT_BINS = 30

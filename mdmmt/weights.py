@@ -103,7 +103,7 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
     if path.is_dir():
         return _in_folder(path)
     if isinstance(weight_path, str) and not path.exists():
-        from .huggingface import fetch_repository, is_repository
+        from .storage.huggingface import fetch_repository, is_repository
 
         if is_repository(weight_path):
             return fetch_repository(weight_path)

@@ -23,7 +23,7 @@ from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.extraction import Outcome, extract_files, find_videos, plan
 from mdmmt.feature_files import FeatureFile, Source, read_features, write_features
-from mdmmt.files import sha256_of
+from mdmmt.storage.files import sha256_of
 
 CLIPS = 80  # of the run that is killed
 LIGHT = ",".join(experts.EXPERTS)

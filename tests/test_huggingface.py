@@ -15,7 +15,7 @@ from servers import Hub
 
 import mdmmt
 from mdmmt.errors import WeightsError
-from mdmmt.huggingface import is_repository
+from mdmmt.storage.huggingface import is_repository
 from mdmmt.tokenizer import load_tokenizer
 from mdmmt.weights import find_weights
 

@@ -63,7 +63,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from .. import results
     from ..datasets import read_captions, read_video_list
     from ..evaluate import FeatureFolder, ablate, evaluate
-    from ..files import check_place
+    from ..storage.files import check_place
 
     if arguments.out is not None:
         check_place(arguments.out)

@@ -119,8 +119,8 @@ def _delete(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..files import check_place
     from ..index import Index
+    from ..storage.files import check_place
 
     if arguments.html is not None:
         check_place(arguments.html)

@@ -85,8 +85,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
     from ..extraction import extract_files, find_videos, plan
-    from ..files import check_folder
     from ..model import resolve_device
+    from ..storage.files import check_folder
 
     check_folder(arguments.out)
     planned = plan(find_videos(arguments.videos), arguments.out)
@@ -106,7 +106,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
     from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
     from ..extraction import find_videos
-    from ..files import check_place
+    from ..storage.files import check_place
 
     out, windows = arguments.out, arguments.segments is not None
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
@@ -146,7 +146,7 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     from ..dumps import read_dumps
     from ..experts import known
     from ..feature_files import SUFFIX, Source, held_features, write_features
-    from ..files import check_folder
+    from ..storage.files import check_folder
 
     wrong = [given for given in arguments.dumps if "=" not in given]
     if wrong:
@@ -168,7 +168,7 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
 def _write_dumps(arguments: argparse.Namespace) -> int:
     from ..dumps import write_dumps
     from ..feature_files import read_features, read_header
-    from ..files import check_folder
+    from ..storage.files import check_folder
 
     check_folder(arguments.out)
     names = {name for file in arguments.features for name in read_header(file)[1]}

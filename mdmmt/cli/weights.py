@@ -48,8 +48,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ..files import check_folder
     from ..operator import MDMMT
+    from ..storage.files import check_folder
 
     check_folder(arguments.out.parent)  # before anything is downloaded
     MDMMT(arguments.modality, arguments.weights, "cpu").save_model("onnx", arguments.out)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..files import sha256_of
-from ..huggingface import is_repository
+from ..storage.files import sha256_of
+from ..storage.huggingface import is_repository
 from ..weights import WEIGHTS_FOLDER, align
 from .base import Expert
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import written_whole
+from ..storage.files import written_whole
 
 COLOURS = {  # RGB, before the jitter
     "red": (220, 35, 35),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 BLOCK = 1 << 20  # bytes read at once
 

@@ -1,0 +1,1 @@
+"""Bytes in and out: files, texts, checkpoints, downloads. It knows no model."""
