@@ -50,7 +50,7 @@ from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.features import read_videos
 from mdmmt.model import BATCH_SIZE
-from mdmmt.tokenizer import Tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 
 DEVICE = torch.device("cuda")
 VIDEO_CASES = [(1, 25), (32, 25), (32, 10), (32, RAGGED), (128, 25), (128, RAGGED)]

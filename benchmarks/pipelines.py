@@ -29,9 +29,9 @@ from conftest import write_vocabulary
 
 import mdmmt
 from mdmmt.config import RELEASED
-from mdmmt.text_tower import TextTower
-from mdmmt.tokenizer import load_tokenizer
-from mdmmt.video_tower import VideoTower
+from mdmmt.towers.text import TextTower
+from mdmmt.towers.tokenizer import load_tokenizer
+from mdmmt.towers.video import VideoTower
 from mdmmt.weights import save_model
 
 VIDEOS, BATCH, IN_FLIGHT = 96, 32, 3

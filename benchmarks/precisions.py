@@ -34,7 +34,7 @@ from mdmmt.features import read_videos
 from mdmmt.metrics import ranks, summary
 from mdmmt.sample.captions import caption
 from mdmmt.sample.train import SEEN_DRAW, UNSEEN_DRAW, draw_clips, split
-from mdmmt.tokenizer import Tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 
 EXACT, *LOW = PRECISIONS
 VIDEOS, TEXTS, CAPTIONS_EACH = 128, 512, 5

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from conftest import write_vocabulary
 
 from mdmmt.config import RELEASED
-from mdmmt.text_tower import TextTower
-from mdmmt.tokenizer import load_tokenizer
-from mdmmt.video_tower import VideoTower
+from mdmmt.towers.text import TextTower
+from mdmmt.towers.tokenizer import load_tokenizer
+from mdmmt.towers.video import VideoTower
 from mdmmt.weights import save_model
 
 ROUNDS = 5

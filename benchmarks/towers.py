@@ -42,7 +42,7 @@ from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.fast.portions import Portion, portions, side_by_side
 from mdmmt.features import Video, read_videos, token_count
 from mdmmt.model import BATCH_SIZE
-from mdmmt.tokenizer import Tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 
 BASE = "towhee.models"  # what all else is compared with
 PRECISIONS = ("exact", "bfloat16", "int8")

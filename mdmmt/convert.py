@@ -18,10 +18,10 @@ from torch import nn
 from .config import ModelConfig
 from .errors import InputError, WeightsError
 from .storage.files import check_folder, folder_written_whole, sha256_of
-from .text_tower import TextTower
-from .tokenizer import load_tokenizer, tokenizer_source
+from .towers.text import TextTower
+from .towers.tokenizer import load_tokenizer, tokenizer_source
+from .towers.video import VideoTower
 from .version import VERSION
-from .video_tower import VideoTower
 from .weights import (
     MODEL_FILE,
     MODEL_FOLDER_FILES,

@@ -31,7 +31,7 @@ from huggingface_hub.utils import tqdm
 from . import weights
 from .convert import write_model_folder
 from .errors import WeightsError
-from .tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
+from .towers.tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
 from .version import VERSION
 from .weights import is_model_folder
 

@@ -22,8 +22,8 @@ from torch.export import Dim
 
 from .errors import InputError
 from .storage.files import check_folder, check_place, written_whole
-from .text_tower import TextTower
-from .video_tower import VideoTower
+from .towers.text import TextTower
+from .towers.video import VideoTower
 
 OUTPUT = "vector"
 OPSET = 18

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .errors import WeightsError
 from .storage.files import sha256_of
-from .text_tower import TextTower
-from .tokenizer import has_tokenizer
-from .video_tower import VideoTower
+from .towers.text import TextTower
+from .towers.tokenizer import has_tokenizer
+from .towers.video import VideoTower
 from .weights import (
     CONFIG_FILE,
     MODEL_FILE,

@@ -28,9 +28,9 @@ from .errors import InputError, InputTypeError, WeightsError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features import Video, read_videos, to_tokens, token_count
 from .reader import WINDOWS, Reader, check_experts, is_frames
-from .text_tower import TextTower
-from .tokenizer import Tokenizer, load_tokenizer, tokenizer_source
-from .video_tower import VideoTower
+from .towers.text import TextTower
+from .towers.tokenizer import Tokenizer, load_tokenizer, tokenizer_source
+from .towers.video import VideoTower
 from .weights import (
     BERT_PREFIX,
     TEXT_PREFIXES,

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from .config import RELEASED, ModelConfig, from_dict, to_dict
 from .errors import InputError, WeightsError
-from .tokenizer import TOKENIZER_EXTRAS, TOKENIZER_FILES
+from .towers.tokenizer import TOKENIZER_EXTRAS, TOKENIZER_FILES
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(__file__).parent / "sample" / "model"

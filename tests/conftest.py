@@ -31,9 +31,9 @@ from mdmmt.config import (
     TextConfig,
     VideoConfig,
 )
-from mdmmt.text_tower import TextTower
-from mdmmt.tokenizer import load_tokenizer
-from mdmmt.video_tower import VideoTower
+from mdmmt.towers.text import TextTower
+from mdmmt.towers.tokenizer import load_tokenizer
+from mdmmt.towers.video import VideoTower
 from mdmmt.weights import WEIGHTS_VARIABLE, save_model
 
 WORDS = [

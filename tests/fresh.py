@@ -158,8 +158,8 @@ def write_model(folder):
     from transformers import BertTokenizerFast
 
     from mdmmt.config import RELEASED, ModelConfig
-    from mdmmt.text_tower import TextTower
-    from mdmmt.video_tower import VideoTower
+    from mdmmt.towers.text import TextTower
+    from mdmmt.towers.video import VideoTower
     from mdmmt.weights import save_model
 
     words = sorted(set(" ".join(SENTENCES).replace(".", " .").split()))

@@ -23,7 +23,7 @@ from mdmmt.cli import main
 from mdmmt.convert import convert
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.info import info
-from mdmmt.tokenizer import BERT_BASE_CASED_ID
+from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID
 from mdmmt.weights import find_weights
 
 TEXTS = ["Hello world", "a man is playing", "the red ball"]

@@ -24,7 +24,7 @@ from mdmmt import download, weights
 from mdmmt.cli import main
 from mdmmt.config import to_dict
 from mdmmt.errors import WeightsError
-from mdmmt.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
+from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
 
 FOLDER = "mdmmt_3mod"
 WAYS_OUT = (

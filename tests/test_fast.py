@@ -41,9 +41,9 @@ from mdmmt.fast import (
 )
 from mdmmt.fast.calibration import observe
 from mdmmt.features import Tokens, collate
-from mdmmt.text_tower import TextTower
-from mdmmt.tokenizer import Tokenizer
-from mdmmt.video_tower import VideoTower
+from mdmmt.towers.text import TextTower
+from mdmmt.towers.tokenizer import Tokenizer
+from mdmmt.towers.video import VideoTower
 
 CPU = torch.device("cpu")
 # Least cosine of an expert's block with the exact one, video and text. They hold for random

@@ -16,7 +16,7 @@ from servers import Hub
 import mdmmt
 from mdmmt.errors import WeightsError
 from mdmmt.storage.huggingface import is_repository
-from mdmmt.tokenizer import load_tokenizer
+from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.weights import find_weights
 
 NAME = "someone/mdmmt-tiny"

@@ -18,7 +18,7 @@ import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
 from mdmmt.features import read_videos
 from mdmmt.model import resolve_device
-from mdmmt.tokenizer import Tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 
 TEXTS = [
     "Hello world",

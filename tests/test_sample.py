@@ -31,7 +31,7 @@ from mdmmt.sample.train import (
     split,
     train,
 )
-from mdmmt.tokenizer import Tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 from mdmmt.weights import SAMPLE_FOLDER
 
 FRESH_DRAW = 1000  # a seed that training and its tests do not draw from

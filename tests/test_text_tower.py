@@ -8,8 +8,8 @@ import pytest
 import torch
 from oracle import text_oracle
 
-from mdmmt.text_tower import TextTower
-from mdmmt.tokenizer import Tokenizer, end_sentence, load_tokenizer
+from mdmmt.towers.text import TextTower
+from mdmmt.towers.tokenizer import Tokenizer, end_sentence, load_tokenizer
 
 LONG = "a man and a dog and a cat and a ball " * 5
 CASES = {

@@ -12,7 +12,7 @@ from oracle import random_batch, run_video, video_oracle
 from torch.nn import functional as F
 
 from mdmmt.config import RELEASED
-from mdmmt.video_tower import VideoTower
+from mdmmt.towers.video import VideoTower
 
 # Each takes features, times, masks (dicts by expert) and changes times or masks in place.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..transformer import Layer
+from ..towers.transformer import Layer
 from ..weights import align
 
 

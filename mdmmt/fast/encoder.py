@@ -1,4 +1,4 @@
-"""The transformer encoder of `mdmmt.transformer` over packed tokens.
+"""The transformer encoder of `mdmmt.towers.transformer` over packed tokens.
 
 The sequences of a batch lie one behind the other, none of them padded. All linear layers work on
 all tokens at once; only attention has to know where a sequence ends. The last layer computes just
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
-from ..transformer import AddNorm, Encoder, Layer, SelfAttention
+from ..towers.transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
 from .attention import Attend, Run
 from .calibration import observe
@@ -70,7 +70,7 @@ class FastEncoder:
 
 
 class FastLayer:
-    """`mdmmt.transformer.Layer` for inference."""
+    """`mdmmt.towers.transformer.Layer` for inference."""
 
     def __init__(self, layer: Layer, config: EncoderConfig, kinds: Kinds, compiled: bool) -> None:
         self.attention = FastAttention(layer.attention.self, kinds)
@@ -96,7 +96,7 @@ class LastLayer:
 
 
 class FastAttention:
-    """`mdmmt.transformer.SelfAttention` for inference: layers made alike are one product."""
+    """`mdmmt.towers.transformer.SelfAttention` for inference: layers made alike are one product."""
 
     def __init__(self, attention: SelfAttention, kinds: Kinds) -> None:
         self.heads = attention.heads
@@ -114,7 +114,7 @@ class FastAttention:
 
 
 class FoldedAttention:
-    """`mdmmt.transformer.SelfAttention` for few rows, without the keys and values of all tokens.
+    """`SelfAttention` for few rows, without the keys and values of all tokens.
 
     A query times a key, q (K x + k), is (q K) x and a number that is the same for all tokens, which
     softmax ignores; and what is seen, the sum of p (V x + v) over the tokens, is V times the sum of
@@ -166,7 +166,7 @@ class Finish:
 
 
 class FastAddNorm:
-    """`mdmmt.transformer.AddNorm` for inference."""
+    """`mdmmt.towers.transformer.AddNorm` for inference."""
 
     def __init__(
         self, part: AddNorm, dense: Callable[[nn.Linear], Dense], carried: torch.dtype

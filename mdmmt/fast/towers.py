@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ..config import ExpertConfig
 from ..features import FIRST_TIME, Tokens, Video
-from ..text_tower import TextTower
-from ..video_tower import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
+from ..towers.text import TextTower
+from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
 from .attention import Run, runs_of
 from .dense import kinds_of

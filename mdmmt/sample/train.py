@@ -36,9 +36,9 @@ from ..experts import EXPERTS, load
 from ..extraction import extract_file
 from ..feature_files import SUFFIX, read_features
 from ..features import Video, collate, read_videos, to_tokens
-from ..text_tower import TextTower
-from ..tokenizer import Tokenizer
-from ..video_tower import VideoTower
+from ..towers.text import TextTower
+from ..towers.tokenizer import Tokenizer
+from ..towers.video import VideoTower
 from ..weights import save_model
 from .captions import caption, words
 from .clips import COMBINATIONS, Combination, draw

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import EncoderConfig
+from ..config import EncoderConfig
 
 ACTIVATION = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu}
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import TextConfig
-from .errors import InputError, WeightsError
+from ..config import TextConfig
+from ..errors import InputError, WeightsError
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough

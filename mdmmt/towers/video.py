@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import EncoderConfig, VideoConfig
+from ..config import EncoderConfig, VideoConfig
 from .transformer import Encoder, Pooler, init_weights
 
 CLS_TYPE = 0

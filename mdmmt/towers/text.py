@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import EncoderConfig, TextConfig
+from ..config import EncoderConfig, TextConfig
 from .transformer import Encoder, Pooler, init_weights
 
 
