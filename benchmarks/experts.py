@@ -33,7 +33,7 @@ from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.experts.video import MEAN, STD, IrCSN, Published, VideoExpert
 from mdmmt.extraction import extract_file
-from mdmmt.media import read_clips
+from mdmmt.media.decode import read_clips
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import seeded

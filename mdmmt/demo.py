@@ -141,7 +141,7 @@ def _frames(path: Path) -> list:
     Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is
     nothing to see.
     """
-    from .media import opened
+    from .media.decode import opened
 
     with opened(path) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]

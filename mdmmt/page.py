@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .media import best_stream, check_format, opened
+from .media.decode import best_stream, check_format, opened
 from .storage.files import written_whole
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from files import BIG_BUCK_BUNNY, BIKES, ffmpeg, footage
 
 from mdmmt.experts.base import AudioInput, FrameInput
-from mdmmt.media import read_clips
+from mdmmt.media.decode import read_clips
 
 X264 = "-c:v libx264 -preset ultrafast -bf 2 -pix_fmt yuv420p"
 X265 = "-c:v libx265 -preset ultrafast -x265-params log-level=error"

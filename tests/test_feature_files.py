@@ -332,7 +332,7 @@ def test_a_run_killed_at_any_moment_leaves_only_whole_files(tmp_path):
     rng = random.Random(0)
     # Each run is a fork of one interpreter, since its imports take longer than the work.
     forker = (
-        "import os, sys, mdmmt, mdmmt.media, mdmmt.extraction\n"
+        "import os, sys, mdmmt, mdmmt.media.decode, mdmmt.extraction\n"
         "from mdmmt.cli import main\n"
         "for line in sys.stdin:\n"
         "    pid = os.fork()\n"

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from towhee.types.video_frame import VideoFrame
 
-from mdmmt import experts, media
+from mdmmt import experts
 from mdmmt.errors import InputError
 from mdmmt.experts.base import AudioInput, FrameInput
-from mdmmt.media import read_clips, read_frames
+from mdmmt.media import decode as media
+from mdmmt.media.decode import read_clips, read_frames
 
 FRAMES = FrameInput(fps=10, short_side=64, crop=64, clip_frames=1)
 SOUND = AudioInput(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)

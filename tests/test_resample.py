@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seeded
 
-from mdmmt.resample import Resampler
+from mdmmt.media.resample import Resampler
 
 GOLDENS = Path(__file__).parent / "goldens"
 

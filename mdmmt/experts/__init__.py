@@ -22,7 +22,7 @@ from .vggish import VggishExpert
 from .video import VideoExpert
 
 if TYPE_CHECKING:
-    from ..media import Clip
+    from ..media.decode import Clip
 
 # Those made by hand, which the sample model has, and those of the released model.
 EXPERTS: dict[str, type[Expert]] = {
@@ -97,7 +97,9 @@ def extract(
         InputError: an unknown expert, or a file in which there is neither picture nor sound.
         WeightsError: see `load`.
     """
-    from .. import media  # imports PyAV, which those who only embed features can spare
+    from ..media import (
+        decode as media,  # imports PyAV, which those who only embed features can spare
+    )
 
     running = experts if isinstance(experts, Mapping) else load(experts)
     wants = {name: expert.wants for name, expert in running.items()}

@@ -25,8 +25,8 @@ from av.format import Flags as FormatFlags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .experts.base import AudioInput, FrameInput
+from ..errors import InputError
+from ..experts.base import AudioInput, FrameInput
 from .resample import Resampler
 
 TURNS = {  # filters that set upright what `frame.rotation` (degrees) says was filmed turned

@@ -1,0 +1,1 @@
+"""Video and audio files: decoding, clips of frames, windows of sound."""
