@@ -30,8 +30,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
+from mdmmt.experts.ircsn import MEAN, STD, IrCSN, Published, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
-from mdmmt.experts.video import MEAN, STD, IrCSN, Published, VideoExpert
 from mdmmt.extraction import extract_file
 from mdmmt.media.decode import read_clips
 

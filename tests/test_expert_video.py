@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
 from mdmmt.experts import PRETRAINED, extract
-from mdmmt.experts.video import MEAN, STD, Published, VideoExpert
+from mdmmt.experts.ircsn import MEAN, STD, Published, VideoExpert
 
 GOLDENS = Path(__file__).parent / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"

@@ -15,11 +15,11 @@ from ..errors import InputError
 from .base import AudioInput, Expert, Extracted, FrameInput
 from .clip import ClipExpert
 from .frame import FrameExpert
+from .ircsn import VideoExpert
 from .motion import MotionExpert
 from .pretrained import PretrainedExpert, Source
 from .sound import SoundExpert
 from .vggish import VggishExpert
-from .video import VideoExpert
 
 if TYPE_CHECKING:
     from ..media.decode import Clip
