@@ -48,7 +48,7 @@ from oracle import block_cosines
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.features import read_videos
+from mdmmt.features.tokens import read_videos
 from mdmmt.model import BATCH_SIZE
 from mdmmt.towers.tokenizer import Tokenizer
 

@@ -30,7 +30,7 @@ from oracle import block_cosines
 import mdmmt
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.features import read_videos
+from mdmmt.features.tokens import read_videos
 from mdmmt.metrics import ranks, summary
 from mdmmt.sample.captions import caption
 from mdmmt.sample.train import SEEN_DRAW, UNSEEN_DRAW, draw_clips, split

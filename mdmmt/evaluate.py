@@ -5,8 +5,8 @@
     print(mdmmt.results.table([result]))
 
 Captions and segments are treated as the authors of MDMMT do: runs of white space in a caption are
-one space, its start and end select features as `mdmmt.segments.select` says, and what has no
-length or lies outside its video is left out. `mdmmt.metrics` says how they are ranked.
+one space, its start and end select features as `select` in `mdmmt.features.segments` says, and what
+has no length or lies outside its video is left out. `mdmmt.metrics` says how they are ranked.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from .datasets import Caption
 from .errors import InputError
 from .experts.base import Extracted
-from .feature_files import find_feature_files, read_features
-from .features import GREATEST, to_tokens
+from .features.files import find_feature_files, read_features
+from .features.reader import check_experts
+from .features.segments import duration_s, inside, select
+from .features.tokens import GREATEST, to_tokens
 from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
-from .reader import check_experts
 from .results import Result
-from .segments import duration_s, inside, select
 
 if TYPE_CHECKING:
     from .model import Model

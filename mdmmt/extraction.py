@@ -11,7 +11,7 @@ from typing import NamedTuple
 from . import experts
 from .errors import InputError, said
 from .experts import Expert
-from .feature_files import SUFFIX, Source, held_features, versions_of, write_features
+from .features.files import SUFFIX, Source, held_features, versions_of, write_features
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),

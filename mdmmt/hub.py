@@ -46,7 +46,7 @@ LEFT_OUT = (
     "cli/weights.py",
     "datasets.py",
     "demo.py",
-    "dumps.py",
+    "features/dumps.py",
     "embedding.py",
     "evaluate.py",
     "extraction.py",

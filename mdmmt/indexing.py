@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datasets import numbered_lines, parse_json, read_text
 from .errors import InputError, said
-from .feature_files import find_feature_files, read_header
+from .features.files import find_feature_files, read_header
 from .index import Index, checked_metadata
 from .storage.files import sha256_of
 

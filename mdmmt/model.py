@@ -26,8 +26,8 @@ from .config import (
 )
 from .errors import InputError, InputTypeError, WeightsError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
-from .features import Video, read_videos, to_tokens, token_count
-from .reader import WINDOWS, Reader, check_experts, is_frames
+from .features.reader import WINDOWS, Reader, check_experts, is_frames
+from .features.tokens import Video, read_videos, to_tokens, token_count
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
@@ -138,7 +138,7 @@ class Model:
 
         Args:
             video: one of, or a list of N of the first three kinds:
-                - the expert features of a video (a dict, see `mdmmt.features`), which with a
+                - the expert features of a video (a dict, see `mdmmt.features.tokens`), which with a
                   leading axis b is a batch;
                 - the path of a video file, if this package can run the model's experts, or of a
                   file that `mdmmt extract` has written;

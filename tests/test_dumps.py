@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmmt import InputError
-from mdmmt.dumps import read_caption_indexes, read_dump, read_dumps, write_dumps
-from mdmmt.segments import select
+from mdmmt.features.dumps import read_caption_indexes, read_dump, read_dumps, write_dumps
+from mdmmt.features.segments import select
 
 RNG = np.random.default_rng(5)
 

@@ -14,8 +14,9 @@ import mdmmt
 from mdmmt import InputError, experts
 from mdmmt.datasets import Caption
 from mdmmt.evaluate import FeatureFolder, ablate, evaluate
-from mdmmt.feature_files import FeatureFile, Source, versions_of, write_features
-from mdmmt.features import to_tokens
+from mdmmt.features.files import FeatureFile, Source, versions_of, write_features
+from mdmmt.features.segments import select
+from mdmmt.features.tokens import to_tokens
 from mdmmt.metrics import NAMES
 from mdmmt.results import (
     compare_results,
@@ -27,7 +28,6 @@ from mdmmt.results import (
 )
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
-from mdmmt.segments import select
 
 EXPERTS = TINY.video.experts
 WORDS = ["hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "person", "cat"]

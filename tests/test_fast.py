@@ -40,7 +40,7 @@ from mdmmt.fast import (
     towers,
 )
 from mdmmt.fast.calibration import observe
-from mdmmt.features import Tokens, collate
+from mdmmt.features.tokens import Tokens, collate
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import Tokenizer
 from mdmmt.towers.video import VideoTower

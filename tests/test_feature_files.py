@@ -18,11 +18,12 @@ from files import flat, write_video
 from safetensors.numpy import load_file, save_file
 
 import mdmmt
-from mdmmt import experts, feature_files
+from mdmmt import experts
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.extraction import Outcome, extract_files, find_videos, plan
-from mdmmt.feature_files import FeatureFile, Source, read_features, write_features
+from mdmmt.features import files as feature_files
+from mdmmt.features.files import FeatureFile, Source, read_features, write_features
 from mdmmt.storage.files import sha256_of
 
 CLIPS = 80  # of the run that is killed

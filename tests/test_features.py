@@ -14,7 +14,7 @@ from oracle import run_video
 
 from mdmmt import InputError, InputTypeError
 from mdmmt.config import ExpertConfig
-from mdmmt.features import collate, read_videos, to_tokens
+from mdmmt.features.tokens import collate, read_videos, to_tokens
 
 EXPERTS = TINY.video.experts
 PARTS = ("features", "features_t", "features_ind")

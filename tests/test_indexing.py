@@ -13,7 +13,7 @@ from files import flat, write_video
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
-from mdmmt.feature_files import read_features, write_features
+from mdmmt.features.files import read_features, write_features
 from mdmmt.index import Index
 from mdmmt.indexing import index_files, read_metadata
 from mdmmt.sample.captions import caption

@@ -16,7 +16,7 @@ from towhee import ops, pipe
 
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
-from mdmmt.features import read_videos
+from mdmmt.features.tokens import read_videos
 from mdmmt.model import resolve_device
 from mdmmt.towers.tokenizer import Tokenizer
 

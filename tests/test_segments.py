@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmmt import InputError
-from mdmmt.segments import inside, select, windows
+from mdmmt.features.segments import inside, select, windows
 
 GRID_S = 0.25  # times on a coarse grid, so that segments often start and end on a border
 

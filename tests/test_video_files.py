@@ -20,9 +20,9 @@ from mdmmt import experts
 from mdmmt.cli import main
 from mdmmt.errors import InputError, InputTypeError
 from mdmmt.extraction import extract_file
-from mdmmt.feature_files import FeatureFile, Source, write_features
-from mdmmt.features import to_tokens
-from mdmmt.segments import select, windows
+from mdmmt.features.files import FeatureFile, Source, write_features
+from mdmmt.features.segments import select, windows
+from mdmmt.features.tokens import to_tokens
 
 LONG_S, SHORT_S = 20, 4
 WINDOW_S = 7.5  # of the sample: 30 frames, 4 a second

@@ -143,9 +143,9 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _read_dumps(arguments: argparse.Namespace) -> int:
-    from ..dumps import read_dumps
     from ..experts import known
-    from ..feature_files import SUFFIX, Source, held_features, write_features
+    from ..features.dumps import read_dumps
+    from ..features.files import SUFFIX, Source, held_features, write_features
     from ..storage.files import check_folder
 
     wrong = [given for given in arguments.dumps if "=" not in given]
@@ -166,8 +166,8 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
 
 
 def _write_dumps(arguments: argparse.Namespace) -> int:
-    from ..dumps import write_dumps
-    from ..feature_files import read_features, read_header
+    from ..features.dumps import write_dumps
+    from ..features.files import read_features, read_header
     from ..storage.files import check_folder
 
     check_folder(arguments.out)

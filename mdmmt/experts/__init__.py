@@ -86,8 +86,8 @@ def extract(
             of time, of which experts for sound make nothing.
         experts: from `load`; or names, to load them for this video alone.
         start_s, end_s: what of the video is wanted, in seconds. Given is at least what
-            `mdmmt.segments.select` takes for it, with the times in the whole video; what else is
-            found on the way may be left out.
+            `mdmmt.features.segments.select` takes for it, with the times in the whole video; what
+            else is found on the way may be left out.
 
     Returns:
         for each expert features (n, dim) float32 and times (n, 2) float64, the start and end of

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ExpertConfig
-from ..features import FIRST_TIME, Tokens, Video
+from ..features.tokens import FIRST_TIME, Tokens, Video
 from ..towers.text import TextTower
 from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
@@ -64,7 +64,7 @@ class FastVideoTower:
         """Embed a batch of videos; it is fastest where they have equally many tokens.
 
         Args:
-            videos: of each the valid tokens of some experts, see `mdmmt.features.read_videos`.
+            videos: of each the valid tokens of some experts, see `mdmmt.features.tokens`.
 
         Returns:
             [b, m * same_dim] float32, as `VideoTower` gives it.

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
 from ..experts import EXPERTS, load
 from ..extraction import extract_file
-from ..feature_files import SUFFIX, read_features
-from ..features import Video, collate, read_videos, to_tokens
+from ..features.files import SUFFIX, read_features
+from ..features.tokens import Video, collate, read_videos, to_tokens
 from ..towers.text import TextTower
 from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower

@@ -35,10 +35,10 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .datasets import Caption
-from .errors import InputError
-from .experts.base import Extracted
-from .storage.files import written_whole
+from ..datasets import Caption
+from ..errors import InputError
+from ..experts.base import Extracted
+from ..storage.files import written_whole
 
 EMB, IDX, CAPTS = ".emb", ".idx", ".capts"
 VIDEO = "VIDEO\t"  # how the line starts that names a video

@@ -18,9 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .errors import InputError
-from .experts.base import Expert, Extracted
-from .storage.files import sha256_of, written_whole
+from ..errors import InputError
+from ..experts.base import Expert, Extracted
+from ..storage.files import sha256_of, written_whole
 
 SUFFIX = ".safetensors"
 FORMAT = "mdmmt-features-1"

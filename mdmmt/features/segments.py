@@ -11,8 +11,8 @@ from numbers import Real
 
 import numpy as np
 
-from .errors import InputError, InputTypeError
-from .experts.base import Extracted
+from ..errors import InputError, InputTypeError
+from ..experts.base import Extracted
 
 MOST_WINDOWS = 1_000_000  # of one video; more than that is a mistake, and would fill the memory
 

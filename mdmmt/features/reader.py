@@ -1,7 +1,7 @@
 """One video of any kind -> the features of it, or of parts of it.
 
 A video is a file, a feature file that `mdmmt extract` has written, or the frames of one of Towhee's
-video decoders. A dict of features is none: see `mdmmt.features`.
+video decoders. A dict of features is none: see `mdmmt.features.tokens`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from . import feature_files
-from .config import ExpertConfig
-from .errors import InputError, InputTypeError
+from ..config import ExpertConfig
+from ..errors import InputError, InputTypeError
+from . import files as feature_files
 from .segments import check_windows, duration_s, inside, select, windows
 
 if TYPE_CHECKING:
-    from .experts import Expert, Extracted
+    from ..experts import Expert, Extracted
 
 WINDOWS = "windows"  # as `segments`: the video is cut into windows of one length
 Span = tuple[float, float]  # start and end in seconds
@@ -132,7 +132,7 @@ class Reader:
             found = feature_files.read_features(Path(video)).extracted
             found = {name: one for name, one in found.items() if name in self.names}
         else:
-            from . import experts
+            from .. import experts
 
             with self._lock:
                 if self._running is None:
@@ -147,7 +147,7 @@ class Reader:
 
     def _token_lengths(self) -> list[tuple[int, float]]:
         """Of each expert that is run, how many tokens the model takes, and a token's seconds."""
-        from .experts import known
+        from ..experts import known
 
         running = known(self.names)
         return [

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .config import ExpertConfig
-from .errors import InputError, InputTypeError
-from .towers.video import NO_POSITION, UNKNOWN_POSITION
+from ..config import ExpertConfig
+from ..errors import InputError, InputTypeError
+from ..towers.video import NO_POSITION, UNKNOWN_POSITION
 
 FIRST_TIME = 2  # a known time is this plus seconds, after NO_POSITION and UNKNOWN_POSITION
 GREATEST = 1e15  # of a feature; sums of squares of much greater ones overflow

@@ -1,0 +1,1 @@
+"""The features of a video: their types, files, segments and tokens."""
