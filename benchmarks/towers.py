@@ -39,7 +39,7 @@ from oracle import random_batch
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.fast.portions import Portion, portions, side_by_side
+from mdmmt.fast.batching import Portion, portions, side_by_side
 from mdmmt.features.tokens import Video, read_videos, token_count
 from mdmmt.model import BATCH_SIZE
 from mdmmt.towers.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdmmt.fast import dense
+from mdmmt.fast import linear as dense
 
 HALF = 4  # bits
 

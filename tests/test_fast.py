@@ -34,10 +34,14 @@ from mdmmt.fast import (
     FastVideoTower,
     attention,
     check_precision,
-    dense,
-    portions,
     resolve_precision,
     towers,
+)
+from mdmmt.fast import (
+    batching as portions,
+)
+from mdmmt.fast import (
+    linear as dense,
 )
 from mdmmt.fast.calibration import observe
 from mdmmt.features.tokens import Tokens, collate

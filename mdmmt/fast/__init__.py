@@ -1,6 +1,6 @@
 """The fast path: the towers of `mdmmt` for inference, on tokens packed without padding."""
 
-from .dense import PRECISIONS, check_precision, resolve_precision
+from .linear import PRECISIONS, check_precision, resolve_precision
 from .towers import FastTextTower, FastVideoTower
 
 __all__ = [

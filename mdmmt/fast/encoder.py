@@ -19,7 +19,7 @@ from ..towers.transformer import AddNorm, Encoder, Layer, SelfAttention
 from ..weights import aligned
 from .attention import Attend, Run
 from .calibration import observe
-from .dense import Dense, Kinds
+from .linear import Dense, Kinds
 
 
 class FastEncoder:

@@ -26,9 +26,9 @@ from ..towers.text import TextTower
 from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
 from ..weights import align
 from .attention import Run, runs_of
-from .dense import kinds_of
+from .batching import in_portions
 from .encoder import FastEncoder
-from .portions import in_portions
+from .linear import kinds_of
 from .transfer import gather, upload
 
 Counts = NDArray[np.int64]
