@@ -53,7 +53,7 @@ LEFT_OUT = (
     "hub.py",
     "index.py",
     "indexing.py",
-    "info.py",
+    "weights/info.py",
     "metrics.py",
     "milvus.py",
     "page.py",

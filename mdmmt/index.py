@@ -25,7 +25,7 @@ from . import milvus
 from .errors import InputError, InputTypeError, WeightsError
 from .milvus import COLLECTION, LOCAL_SEARCH, METRIC, MOST_BYTES, Identity
 from .model import Model, Segments
-from .weights import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
+from .weights.checkpoints import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

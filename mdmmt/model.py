@@ -31,7 +31,7 @@ from .features.tokens import Video, read_videos, to_tokens, token_count
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
-from .weights import (
+from .weights.checkpoints import (
     BERT_PREFIX,
     TEXT_PREFIXES,
     VIDEO_PREFIXES,

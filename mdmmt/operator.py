@@ -88,7 +88,7 @@ class MDMMT(NNOperator):
         return [] if self.modality == "features" else ["onnx"]
 
     def save_model(self, model_type: str, output_file: str | os.PathLike[str]) -> bool:
-        """Write the tower as `mdmmt.export` describes it; called by `build_pipeline_model`.
+        """Write the tower as `mdmmt.weights.onnx` describes it; called by `build_pipeline_model`.
 
         Returns:
             True: what could not be written is an error.
@@ -101,7 +101,7 @@ class MDMMT(NNOperator):
                 f"the modality {self.modality!r} has no {model_type!r} to write, "
                 f"expected one of {self.supported_formats}"
             )
-        from .export import export_onnx
+        from .weights.onnx import export_onnx
 
         is_video = self.modality == "video"
         tower = self.model.read_video_tower() if is_video else self.model.read_text_tower()

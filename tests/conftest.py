@@ -34,7 +34,7 @@ from mdmmt.config import (
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.towers.video import VideoTower
-from mdmmt.weights import WEIGHTS_VARIABLE, save_model
+from mdmmt.weights.checkpoints import WEIGHTS_VARIABLE, save_model
 
 WORDS = [
     *("Hello", "hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "video"),

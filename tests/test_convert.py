@@ -17,14 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import mdmmt
-from mdmmt import convert as convert_module
-from mdmmt import weights
 from mdmmt.cli import main
-from mdmmt.convert import convert
 from mdmmt.errors import InputError, WeightsError
-from mdmmt.info import info
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID
-from mdmmt.weights import find_weights
+from mdmmt.weights import checkpoints as weights
+from mdmmt.weights import convert as convert_module
+from mdmmt.weights.checkpoints import find_weights
+from mdmmt.weights.convert import convert
+from mdmmt.weights.info import info
 
 TEXTS = ["Hello world", "a man is playing", "the red ball"]
 LAYOUTS = ["released", "lineage", "safetensors", "folder"]

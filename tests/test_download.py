@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from servers import QUOTA, Drive, Hub
 
 import mdmmt
-from mdmmt import download, weights
 from mdmmt.cli import main
 from mdmmt.config import to_dict
 from mdmmt.errors import WeightsError
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
+from mdmmt.weights import checkpoints as weights
+from mdmmt.weights import released as download
 
 FOLDER = "mdmmt_3mod"
 WAYS_OUT = (
@@ -348,7 +349,8 @@ def test_without_the_tokenizer(drive, cache, same, monkeypatch, capsys):
 
 CHILD = """
 import json, os, sys
-from mdmmt import download, weights
+from mdmmt.weights import released as download
+from mdmmt.weights import checkpoints as weights
 from mdmmt.config import from_dict
 weights.WEIGHTS_FOLDER = weights.Path(os.environ["TEST_HOME"], "none")
 weights.RELEASED = from_dict(json.loads(os.environ["TEST_CONFIG"]))

@@ -17,7 +17,7 @@ from towhee import ops, pipe
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
-from mdmmt.export import LEAST_TORCH, export_onnx
+from mdmmt.weights.onnx import LEAST_TORCH, export_onnx
 
 MOST = 1e-4  # the difference that is allowed
 can_export = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from packaging.version import Version
 from mdmmt import cli, hub
 from mdmmt.errors import InputError
 from mdmmt.hub import install_operator, write_operator_folder
-from mdmmt.weights import MODEL_FOLDER_FILES
+from mdmmt.weights.checkpoints import MODEL_FOLDER_FILES
 
 SIZE_BUDGET = 5_000_000  # bytes
 

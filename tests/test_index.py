@@ -21,7 +21,7 @@ from mdmmt import milvus
 from mdmmt.errors import InputError
 from mdmmt.index import Identity, Index, identity
 from mdmmt.model import Segments
-from mdmmt.weights import SAMPLE_FOLDER
+from mdmmt.weights.checkpoints import SAMPLE_FOLDER
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
 

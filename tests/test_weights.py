@@ -23,9 +23,16 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 import mdmmt
-from mdmmt import InputError, WeightsError, weights
+from mdmmt import InputError, WeightsError
 from mdmmt.config import from_dict
-from mdmmt.weights import SAMPLE, SAMPLE_FOLDER, WEIGHTS_VARIABLE, find_weights, save_model
+from mdmmt.weights import checkpoints as weights
+from mdmmt.weights.checkpoints import (
+    SAMPLE,
+    SAMPLE_FOLDER,
+    WEIGHTS_VARIABLE,
+    find_weights,
+    save_model,
+)
 
 TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
 
@@ -557,7 +564,7 @@ def test_saving_that_fails_leaves_the_old_folder_whole(
     def disk_full(*_args, **_kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(f"mdmmt.weights.{breaks}", disk_full)
+    monkeypatch.setattr(f"mdmmt.weights.checkpoints.{breaks}", disk_full)
     other = replace(tiny.config, text=replace(tiny.config.text, max_length=4))
     with pytest.raises(OSError, match="no space"):
         save_model(folder, other, tiny.ours_video, tiny.ours_text, tiny.tokenizer)

@@ -32,7 +32,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from ..download import add_tokenizer, released_weights
+    from ..weights.released import add_tokenizer, released_weights
 
     folder = released_weights()
     add_tokenizer(folder)
@@ -41,7 +41,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from ..convert import convert
+    from ..weights.convert import convert
 
     print(f"model folder written to {convert(arguments.source, arguments.out)}")
     return 0
@@ -57,7 +57,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from ..info import info
+    from ..weights.info import info
 
     for fact, value in info(arguments.weights).items():
         print(f"{fact:<12} {value}")

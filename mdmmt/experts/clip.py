@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import WeightsError
-from ..weights import CONFIG_FILE, Layout, load_strict, read_tensors
+from ..weights.checkpoints import CONFIG_FILE, Layout, load_strict, read_tensors
 from .base import FrameInput
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
 

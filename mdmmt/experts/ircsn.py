@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..weights import Layout, load_strict, read_tensors
+from ..weights.checkpoints import Layout, load_strict, read_tensors
 from .base import FrameInput
 from .pretrained import PretrainedExpert, normalise
 

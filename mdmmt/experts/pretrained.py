@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..storage.files import sha256_of
 from ..storage.huggingface import is_repository
-from ..weights import WEIGHTS_FOLDER, align
+from ..weights.checkpoints import WEIGHTS_FOLDER, align
 from .base import Expert
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"

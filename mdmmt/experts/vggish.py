@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..weights import Layout, load_strict, read_tensors
+from ..weights.checkpoints import Layout, load_strict, read_tensors
 from .base import AudioInput
 from .pretrained import PretrainedExpert
 

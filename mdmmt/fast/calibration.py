@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..towers.transformer import Layer
-from ..weights import align
+from ..weights.checkpoints import align
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..config import EncoderConfig
 from ..towers.transformer import AddNorm, Encoder, Layer, SelfAttention
-from ..weights import aligned
+from ..weights.checkpoints import aligned
 from .attention import Attend, Run
 from .calibration import observe
 from .linear import Dense, Kinds

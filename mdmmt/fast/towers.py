@@ -24,7 +24,7 @@ from ..config import ExpertConfig
 from ..features.tokens import FIRST_TIME, Tokens, Video
 from ..towers.text import TextTower
 from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
-from ..weights import align
+from ..weights.checkpoints import align
 from .attention import Run, runs_of
 from .batching import in_portions
 from .encoder import FastEncoder

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from ..version import VERSION
-from ..weights import CONFIG_FILE, MODEL_FILE, MODEL_FOLDER_FILES, SUFFIXES, is_model_folder
+from ..weights.checkpoints import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    MODEL_FOLDER_FILES,
+    SUFFIXES,
+    is_model_folder,
+)
 
 # No path that says it is one (/a/b, ./a, ../a, ~/a), and not the name of a weights file.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)

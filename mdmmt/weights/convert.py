@@ -15,14 +15,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from .config import ModelConfig
-from .errors import InputError, WeightsError
-from .storage.files import check_folder, folder_written_whole, sha256_of
-from .towers.text import TextTower
-from .towers.tokenizer import load_tokenizer, tokenizer_source
-from .towers.video import VideoTower
-from .version import VERSION
-from .weights import (
+from ..config import ModelConfig
+from ..errors import InputError, WeightsError
+from ..storage.files import check_folder, folder_written_whole, sha256_of
+from ..towers.text import TextTower
+from ..towers.tokenizer import load_tokenizer, tokenizer_source
+from ..towers.video import VideoTower
+from ..version import VERSION
+from .checkpoints import (
     MODEL_FILE,
     MODEL_FOLDER_FILES,
     SAMPLE_FOLDER,

@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .errors import WeightsError
-from .storage.files import sha256_of
-from .towers.text import TextTower
-from .towers.tokenizer import has_tokenizer
-from .towers.video import VideoTower
-from .weights import (
+from ..errors import WeightsError
+from ..storage.files import sha256_of
+from ..towers.text import TextTower
+from ..towers.tokenizer import has_tokenizer
+from ..towers.video import VideoTower
+from .checkpoints import (
     CONFIG_FILE,
     MODEL_FILE,
     NESTED,

@@ -28,12 +28,12 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from huggingface_hub.utils import tqdm
 
-from . import weights
+from ..errors import WeightsError
+from ..towers.tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
+from ..version import VERSION
+from . import checkpoints as weights
+from .checkpoints import is_model_folder
 from .convert import write_model_folder
-from .errors import WeightsError
-from .towers.tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
-from .version import VERSION
-from .weights import is_model_folder
 
 FILE_ID = "1dVDouFZFEDrjqhvtjNFP633y0JjHf4Ya"
 FILE_NAME = "mdmmt_3mod.pth"

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from .errors import InputError
-from .storage.files import check_folder, check_place, written_whole
-from .towers.text import TextTower
-from .towers.video import VideoTower
+from ..errors import InputError
+from ..storage.files import check_folder, check_place, written_whole
+from ..towers.text import TextTower
+from ..towers.video import VideoTower
 
 OUTPUT = "vector"
 OPSET = 18

@@ -26,15 +26,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import RELEASED, ModelConfig, from_dict, to_dict
-from .errors import InputError, WeightsError
-from .towers.tokenizer import TOKENIZER_EXTRAS, TOKENIZER_FILES
+from ..config import RELEASED, ModelConfig, from_dict, to_dict
+from ..errors import InputError, WeightsError
+from ..towers.tokenizer import TOKENIZER_EXTRAS, TOKENIZER_FILES
 
 SAMPLE = "sample"
-SAMPLE_FOLDER = Path(__file__).parent / "sample" / "model"
+SAMPLE_FOLDER = Path(__file__).parent.parent / "sample" / "model"
 # Beside the operator: the parent of this package. `__file__` must not be resolved, since
 # Towhee's hub lays an operator as symbolic links into a folder of blobs.
-WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+WEIGHTS_FOLDER = Path(__file__).parents[2] / "weights"
 WEIGHTS_VARIABLE = "MDMMT_WEIGHTS"
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -90,7 +90,7 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
             return _in_folder(WEIGHTS_FOLDER)
         said, weight_path = WEIGHTS_VARIABLE, os.environ.get(WEIGHTS_VARIABLE)
         if not weight_path:
-            from .download import released_weights
+            from .released import released_weights
 
             return released_weights()
     if not isinstance(weight_path, str | os.PathLike):
@@ -103,7 +103,7 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
     if path.is_dir():
         return _in_folder(path)
     if isinstance(weight_path, str) and not path.exists():
-        from .storage.huggingface import fetch_repository, is_repository
+        from ..storage.huggingface import fetch_repository, is_repository
 
         if is_repository(weight_path):
             return fetch_repository(weight_path)

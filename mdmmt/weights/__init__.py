@@ -1,0 +1,1 @@
+"""The weights of MDMMT: their layouts, where they lie, and other forms of them."""
