@@ -28,11 +28,11 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from mdmmt.batch.extract import extract_file
 from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.ircsn import MEAN, STD, IrCSN, Published, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
-from mdmmt.extraction import extract_file
 from mdmmt.media.decode import read_clips
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

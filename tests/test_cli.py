@@ -16,8 +16,8 @@ from PIL import Image
 
 import mdmmt
 from mdmmt import demo
+from mdmmt.batch.embed import embed_texts
 from mdmmt.cli import main
-from mdmmt.embedding import embed_texts
 from mdmmt.errors import said
 from mdmmt.sample.clips import COMBINATIONS, draw
 

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 import mdmmt
 from mdmmt import experts
+from mdmmt.batch.extract import Outcome, extract_files, find_videos, plan
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
-from mdmmt.extraction import Outcome, extract_files, find_videos, plan
 from mdmmt.features import files as feature_files
 from mdmmt.features.files import FeatureFile, Source, read_features, write_features
 from mdmmt.storage.files import sha256_of
@@ -333,7 +333,7 @@ def test_a_run_killed_at_any_moment_leaves_only_whole_files(tmp_path):
     rng = random.Random(0)
     # Each run is a fork of one interpreter, since its imports take longer than the work.
     forker = (
-        "import os, sys, mdmmt, mdmmt.media.decode, mdmmt.extraction\n"
+        "import os, sys, mdmmt, mdmmt.media.decode, mdmmt.batch.extract\n"
         "from mdmmt.cli import main\n"
         "for line in sys.stdin:\n"
         "    pid = os.fork()\n"

@@ -17,9 +17,9 @@ from towhee.types import VideoFrame
 
 import mdmmt
 from mdmmt import experts
+from mdmmt.batch.extract import extract_file
 from mdmmt.cli import main
 from mdmmt.errors import InputError, InputTypeError
-from mdmmt.extraction import extract_file
 from mdmmt.features.files import FeatureFile, Source, write_features
 from mdmmt.features.segments import select, windows
 from mdmmt.features.tokens import to_tokens

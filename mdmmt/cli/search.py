@@ -72,7 +72,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ..extraction import find_videos
+    from ..batch.extract import find_videos
     from ..features.files import find_feature_files
     from ..index import Index
     from ..indexing import index_files, read_metadata

@@ -84,7 +84,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
-    from ..extraction import extract_files, find_videos, plan
+    from ..batch.extract import extract_files, find_videos, plan
     from ..model import resolve_device
     from ..storage.files import check_folder
 
@@ -104,8 +104,8 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
-    from ..embedding import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
-    from ..extraction import find_videos
+    from ..batch.embed import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
+    from ..batch.extract import find_videos
     from ..storage.files import check_place
 
     out, windows = arguments.out, arguments.segments is not None

@@ -31,9 +31,9 @@ from huggingface_hub.utils import tqdm
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
 from ..experts import EXPERTS, load
-from ..extraction import extract_file
 from ..features.files import SUFFIX, read_features
 from ..features.tokens import Video, collate, read_videos, to_tokens
 from ..towers.text import TextTower

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, said
-from .model import BATCH_SIZE, Model
-from .storage.files import written_whole
+from ..errors import InputError, said
+from ..model import BATCH_SIZE, Model
+from ..storage.files import written_whole
 
 FORMATS = (".npy", ".jsonl")
 VIDEOS_AT_ONCE = 128  # so many are read before the first comes out

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from . import experts
-from .errors import InputError, said
-from .experts import Expert
-from .features.files import SUFFIX, Source, held_features, versions_of, write_features
+from .. import experts
+from ..errors import InputError, said
+from ..experts import Expert
+from ..features.files import SUFFIX, Source, held_features, versions_of, write_features
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),

@@ -1,0 +1,1 @@
+"""Many videos or texts in one resumable run."""
