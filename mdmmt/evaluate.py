@@ -1,6 +1,6 @@
 """How well a model finds the video of a caption, and the captions of a video.
 
-    captions = mdmmt.datasets.read_captions("MSRVTT_JSFUSION_test.csv")
+    captions = mdmmt.datasets.annotations.read_captions("MSRVTT_JSFUSION_test.csv")
     result = evaluate(model, captions, FeatureFolder("features/"), "single")
     print(mdmmt.results.table([result]))
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .datasets import Caption
+from .datasets.annotations import Caption
 from .errors import InputError
 from .experts.base import Extracted
 from .features.files import find_feature_files, read_features
@@ -92,7 +92,7 @@ def evaluate(
     """Evaluate a model.
 
     Args:
-        captions: from `mdmmt.datasets.read_captions`.
+        captions: from `mdmmt.datasets.annotations.read_captions`.
         features: of each video; those of experts that the model does not have are not used.
         protocol: of `mdmmt.metrics.PROTOCOLS`.
         experts: those of the model's whose features are used; the others are absent. None: all.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .datasets import numbered_lines, parse_json, read_text
+from .datasets.annotations import numbered_lines, parse_json, read_text
 from .errors import InputError, said
 from .features.files import find_feature_files, read_header
 from .index import Index, checked_metadata

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mdmmt import InputError
-from mdmmt.datasets import Caption, read_captions, read_duplicates, read_video_list
+from mdmmt.datasets.annotations import Caption, read_captions, read_duplicates, read_video_list
 
 
 def written(tmp_path, name, content):

@@ -12,7 +12,7 @@ from test_metrics import naive_ranks
 
 import mdmmt
 from mdmmt import InputError, experts
-from mdmmt.datasets import Caption
+from mdmmt.datasets.annotations import Caption
 from mdmmt.evaluate import FeatureFolder, ablate, evaluate
 from mdmmt.features.files import FeatureFile, Source, versions_of, write_features
 from mdmmt.features.segments import select

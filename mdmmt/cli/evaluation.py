@@ -61,7 +61,7 @@ def add_commands(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .. import results
-    from ..datasets import read_captions, read_video_list
+    from ..datasets.annotations import read_captions, read_video_list
     from ..evaluate import FeatureFolder, ablate, evaluate
     from ..storage.files import check_place
 

@@ -35,7 +35,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Caption
+from ..datasets.annotations import Caption
 from ..errors import InputError
 from ..experts.base import Extracted
 from ..storage.files import written_whole

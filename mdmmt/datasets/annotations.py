@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import InputError
+from ..errors import InputError
 
 PLAIN = ("video", "start_s", "end_s", "caption")
 MSRVTT_1KA = ("key", "vid_key", "video_id", "sentence")

@@ -1,0 +1,1 @@
+"""Annotation files of retrieval datasets: captions and the segments they describe."""
