@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from mdmmt.metrics import compare, intervals, ranks, summary
+from mdmmt.evaluation.metrics import compare, intervals, ranks, summary
 
 CAPTIONS, SEGMENTS, WIDTH = 60_000, 3_000, 1536
 

@@ -29,9 +29,9 @@ from oracle import block_cosines
 
 import mdmmt
 from mdmmt.config import RELEASED
+from mdmmt.evaluation.metrics import ranks, summary
 from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.features.tokens import read_videos
-from mdmmt.metrics import ranks, summary
 from mdmmt.sample.captions import caption
 from mdmmt.sample.train import SEEN_DRAW, UNSEEN_DRAW, draw_clips, split
 from mdmmt.towers.tokenizer import Tokenizer

@@ -13,12 +13,9 @@ from test_metrics import naive_ranks
 import mdmmt
 from mdmmt import InputError, experts
 from mdmmt.datasets.annotations import Caption
-from mdmmt.evaluate import FeatureFolder, ablate, evaluate
-from mdmmt.features.files import FeatureFile, Source, versions_of, write_features
-from mdmmt.features.segments import select
-from mdmmt.features.tokens import to_tokens
-from mdmmt.metrics import NAMES
-from mdmmt.results import (
+from mdmmt.evaluation.evaluate import FeatureFolder, ablate, evaluate
+from mdmmt.evaluation.metrics import NAMES
+from mdmmt.evaluation.results import (
     compare_results,
     comparison_table,
     plot,
@@ -26,6 +23,9 @@ from mdmmt.results import (
     table,
     write_results,
 )
+from mdmmt.features.files import FeatureFile, Source, versions_of, write_features
+from mdmmt.features.segments import select
+from mdmmt.features.tokens import to_tokens
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
 
@@ -86,7 +86,7 @@ def one_by_one(model, captions, features, names):
 def test_an_evaluation_is_its_steps_one_by_one(tiny_model, captions, features, monkeypatch):
     expected = one_by_one(tiny_model, captions, features, [e.name for e in EXPERTS])
     for batch in (256, 5):
-        monkeypatch.setattr("mdmmt.evaluate.BATCH", batch)
+        monkeypatch.setattr("mdmmt.evaluation.evaluate.BATCH", batch)
         result = evaluate(tiny_model, captions, features)
         assert (result.ranks.t2v.tolist(), result.ranks.v2t.tolist()) == expected
     assert result.protocol == "unique"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmmt import InputError
-from mdmmt.metrics import NAMES, compare, galleries, intervals, ranks, summary
+from mdmmt.evaluation.metrics import NAMES, compare, galleries, intervals, ranks, summary
 
 
 def naive_ranks(text, video, captions, segments, text_of, segment_of):

@@ -60,9 +60,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from .. import results
     from ..datasets.annotations import read_captions, read_video_list
-    from ..evaluate import FeatureFolder, ablate, evaluate
+    from ..evaluation import results
+    from ..evaluation.evaluate import FeatureFolder, ablate, evaluate
     from ..storage.files import check_place
 
     if arguments.out is not None:

@@ -2,11 +2,12 @@
 
     captions = mdmmt.datasets.annotations.read_captions("MSRVTT_JSFUSION_test.csv")
     result = evaluate(model, captions, FeatureFolder("features/"), "single")
-    print(mdmmt.results.table([result]))
+    print(mdmmt.evaluation.results.table([result]))
 
 Captions and segments are treated as the authors of MDMMT do: runs of white space in a caption are
 one space, its start and end select features as `select` in `mdmmt.features.segments` says, and what
-has no length or lies outside its video is left out. `mdmmt.metrics` says how they are ranked.
+has no length or lies outside its video is left out. They are ranked as `mdmmt.evaluation.metrics`
+says.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .datasets.annotations import Caption
-from .errors import InputError
-from .experts.base import Extracted
-from .features.files import find_feature_files, read_features
-from .features.reader import check_experts
-from .features.segments import duration_s, inside, select
-from .features.tokens import GREATEST, to_tokens
+from ..datasets.annotations import Caption
+from ..errors import InputError
+from ..experts.base import Extracted
+from ..features.files import find_feature_files, read_features
+from ..features.reader import check_experts
+from ..features.segments import duration_s, inside, select
+from ..features.tokens import GREATEST, to_tokens
 from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
 from .results import Result
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 DRAW_SEED = 42  # of the one caption; the generator starts anew at each video
 BATCH = 256  # segments, and likewise texts, that are held and embedded at once
@@ -94,7 +95,7 @@ def evaluate(
     Args:
         captions: from `mdmmt.datasets.annotations.read_captions`.
         features: of each video; those of experts that the model does not have are not used.
-        protocol: of `mdmmt.metrics.PROTOCOLS`.
+        protocol: of `mdmmt.evaluation.metrics.PROTOCOLS`.
         experts: those of the model's whose features are used; the others are absent. None: all.
         skip_missing: whether captions whose video has no features are left out, and listed.
         progress: is given an iterable, the number of its items, and what one of them is called,

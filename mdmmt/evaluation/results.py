@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
+from ..storage.files import check_place, written_whole
 from .metrics import (
     CONFIDENCE,
     NAMES,
@@ -22,7 +23,6 @@ from .metrics import (
     intervals,
     summary,
 )
-from .storage.files import check_place, written_whole
 
 WAYS = Ranks._fields
 PLOT_BINS = 30
@@ -44,7 +44,7 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """By direction, 't2v' and 'v2t'; see `mdmmt.metrics.summary`."""
+        """By direction, 't2v' and 'v2t'; see `mdmmt.evaluation.metrics.summary`."""
         return {way: summary(one) for way, one in self.ranks._asdict().items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Result]:
 
 
 def compare_results(first: Result, second: Result) -> dict[str, dict[str, Difference]]:
-    """Compare two evaluations, by direction; see `mdmmt.metrics.compare`.
+    """Compare two evaluations, by direction; see `mdmmt.evaluation.metrics.compare`.
 
     Raises:
         InputError: evaluations of other queries, or by another protocol.

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 UNIQUE, ONE_PER_VIDEO, SINGLE = "unique", "one-per-video", "single"
 PROTOCOLS = {

@@ -1,0 +1,1 @@
+"""Retrieval metrics, evaluation runs and their results."""
