@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdmmt import index as ours
-from mdmmt.milvus import lite
 from mdmmt.model import Segments
+from mdmmt.search import index as ours
+from mdmmt.search.milvus import lite
 
 K = 10
 EXPERTS, WIDTH = 3, 512  # of the released model
@@ -58,7 +58,7 @@ def _unit_blocks(blocks: NDArray) -> NDArray[np.float32]:
 
 @contextmanager
 def chosen(path: Path, vectors: NDArray[np.float32]) -> Iterator[tuple[Search, float]]:
-    """What `mdmmt.index` does, a file at a time; searched after it was closed and opened."""
+    """What `mdmmt.search.index` does, a file at a time; searched after it was closed and opened."""
     model = ours.Identity("benchmark", "0" * 64, vectors.shape[1])
     spans_s = np.array([[i, i + 1.0] for i in range(IN_A_FILE)])
     started = time.perf_counter()
@@ -126,7 +126,7 @@ WAYS = {
     "HNSW, M 32, ef 512": milvus("HNSW", {"M": 32, "efConstruction": 200}, {"ef": 512}),
     "IVF_FLAT, 16 of 128 cells": milvus("IVF_FLAT", {"nlist": 128}, {"nprobe": 16}),
     "IVF_SQ8, one cell": milvus("IVF_SQ8", {"nlist": 1}, {"nprobe": 1}),
-    "mdmmt.index: IVF_FLAT, one cell": chosen,
+    "mdmmt.search.index: IVF_FLAT, one cell": chosen,
 }
 DATA = {"like videos": vectors_like_videos, "spread": spread_vectors}
 

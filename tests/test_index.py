@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdmmt
-from mdmmt import index as index_module
-from mdmmt import milvus
 from mdmmt.errors import InputError
-from mdmmt.index import Identity, Index, identity
 from mdmmt.model import Segments
+from mdmmt.search import index as index_module
+from mdmmt.search import milvus
+from mdmmt.search.index import Identity, Index, identity
 from mdmmt.weights.checkpoints import SAMPLE_FOLDER
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")

@@ -14,10 +14,10 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.files import read_features, write_features
-from mdmmt.index import Index
-from mdmmt.indexing import index_files, read_metadata
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
+from mdmmt.search.build import index_files, read_metadata
+from mdmmt.search.index import Index
 
 SEED = 7
 CLIPS = 6

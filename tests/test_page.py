@@ -14,10 +14,10 @@ from files import BIKES, ffmpeg, flat, footage, write_video
 
 import mdmmt
 from mdmmt.errors import InputError
-from mdmmt.index import Hit
 from mdmmt.model import Similarity
-from mdmmt.page import pictures_at, write_page
 from mdmmt.sample.clips import COMBINATIONS, draw
+from mdmmt.search.index import Hit
+from mdmmt.search.page import pictures_at, write_page
 
 BROWSER = (
     "chromium",
@@ -252,7 +252,7 @@ def test_a_browser_shows_light_and_dark(browser, clips, tmp_path, scheme):
 def test_a_page_of_a_real_search(browser, tmp_path):
     """As `mdmmt search --html` makes it."""
     pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
-    from mdmmt.index import Index
+    from mdmmt.search.index import Index
 
     model = mdmmt.load("sample")
     with Index.open(tmp_path / "library.db", model) as index:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .common import Commands, add_model_options, load_model, progress, report, say
 
 if TYPE_CHECKING:
-    from ..index import Hit
     from ..model import Similarity
+    from ..search.index import Hit
 
 DATABASE_HELP = "a local database, by custom NAME.db, or the address of a Milvus server"
 
@@ -74,8 +74,8 @@ def add_commands(commands: Commands) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     from ..batch.extract import find_videos
     from ..features.files import find_feature_files
-    from ..index import Index
-    from ..indexing import index_files, read_metadata
+    from ..search.build import index_files, read_metadata
+    from ..search.index import Index
 
     if arguments.features:
         find_feature_files(arguments.features)  # refuses a slip before there is a database
@@ -105,7 +105,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    from ..index import Index
+    from ..search.index import Index
 
     with Index.open(arguments.db) as index:
         # By another program, a file may have been added under the path as it is given here.
@@ -119,7 +119,7 @@ def _delete(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..index import Index
+    from ..search.index import Index
     from ..storage.files import check_place
 
     if arguments.html is not None:
@@ -144,7 +144,7 @@ def _search(arguments: argparse.Namespace) -> int:
         spelt = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
         say(f"names in the metadata are {spelt}" if names else "no file has metadata")
     if arguments.html is not None:
-        from ..page import write_page
+        from ..search.page import write_page
 
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
         print(f"{len(hits)} found; the page is {arguments.html}", file=sys.stderr)

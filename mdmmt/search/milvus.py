@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import InputError
-from .storage.files import check_place
+from ..errors import InputError
+from ..storage.files import check_place
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -148,7 +148,7 @@ def lite(path: Path) -> Iterator[str]:
 
 
 def make_collection(client: MilvusClient, wanted: Identity) -> None:
-    """Make the collection that `mdmmt.index` fills, without an index of vectors."""
+    """Make the collection that `mdmmt.search.index` fills, without an index of vectors."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)

@@ -16,15 +16,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .media.decode import best_stream, check_format, opened
-from .storage.files import written_whole
+from ..errors import InputError
+from ..media.decode import best_stream, check_format, opened
+from ..storage.files import written_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..model import Similarity
     from .index import Hit
-    from .model import Similarity
 
 POSTER_SIZE, STRIP_SIZE = (640, 360), (240, 135)  # pictures fit into it
 STRIP = (1 / 6, 1 / 2, 5 / 6)  # of a segment, where its three small pictures are

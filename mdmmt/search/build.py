@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .datasets.annotations import numbered_lines, parse_json, read_text
-from .errors import InputError, said
-from .features.files import find_feature_files, read_header
+from ..datasets.annotations import numbered_lines, parse_json, read_text
+from ..errors import InputError, said
+from ..features.files import find_feature_files, read_header
+from ..storage.files import sha256_of
 from .index import Index, checked_metadata
-from .storage.files import sha256_of
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 PATH = "path"  # names the file in a line of metadata
 

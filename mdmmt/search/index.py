@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import InputError, InputTypeError, WeightsError
+from ..model import Model, Segments
+from ..weights.checkpoints import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 from . import milvus
-from .errors import InputError, InputTypeError, WeightsError
 from .milvus import COLLECTION, LOCAL_SEARCH, METRIC, MOST_BYTES, Identity
-from .model import Model, Segments
-from .weights.checkpoints import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

@@ -1,0 +1,1 @@
+"""Search: an index in Milvus, its construction from videos, and a page of results."""
