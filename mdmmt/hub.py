@@ -49,7 +49,7 @@ LEFT_OUT = (
     "cli/videos.py",
     "cli/weights.py",
     "datasets/annotations.py",
-    "demo.py",
+    "sample/demo.py",
     "features/dumps.py",
     "batch/embed.py",
     "evaluation/evaluate.py",

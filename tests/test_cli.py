@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import mdmmt
-from mdmmt import demo
 from mdmmt.batch.embed import embed_texts
 from mdmmt.cli import main
 from mdmmt.errors import said
+from mdmmt.sample import demo
 from mdmmt.sample.clips import COMBINATIONS, draw
 
 ROOT = Path(__file__).parent.parent

@@ -76,7 +76,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from ..demo import run
+    from ..sample.demo import run
 
     run(arguments.out)
     return 0

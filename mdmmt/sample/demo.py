@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .model import Similarity, load
-from .storage.files import check_folder
-from .weights.checkpoints import SAMPLE
+from ..model import Similarity, load
+from ..storage.files import check_folder
+from ..weights.checkpoints import SAMPLE
 
 CLIPS = 40
 QUERIES = 4
@@ -42,8 +42,8 @@ def run(out: Path) -> list[Answer]:
     from huggingface_hub.utils import tqdm
     from towhee import ops, pipe
 
-    from .sample.captions import caption
-    from .sample.clips import COMBINATIONS, draw
+    from .captions import caption
+    from .clips import COMBINATIONS, draw
 
     rng = np.random.default_rng(SEED)
     chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
@@ -141,7 +141,7 @@ def _frames(path: Path) -> list:
     Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is
     nothing to see.
     """
-    from .media.decode import opened
+    from ..media.decode import opened
 
     with opened(path) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
