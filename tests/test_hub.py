@@ -14,9 +14,10 @@ import pytest
 from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, parsed, snapshot
 from packaging.version import Version
 
-from mdmmt import cli, hub
+from mdmmt import cli
+from mdmmt import operator_folder as hub
 from mdmmt.errors import InputError
-from mdmmt.hub import install_operator, write_operator_folder
+from mdmmt.operator_folder import install_operator, write_operator_folder
 from mdmmt.weights.checkpoints import MODEL_FOLDER_FILES
 
 SIZE_BUDGET = 5_000_000  # bytes

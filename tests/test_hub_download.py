@@ -112,7 +112,7 @@ def step_cut_transfer():
 
 def test_the_entry_fits_a_packet_and_a_cut_in_it_is_told():
     """What is cut anywhere in its upper half has no code yet, so Towhee executes the stand-in."""
-    from mdmmt.hub import ENTRY
+    from mdmmt.operator_folder import ENTRY
 
     entry = ENTRY.encode()
     assert len(entry) <= 1460

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from ..errors import InputError, WeightsError, said
 from ..version import VERSION
-from . import evaluation, search, towhee, videos, weights
+from . import evaluation, search, videos, weights
+from . import operator_folder as towhee
 from .common import say
 
 

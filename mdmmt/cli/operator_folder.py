@@ -21,7 +21,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _hub_folder(arguments: argparse.Namespace) -> int:
-    from ..hub import write_operator_folder
+    from ..operator_folder import write_operator_folder
 
     write_operator_folder(arguments.out)
     print(f"operator folder written to {arguments.out}")
@@ -29,7 +29,7 @@ def _hub_folder(arguments: argparse.Namespace) -> int:
 
 
 def _install_operator(arguments: argparse.Namespace) -> int:
-    from ..hub import install_operator
+    from ..operator_folder import install_operator
 
     print(f"operator installed in {install_operator()}")
     return 0
