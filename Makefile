@@ -34,7 +34,7 @@ test-oldest: $(VENV)-oldest/installed  ## run the tests with the oldest packages
 # What the goldens come from; large, and needed by nobody but who doubts them.
 .PHONY: test-oracles
 test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggish, resampy, TensorFlow
-	PYTHONPATH=tests $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
+	PYTHONPATH=tests/support $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest
 
 .PHONY: bench
 bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and README's plot
@@ -70,7 +70,7 @@ sample: $(VENV)/installed  ## train the shipped sample model anew
 
 .PHONY: pictures
 pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
-	$(BIN)/python tests/make_pictures.py
+	PYTHONPATH=tests/support $(BIN)/python tests/make_pictures.py
 
 .PHONY: clean
 clean:  ## remove the environment and everything made

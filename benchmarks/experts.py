@@ -35,9 +35,9 @@ from mdmmt.experts.ircsn import MEAN, STD, IrCSN, Published, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.media.decode import read_clips
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 import seeded
-from files import BIG_BUCK_BUNNY, footage
+from media import BIG_BUCK_BUNNY, footage
 from plain_csn import PlainCSN
 
 CPU = torch.device("cpu")

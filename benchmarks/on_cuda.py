@@ -42,9 +42,9 @@ from towers import (
     video_case,
 )
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import Pair, make_pair, write_vocabulary
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from oracle import block_cosines
+from tiny import Pair, make_pair, write_vocabulary
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower

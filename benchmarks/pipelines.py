@@ -24,8 +24,8 @@ import torch
 from towhee import pipe
 from towhee.runtime import ops
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import write_vocabulary
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from tiny import write_vocabulary
 
 import mdmmt
 from mdmmt.config import RELEASED

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from towers import PRECISIONS, RAGGED, as_dict, describe_machine, make_batch, make_texts
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import make_pair, write_vocabulary
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from emulation import emulated_vnni
 from oracle import block_cosines
+from tiny import make_pair, write_vocabulary
 
 import mdmmt
 from mdmmt.config import RELEASED

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import write_vocabulary
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from tiny import write_vocabulary
 
 from mdmmt.config import RELEASED
 from mdmmt.towers.text import TextTower

@@ -33,9 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import WORDS, Pair, make_pair, write_vocabulary
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from oracle import random_batch
+from tiny import WORDS, Pair, make_pair, write_vocabulary
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from browser import BROWSER
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
-from test_page import BROWSER
 from towhee import DataCollection, ops, pipe
 
 import mdmmt

@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY
+from tiny import TINY
 from transformers import BertConfig
 
 from mdmmt.config import (

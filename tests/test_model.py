@@ -10,8 +10,8 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import save_file
+from tiny import TINY
 from towhee import ops, pipe
 
 import mdmmt

@@ -12,7 +12,7 @@ import make_video
 import numpy as np
 import pytest
 
-GOLDENS = Path(__file__).parent.parent / "goldens"
+GOLDENS = Path(__file__).parents[2] / "goldens"
 MAKERS = {"video": make_video, "vggish": make_vggish, "resample": make_resample}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_expert_vggish import variables
+from tensorflow_vggish import variables
 
 from mdmmt.errors import WeightsError
 from mdmmt.experts.vggish import VggishExpert, from_tensorflow

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPERATOR = "video-text-embedding/mdmmt"
 FOLDER = Path("operators", OPERATOR, "versions", "main")
 CLONED = (
@@ -122,7 +122,7 @@ def run_child(file, folder, *steps, installed=True, pip=False, **env):
         "report": str(report),
     }
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(ROOT / "tests"), json.dumps(said)],
+        [sys.executable, "-c", CHILD, str(Path(__file__).parent), json.dumps(said)],
         cwd=folder,
         env=inherited | own | env,
         capture_output=True,

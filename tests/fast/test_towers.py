@@ -17,11 +17,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import TINY, TINY_VOCABULARY
 from emulation import ByHalves, efficient_attention, emulated_vnni
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import block_cosines, run_video, spread
+from tiny import TINY, TINY_VOCABULARY
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn import functional as F

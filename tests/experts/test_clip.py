@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import seeded
 import torch
-from files import flat, write_video
+from media import flat, write_video
 from transformers import (
     CLIPConfig,
     CLIPModel,

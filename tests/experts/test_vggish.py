@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import seeded
 import torch
-from files import flat, write_video
+from media import flat, write_video
+from tensorflow_vggish import variables
 from torch.nn import functional as F
 
 from mdmmt.errors import WeightsError
 from mdmmt.experts import extract
 from mdmmt.experts.vggish import VGGish, VggishExpert, from_tensorflow, log_mel
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "vggish-10086976.pth"
 TORCHAUDIO = {"features": "features_network", "embeddings": "embedding_network"}
 
@@ -114,27 +115,6 @@ def test_keys_that_do_not_fit_are_listed(tmp_path):
         VggishExpert.load(tmp_path)
     for part in (FILE, "features.3.bias", "features.4.bias", "embeddings.4.weight (5,)"):
         assert part in str(caught.value)
-
-
-def variables() -> dict[str, np.ndarray]:
-    """The variables of TensorFlow's VGGish."""
-    random = np.random.default_rng(0)
-    sizes = {
-        "conv1": (3, 3, 1, 64),
-        "conv2": (3, 3, 64, 128),
-        "conv3/conv3_1": (3, 3, 128, 256),
-        "conv3/conv3_2": (3, 3, 256, 256),
-        "conv4/conv4_1": (3, 3, 256, 512),
-        "conv4/conv4_2": (3, 3, 512, 512),
-        "fc1/fc1_1": (12288, 4096),
-        "fc1/fc1_2": (4096, 4096),
-        "fc2": (4096, 128),
-    }
-    result = {}
-    for name, size in sizes.items():
-        result[f"vggish/{name}/weights"] = random.random(size, np.float32)
-        result[f"vggish/{name}/biases"] = random.random(size[-1], np.float32)
-    return result | {"global_step": np.array(3)}
 
 
 def test_tensorflows_variables_mean_the_same_here(tmp_path):

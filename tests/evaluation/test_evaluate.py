@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TINY
-from test_metrics import naive_ranks
+from naive import naive_ranks
+from tiny import TINY
 
 import mdmmt
 from mdmmt import InputError, experts

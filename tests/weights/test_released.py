@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import requests
 import torch
-from conftest import TINY
 from safetensors import SafetensorError
 from servers import QUOTA, Drive, Hub
+from tiny import TINY
 
 import mdmmt
 from mdmmt.cli import main

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import pytest
-from files import BIG_BUCK_BUNNY, BIKES, ffmpeg, footage
+from media import BIG_BUCK_BUNNY, BIKES, ffmpeg, footage
 
 from mdmmt.experts.base import AudioInput, FrameInput
 from mdmmt.media.decode import read_clips

@@ -9,9 +9,9 @@ import warnings
 import av
 import numpy as np
 import pytest
-from files import flat, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media import flat, write_video
 from towhee import ops, pipe
 from towhee.types import VideoFrame
 

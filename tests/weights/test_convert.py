@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import TINY
 
 import mdmmt
 from mdmmt.cli import main

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import flat, write_video
+from media import flat, write_video
 from safetensors.numpy import load_file, save_file
 
 import mdmmt

@@ -20,7 +20,7 @@ import pytest
 
 import mdmmt
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MARK = "<!-- served by a test -->\n```python\n"
 CLIENTS = 50
 TIMEOUT_S = 120

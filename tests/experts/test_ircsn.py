@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import seeded
 import torch
-from files import flat, write_video
+from media import flat, write_video
 from plain_csn import PlainCSN
 from safetensors.torch import save_file
 
@@ -14,7 +14,7 @@ from mdmmt.errors import WeightsError
 from mdmmt.experts import PRETRAINED, extract
 from mdmmt.experts.ircsn import MEAN, STD, Published, VideoExpert
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from files import ffmpeg
+from media import ffmpeg
 
 # In a process of its own, whose peak is that of the reading. Linux passes `ru_maxrss` on from the
 # parent, so it would be that of the tests; VmHWM begins anew.

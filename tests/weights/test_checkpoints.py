@@ -17,9 +17,9 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from oracle import random_batch, run_video
 from safetensors.torch import save_file
+from tiny import TINY
 from transformers import BertConfig, BertModel
 
 import mdmmt
@@ -449,7 +449,7 @@ def test_the_tokenizer_beside_a_bare_file(tiny, tmp_path, tiny_vocabulary, text_
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(tiny_folder, tmp_path):
-    from conftest import write_vocabulary
+    from tiny import write_vocabulary
 
     write_vocabulary(tmp_path, 500)
     model = mdmmt.load(tiny_folder, "cpu", mmttxt_params={"tokenizer": tmp_path})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import flat, write_video
+from media import flat, write_video
 
 import mdmmt
 from mdmmt.cli import main

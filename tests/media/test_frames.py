@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from files import BIG_BUCK_BUNNY, BIKES, ffmpeg, flat, footage, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media import BIG_BUCK_BUNNY, BIKES, ffmpeg, flat, footage, write_video
 from towhee.types.video_frame import VideoFrame
 
 from mdmmt import experts

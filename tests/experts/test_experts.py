@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from files import BIG_BUCK_BUNNY, BIKES, flat, footage, write_video
+from media import BIG_BUCK_BUNNY, BIKES, flat, footage, write_video
 
 from mdmmt.errors import InputError
 from mdmmt.experts import BATCH_SIZE, EXPERTS, AudioInput, FrameInput, extract

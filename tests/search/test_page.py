@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import BIKES, ffmpeg, flat, footage, write_video
+from browser import BROWSER
+from media import BIKES, ffmpeg, flat, footage, write_video
 
 import mdmmt
 from mdmmt.errors import InputError
@@ -19,12 +20,6 @@ from mdmmt.sample.clips import COMBINATIONS, draw
 from mdmmt.search.index import Hit
 from mdmmt.search.page import pictures_at, write_page
 
-BROWSER = (
-    "chromium",
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--hide-scrollbars --window-size=1280,900",
-)
 NASTY = [
     "<img src=x onerror=\"document.title='run'\">.mp4",
     "\"><svg onload=document.title='run'>.mp4",

@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import run_video
+from tiny import TINY
 
 from mdmmt import InputError, InputTypeError
 from mdmmt.config import ExpertConfig

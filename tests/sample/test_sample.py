@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from files import BIG_BUCK_BUNNY, BIKES, footage
+from media import BIG_BUCK_BUNNY, BIKES, footage
 
 import mdmmt
 from mdmmt.experts import EXPERTS
@@ -168,7 +168,7 @@ def test_the_report_is_of_the_shipped_model():
     seeds = [result["seed"] for result in report["results"]]
     assert len(set(seeds)) >= 3
     assert report["results"][0]["seen pairs"]["R@1"] >= 90  # the shipped one's
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     for result in report["results"]:
         seen, unseen = (result[name]["R@1"] for name in ("seen pairs", "unseen pairs"))
         assert f"| {result['seed']} | {seen} | {unseen} |" in readme

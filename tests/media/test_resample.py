@@ -9,7 +9,7 @@ import seeded
 
 from mdmmt.media.resample import Resampler
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 def resampled(wave: np.ndarray, from_hz: int, to_hz: int = 16000, piece: int = 1000) -> np.ndarray:

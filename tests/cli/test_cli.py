@@ -21,7 +21,7 @@ from mdmmt.errors import said
 from mdmmt.sample import demo
 from mdmmt.sample.clips import COMBINATIONS, draw
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RUN_MARK = "<!-- run by a test -->\n```python\n"
 
 
