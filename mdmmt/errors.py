@@ -1,25 +1,64 @@
-"""The errors this package raises on purpose; each message is one sentence that says what to do."""
+"""Errors and warnings of this package. Each message is one sentence that says what to do."""
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 
-class InputError(ValueError):
-    """What the caller gave cannot be used: a text, a video, features or an option."""
+PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class MdmmtError(Exception):
+    """Base class of all errors that this package raises on purpose."""
+
+
+class InputError(MdmmtError, ValueError):
+    """The caller's text, video, features or option cannot be used."""
 
 
 class InputTypeError(InputError, TypeError):
-    """What the caller gave is of the wrong type altogether."""
+    """The caller's argument has the wrong type."""
 
 
-class WeightsError(ValueError):
-    """A weights file or model folder cannot be found, read, or does not fit the model."""
+class WeightsError(MdmmtError, ValueError):
+    """A weights file or model folder is missing, cannot be read, or does not fit the model."""
 
 
-def said(error: Exception) -> str:
-    """What an error says to a person; the system's own are put without their number."""
-    if not isinstance(error, InputError | WeightsError | OSError):
-        return f"{type(error).__name__}: {error}"  # none that anybody foresaw
+class MissingDependency(MdmmtError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        feature: the feature that needs the package, as the subject of the message.
+        extra: the extra of this package that installs it.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs packages that are not installed: pip install 'mdmmt[{extra}]'"
+        )
+
+
+def describe_error(error: BaseException) -> str:
+    """Describe an error to a person: an `OSError` without its number, a bug with its type."""
+    if not isinstance(error, MdmmtError | OSError):
+        return f"{type(error).__name__}: {error}"
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    name = error.filename2 or error.filename  # what was to be replaced, not what by
+    name = error.filename2 or error.filename  # filename2 is the target of a rename
     return error.strerror if name is None else f"{str(name)!r}: {error.strerror}"
+
+
+def warn(message: str) -> None:
+    """Emit a `UserWarning` that points to the line which called this package.
+
+    Python 3.10 and 3.11 have no `skip_file_prefixes`, so the frames are counted here.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(filename: str) -> bool:
+    return os.path.abspath(filename).startswith(PACKAGE_FOLDER)

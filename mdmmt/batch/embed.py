@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, said
+from ..errors import InputError, describe_error
 from ..model import BATCH_SIZE, Model
 from ..storage.files import written_whole
 
@@ -44,7 +44,7 @@ def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
             try:
                 features.append(model.extract(name))
             except Exception as error:  # what a file makes a decoder raise must not end the run
-                failed[name] = Embedded(name, None, said(error))
+                failed[name] = Embedded(name, None, describe_error(error))
             else:
                 names.append(name)
         done = iter(_encode(model.encode_video, names, features))
@@ -59,7 +59,7 @@ def embed_windows(
         try:
             found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
         except Exception as error:  # see above
-            yield Embedded(name, None, said(error))
+            yield Embedded(name, None, describe_error(error))
             continue
         for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):
             yield Embedded(name, vector, span_s=(start_s, end_s))

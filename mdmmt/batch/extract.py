@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import experts
-from ..errors import InputError, said
+from ..errors import InputError, describe_error, warn
 from ..experts import Expert
 from ..features.files import SUFFIX, Source, held_features, versions_of, write_features
 
@@ -57,7 +56,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     """All files, however deep, also of linked folders, each folder once."""
 
     def tell(error: OSError) -> None:
-        warnings.warn(f"{said(error)}; its videos are left out", stacklevel=4)
+        warn(f"{describe_error(error)}; the videos in it are left out")
 
     seen = set()
     for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
@@ -100,7 +99,7 @@ def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -
         try:
             kept = extract_file(video, file, running)
         except Exception as error:  # what a file makes a decoder raise must not end the run
-            yield Outcome(video, file, False, said(error))
+            yield Outcome(video, file, False, describe_error(error))
         else:
             yield Outcome(video, file, kept, None)
 

@@ -10,7 +10,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from ..errors import InputError, WeightsError, said
+from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import evaluation, search, videos, weights
 from . import operator_folder as towhee
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: say(message)
         try:
             return arguments.run(arguments)
-        except (InputError, WeightsError, OSError) as error:
-            say(said(error))
+        except (MdmmtError, OSError) as error:
+            say(describe_error(error))
             return 1
         except KeyboardInterrupt:
             say("interrupted")

@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.annotations import Caption
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..experts.base import Extracted
 from ..features.files import find_feature_files, read_features
 from ..features.reader import check_experts
@@ -205,10 +204,9 @@ def _run(
         embed()
     unseen = sorted(set().union(*subsets) - found_by)
     if kept and unseen:
-        warnings.warn(
+        warn(
             f"the features of these videos have nothing of {', '.join(unseen)}: what is "
-            "found is found by the other experts",
-            stacklevel=3,
+            "found is found by the other experts"
         )
     if not kept:
         raise InputError("there is no caption to evaluate: all of them were left out")

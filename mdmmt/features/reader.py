@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from ..config import ExpertConfig
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, warn
 from . import files as feature_files
 from .segments import check_windows, duration_s, inside, select, windows
 
@@ -66,9 +65,7 @@ class Reader:
             start_s, end_s = _span((start_s, math.inf if end_s is None else end_s))
             part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
         if lost := self._lost(part):
-            warnings.warn(
-                f"{_called(video, where)} {lost}; segments='windows' takes all of it", stacklevel=4
-            )
+            warn(f"{_called(video, where)} {lost}; segments='windows' takes all of it")
         return part
 
     def parts(
@@ -105,10 +102,9 @@ class Reader:
         if cut:
             (start_s, end_s), lost = cut[0]
             more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
-            warnings.warn(
+            warn(
                 f"{_called(video, 'video')}, seconds {start_s:g} to {end_s:g}{more}, {lost}; "
-                "shorter segments take all of it",
-                stacklevel=3,
+                "shorter segments take all of it"
             )
         return parts
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import numbers
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +24,7 @@ from av.format import Flags as FormatFlags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..experts.base import AudioInput, FrameInput
 from .resample import Resampler
 
@@ -221,10 +220,9 @@ def _cut(
         if reached_s < stated_s - TOLERATED_LOSS_S:
             damage = (reached_s, f"it should last {stated_s:.2f} seconds")
     if damage is not None:
-        warnings.warn(
+        warn(
             f"{os.fspath(path)!r} is damaged at second {damage[0]:.2f} ({damage[1]}); "
-            "what could be read is used",
-            stacklevel=3,
+            "what could be read is used"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..datasets.annotations import numbered_lines, parse_json, read_text
-from ..errors import InputError, said
+from ..errors import InputError, describe_error
 from ..features.files import find_feature_files, read_header
 from ..storage.files import sha256_of
 from .index import Index, checked_metadata
@@ -77,7 +77,7 @@ def index_files(
             source = json.dumps({"facts": facts, "versions": versions})
             index.add(name, found, source, about)
         except Exception as error:  # what a file makes a decoder raise must not end the run
-            yield Outcome(path, 0, False, said(error))
+            yield Outcome(path, 0, False, describe_error(error))
         else:
             yield Outcome(path, len(found.vectors), False, None)
 
