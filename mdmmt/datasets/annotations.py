@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import re
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from ..storage.text import numbered_lines, parse_json, read_text
 
 PLAIN = ("video", "start_s", "end_s", "caption")
 MSRVTT_1KA = ("key", "vid_key", "video_id", "sentence")
@@ -295,36 +295,6 @@ def _rows(path: Path, text: str) -> Iterator[tuple[dict[str, str], str]]:
                 yield dict(zip(columns, values, strict=True)), where
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def numbered_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, and where each of them is."""
-    # Not splitlines(), which also splits at characters that may stand in a caption.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield line, f"{path}, line {number}"
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file in UTF-8; what else it is, is an InputError with the line."""
-    try:
-        return path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: is not UTF-8 text") from error
-
-
-def parse_json(text: str, where: str) -> Any:
-    """What JSON says; an InputError that begins with `where` if it is none."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = "" if ", line " in where else f", line {error.lineno}"
-        raise InputError(f"{where}{line}: is not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise InputError(f"{where}: is nested too deeply") from error
 
 
 def _is_object(record: Any) -> bool:

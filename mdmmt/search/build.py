@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..datasets.annotations import numbered_lines, parse_json, read_text
 from ..errors import InputError, describe_error
 from ..features.files import find_feature_files, read_header
 from ..storage.files import sha256_of
+from ..storage.text import numbered_lines, parse_json, read_text
 from .index import Index, checked_metadata
 
 if TYPE_CHECKING:

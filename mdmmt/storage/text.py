@@ -1,0 +1,56 @@
+"""Text files: UTF-8, lines and JSON, with the file and the line in every error message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        InputError: the file cannot be read, or one of its lines, which the message names, is not
+            UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {line}: is not UTF-8 text") from error
+
+
+def numbered_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    """Yield each line that is not blank, and its place as error messages name it.
+
+    Args:
+        path: the file that `text` was read from; only its name is used.
+    """
+    # splitlines() would also split at characters that a caption may hold, such as U+2028.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield line, f"{path}, line {number}"
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON.
+
+    Args:
+        where: the file, or the file and the line, of the text; error messages start with it.
+
+    Raises:
+        InputError: the text is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = "" if ", line " in where else f", line {error.lineno}"
+        raise InputError(f"{where}{line}: is not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: is nested too deeply") from error

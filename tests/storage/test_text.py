@@ -1,0 +1,38 @@
+"""Text files: their encoding, their lines and their JSON, and the errors that name the place."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdmmt import InputError
+from mdmmt.storage.text import numbered_lines, parse_json, read_text
+
+
+@pytest.mark.parametrize("content", [b"\xc3\xbcber\r\nall", b"\xef\xbb\xbf\xc3\xbcber\r\nall"])
+def test_read_text_drops_the_byte_order_mark(tmp_path, content):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert read_text(tmp_path / "a.txt") == "über\nall"
+
+
+def test_read_text_names_the_file_and_the_line(tmp_path):
+    with pytest.raises(InputError, match=r"a\.txt' cannot be read: No such file"):
+        read_text(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\n\xff\n")
+    with pytest.raises(InputError, match=r"a\.txt, line 3: is not UTF-8 text"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_numbered_lines_skips_blank_lines_and_splits_at_newlines_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    lines = list(numbered_lines(path, "one\u2028two\n \n\nthree"))
+    assert lines == [("one\u2028two", f"{path}, line 1"), ("three", f"{path}, line 4")]
+
+
+def test_parse_json_names_the_place():
+    assert parse_json('{"a": [1]}', "a.json") == {"a": [1]}
+    with pytest.raises(InputError, match=r"^a\.json, line 2: is not JSON"):
+        parse_json("[1,\n}", "a.json")
+    with pytest.raises(InputError, match=r"^a\.jsonl, line 7: is not JSON"):
+        parse_json("[1,\n}", "a.jsonl, line 7")
+    with pytest.raises(InputError, match=r"^a\.json: is nested too deeply"):
+        parse_json("[" * 100_000, "a.json")
