@@ -62,7 +62,8 @@ def add_commands(commands: Commands) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..datasets.annotations import read_captions, read_video_list
     from ..evaluation import results
-    from ..evaluation.evaluate import FeatureFolder, ablate, evaluate
+    from ..evaluation.evaluate import ablate, evaluate
+    from ..features.files import FeatureFolder
     from ..storage.files import check_place
 
     if arguments.out is not None:

@@ -1,7 +1,8 @@
 """How well a model finds the video of a caption, and the captions of a video.
 
     captions = mdmmt.datasets.annotations.read_captions("MSRVTT_JSFUSION_test.csv")
-    result = evaluate(model, captions, FeatureFolder("features/"), "single")
+    features = mdmmt.features.files.FeatureFolder("features/")
+    result = evaluate(model, captions, features, "single")
     print(mdmmt.evaluation.results.table([result]))
 
 Captions and segments are treated as the authors of MDMMT do: runs of white space in a caption are
@@ -15,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from numpy.typing import NDArray
 from ..datasets.annotations import Caption
 from ..errors import InputError, warn
 from ..experts.base import Extracted
-from ..features.files import find_feature_files, read_features
 from ..features.reader import check_experts
 from ..features.segments import duration_s, inside, select
 from ..features.tokens import GREATEST, to_tokens
@@ -41,43 +39,6 @@ BATCH = 256  # segments, and likewise texts, that are held and embedded at once
 NAMED = 5  # of a long list of captions, in a message
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-
-
-class FeatureFolder(Mapping[str, Extracted]):
-    """The feature files below a folder, as `mdmmt extract` writes them, each read when asked for.
-
-    A video goes by its path below the folder or by its name alone, each with or without suffix.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Look for the files.
-
-        Raises:
-            InputError: there is none.
-        """
-        folder = Path(folder)
-        self._files: dict[str, set[Path]] = {}
-        for file, video in find_feature_files(folder):
-            names = (str(video), str(video.with_suffix("")), video.name, video.stem)
-            for name in names:
-                self._files.setdefault(name, set()).add(file)
-
-    def __getitem__(self, video: str) -> Extracted:
-        files = self._files[video]
-        if len(files) > 1:
-            raise InputError(
-                f"the video {video!r} could be any of {', '.join(map(str, sorted(files)))}"
-            )
-        return read_features(next(iter(files))).extracted
-
-    def __contains__(self, video: object) -> bool:
-        return video in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
 
 
 def evaluate(

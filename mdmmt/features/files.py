@@ -9,8 +9,9 @@ nothing, as one for sound in a silent film, stands only there.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -150,6 +151,48 @@ def held_features(path: Path, source: Source) -> FeatureFile:
         return nothing
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
     return replace(content, source=source) if same else nothing  # it may have another name today
+
+
+class FeatureFolder(Mapping[str, Extracted]):
+    """The features of the videos in a folder, each file read when its video is asked for.
+
+    A key is a video's path below the folder or its file name, either with or without the suffix.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Find the feature files; none of them is read yet.
+
+        Raises:
+            InputError: the folder holds no feature file.
+        """
+        self._files: dict[str, set[Path]] = {}
+        for file, video in find_feature_files(Path(folder)):
+            keys = (str(video), str(video.with_suffix("")), video.name, video.stem)
+            for key in keys:
+                self._files.setdefault(key, set()).add(file)
+
+    def __getitem__(self, video: str) -> Extracted:
+        """Read the features of a video.
+
+        Raises:
+            KeyError: the folder has no features of this video.
+            InputError: several videos have this name, or `read_features` refuses the file.
+        """
+        files = self._files[video]
+        if len(files) > 1:
+            raise InputError(
+                f"the video {video!r} could be any of {', '.join(map(str, sorted(files)))}"
+            )
+        return read_features(next(iter(files))).extracted
+
+    def __contains__(self, video: object) -> bool:
+        return video in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def _opened(path: Path) -> safe_open:

@@ -13,7 +13,7 @@ from tiny import TINY
 import mdmmt
 from mdmmt import InputError, experts
 from mdmmt.datasets.annotations import Caption
-from mdmmt.evaluation.evaluate import FeatureFolder, ablate, evaluate
+from mdmmt.evaluation.evaluate import ablate, evaluate
 from mdmmt.evaluation.metrics import NAMES
 from mdmmt.evaluation.results import (
     compare_results,
@@ -23,7 +23,7 @@ from mdmmt.evaluation.results import (
     table,
     write_results,
 )
-from mdmmt.features.files import FeatureFile, Source, versions_of, write_features
+from mdmmt.features.files import FeatureFile, FeatureFolder, Source, versions_of, write_features
 from mdmmt.features.segments import select
 from mdmmt.features.tokens import to_tokens
 from mdmmt.sample.captions import caption
@@ -308,29 +308,7 @@ def test_two_runs_are_compared(results, tiny_model, features):
         compare_results(results[0], replace(results[0], protocol="single"))
 
 
-# Feature files, and the sample model.
-
-
-def write_file(path, extracted, source):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    versions = dict.fromkeys(extracted, "1")
-    write_features(path, FeatureFile(extracted, Source(source, 1, "0" * 64), versions))
-
-
-def test_a_folder_of_features_knows_videos_by_their_names(tmp_path):
-    for i, name in enumerate(["a.mp4", "films/1_Film_00.01.02.003.avi", "x/b.mp4", "y/b.mp4"]):
-        write_file(tmp_path / f"{name}.safetensors", video_features(i), name)
-    folder = FeatureFolder(tmp_path)
-    for name in ("a.mp4", "a"):
-        np.testing.assert_array_equal(folder[name]["wide"][0], video_features(0)["wide"][0])
-    for name in ("1_Film_00.01.02.003", "1_Film_00.01.02.003.avi", "films/1_Film_00.01.02.003"):
-        np.testing.assert_array_equal(folder[name]["wide"][0], video_features(1)["wide"][0])
-    assert "y/b" in folder and "b" in folder and "c" not in folder
-    np.testing.assert_array_equal(folder["y/b.mp4"]["wide"][0], video_features(3)["wide"][0])
-    with pytest.raises(InputError, match=r"the video 'b' could be any of .*x/b.mp4.*y/b.mp4"):
-        folder["b"]
-    with pytest.raises(InputError, match="there is no feature file"):
-        FeatureFolder(tmp_path / "nowhere")
+# The sample model.
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,13 @@ from mdmmt.batch.extract import Outcome, extract_files, find_videos, plan
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.features import files as feature_files
-from mdmmt.features.files import FeatureFile, Source, read_features, write_features
+from mdmmt.features.files import (
+    FeatureFile,
+    FeatureFolder,
+    Source,
+    read_features,
+    write_features,
+)
 from mdmmt.storage.files import sha256_of
 
 CLIPS = 80  # of the run that is killed
@@ -116,6 +122,26 @@ def test_what_is_no_feature_file_is_refused(tensors, header, words, tmp_path):
     with pytest.raises(InputError, match=words) as caught:
         read_features(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_feature_folder_knows_videos_by_their_names(tmp_path):
+    for i, name in enumerate(["a.mp4", "films/1_Film_00.01.02.003.avi", "x/b.mp4", "y/b.mp4"]):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        write_features(path, content(name, n=i + 1))
+    folder = FeatureFolder(tmp_path)
+    assert {key: len(folder[key]["frame"][0]) for key in folder if key not in ("b", "b.mp4")} == {
+        **dict.fromkeys(("a.mp4", "a"), 1),
+        **dict.fromkeys(("1_Film_00.01.02.003.avi", "1_Film_00.01.02.003"), 2),
+        **dict.fromkeys(("films/1_Film_00.01.02.003.avi", "films/1_Film_00.01.02.003"), 2),
+        **dict.fromkeys(("x/b.mp4", "x/b"), 3),
+        **dict.fromkeys(("y/b.mp4", "y/b"), 4),
+    }
+    assert "y/b" in folder and "b" in folder and "c" not in folder
+    with pytest.raises(InputError, match=r"the video 'b' could be any of .*x/b.mp4.*y/b.mp4"):
+        folder["b"]
+    with pytest.raises(InputError, match="there is no feature file"):
+        FeatureFolder(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 50])
