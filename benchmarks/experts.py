@@ -129,7 +129,7 @@ def files(path: Path, rounds: int) -> dict[str, float]:
     """
     video, plain = make_video()
     running = {"VIDEO": video, "CLIP": make_clip(), "tf_vggish": make_vggish()}
-    wants = {name: expert.wants for name, expert in running.items()}
+    wants = {name: expert.spec for name, expert in running.items()}
     length_s = max(clip.end_s for clip in read_clips(path, {"CLIP": wants["CLIP"]}))
 
     def one_by_one() -> None:
@@ -163,7 +163,7 @@ def cost(path: Path, name: str) -> dict[str, float]:
         started = time.perf_counter()
         features, _ = extract(path, {name: expert})[name]
         took = time.perf_counter() - started
-    minutes = len(features) * expert.wants.clip_s / 60
+    minutes = len(features) * expert.spec.clip_s / 60
     return {
         f"{name}, seconds a minute": took / minutes,
         f"{name}, MB of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

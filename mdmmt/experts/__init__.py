@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import AudioInput, Expert, Extracted, FrameInput
+from ..media.specs import AudioSpec, FrameSpec
+from .base import Expert, Extracted
 from .clip import ClipExpert
 from .frame import FrameExpert
 from .ircsn import VideoExpert
@@ -22,7 +23,7 @@ from .sound import SoundExpert
 from .vggish import VggishExpert
 
 if TYPE_CHECKING:
-    from ..media.decode import Clip
+    from ..media.specs import Clip
 
 # Those made by hand, which the sample model has, and those of the released model.
 EXPERTS: dict[str, type[Expert]] = {
@@ -102,7 +103,7 @@ def extract(
     )
 
     running = experts if isinstance(experts, Mapping) else load(experts)
-    wants = {name: expert.wants for name, expert in running.items()}
+    specs = {name: expert.spec for name, expert in running.items()}
     waiting: dict[str, list[NDArray]] = {name: [] for name in running}
     features: dict[str, list[NDArray[np.float32]]] = {name: [] for name in running}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
@@ -112,9 +113,9 @@ def extract(
         waiting[name].clear()
 
     if isinstance(video, str | os.PathLike):
-        clips = media.read_clips(video, wants, end_s)
+        clips = media.read_clips(video, specs, end_s)
     else:
-        clips = media.read_frames(video, wants)
+        clips = media.read_frames(video, specs)
     for clip in _from(start_s, clips):
         waiting[clip.name].append(clip.data)
         times[clip.name].append((clip.start_s, clip.end_s))
@@ -145,10 +146,10 @@ def _from(start_s: float, clips: Iterable[Clip]) -> Iterator[Clip]:
 __all__ = [
     "EXPERTS",
     "PRETRAINED",
-    "AudioInput",
+    "AudioSpec",
     "Expert",
     "Extracted",
-    "FrameInput",
+    "FrameSpec",
     "extract",
     "known",
     "load",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import WeightsError
+from ..media.specs import FrameSpec
 from ..weights.checkpoints import CONFIG_FILE, Layout, load_strict, read_tensors
-from .base import FrameInput
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
@@ -35,7 +35,7 @@ class ClipExpert(PretrainedExpert):
 
     name = "CLIP"
     dim = 512
-    wants = FrameInput(fps=1, short_side=228, crop=228, clip_frames=1)
+    spec = FrameSpec(fps=1, short_side=228, crop=228, clip_frames=1)
     files = MODEL_FILES
     published = (
         "https://huggingface.co/openai/clip-vit-base-patch32 (with config.json, as a folder CLIP)"

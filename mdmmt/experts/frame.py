@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Expert, FrameInput
+from ..media.specs import FrameSpec
+from .base import Expert
 
 HUES = 12
 BRIGHTNESSES = 6
@@ -36,7 +37,7 @@ class FrameExpert(Expert):
     """One frame -> colours, edge directions and outline of what stands out in it."""
 
     name = "frame"
-    wants = FrameInput(fps=4, short_side=64, crop=64, clip_frames=1)
+    spec = FrameSpec(fps=4, short_side=64, crop=64, clip_frames=1)
     dim = HUES + BRIGHTNESSES + DIRECTIONS + GRID * GRID + 4
 
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:

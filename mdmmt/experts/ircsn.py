@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..media.specs import FrameSpec
 from ..weights.checkpoints import Layout, load_strict, read_tensors
-from .base import FrameInput
 from .pretrained import PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
@@ -176,7 +176,7 @@ class VideoExpert(PretrainedExpert):
 
     name = "VIDEO"
     dim = 2048
-    wants = FrameInput(fps=32, short_side=224, crop=224, clip_frames=32)
+    spec = FrameSpec(fps=32, short_side=224, crop=224, clip_frames=32)
     files = (
         "irCSN_152_ig65m_from_scratch_f125286141.pth",
         "ircsn_from_scratch_r152_ig65m_20200807-771c4135.pth",

@@ -13,7 +13,8 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Expert, FrameInput
+from ..media.specs import FrameSpec
+from .base import Expert
 from .frame import contrast
 
 FPS = 12
@@ -34,7 +35,7 @@ class MotionExpert(Expert):
     """A second of frames -> shift, growth, flicker, and where the picture changes."""
 
     name = "motion"
-    wants = FrameInput(fps=FPS, short_side=64, crop=64, clip_frames=CLIP_FRAMES)
+    spec = FrameSpec(fps=FPS, short_side=64, crop=64, clip_frames=CLIP_FRAMES)
     dim = 4 * THIRDS + 6 + CLIP_FRAMES + CLIP_FRAMES // 2 + (CLIP_FRAMES - 1) + GRID * GRID
 
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,7 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import AudioInput, Expert
+from ..media.specs import AudioSpec
+from .base import Expert
 
 SAMPLE_RATE_HZ = 16000
 WINDOW_S = 0.5
@@ -27,7 +28,7 @@ class SoundExpert(Expert):
     """Half a second of sound -> its mel spectrum, pitch and loudness over time."""
 
     name = "sound"
-    wants = AudioInput(sample_rate_hz=SAMPLE_RATE_HZ, window_s=WINDOW_S, hop_s=WINDOW_S)
+    spec = AudioSpec(sample_rate_hz=SAMPLE_RATE_HZ, window_s=WINDOW_S, hop_s=WINDOW_S)
     dim = SLICES * BANDS + 3 * SLICES + 1
 
     def features(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..media.specs import AudioSpec
 from ..weights.checkpoints import Layout, load_strict, read_tensors
-from .base import AudioInput
 from .pretrained import PretrainedExpert
 
 SAMPLE_RATE_HZ = 16000
@@ -169,7 +169,7 @@ class VggishExpert(PretrainedExpert):
 
     name = "tf_vggish"
     dim = 128
-    wants = AudioInput(
+    spec = AudioSpec(
         SAMPLE_RATE_HZ, window_s=WINDOW / SAMPLE_RATE_HZ, hop_s=FRAMES * HOP / SAMPLE_RATE_HZ
     )
     files = (

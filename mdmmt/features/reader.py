@@ -147,7 +147,7 @@ class Reader:
 
         running = known(self.names)
         return [
-            (expert.max_tokens, running[expert.name].wants.clip_s)
+            (expert.max_tokens, running[expert.name].spec.clip_s)
             for expert in self.experts
             if expert.name in running
         ]

@@ -25,8 +25,8 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from ..errors import InputError, warn
-from ..experts.base import AudioInput, FrameInput
 from .resample import Resampler
+from .specs import AudioSpec, Clip, FrameSpec
 
 TURNS = {  # filters that set upright what `frame.rotation` (degrees) says was filmed turned
     90: (("transpose", "cclock"),),
@@ -43,18 +43,9 @@ LOSS = "a part of the picture or sound is missing"
 JUMPS_S = (0.1, 10.0)  # how far back and forth the clock of a broadcast may go and still be right
 
 
-class Clip(NamedTuple):
-    """What one expert gets at once."""
-
-    name: str  # of the expert
-    data: NDArray  # (clip_frames, crop, crop, 3) uint8, or (samples,) float32
-    start_s: float
-    end_s: float
-
-
 def read_clips(
     path: str | os.PathLike[str],
-    wants: Mapping[str, FrameInput | AudioInput],
+    wants: Mapping[str, FrameSpec | AudioSpec],
     end_s: float = math.inf,
 ) -> Iterator[Clip]:
     """Decode a file once and cut it for each expert; only the clips under way are in memory.
@@ -73,7 +64,7 @@ def read_clips(
     if not Path(path).is_file():
         raise InputError(f"there is no file {os.fspath(path)!r}")
     try:
-        container = opened(path)
+        container = open_media(path)
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{os.fspath(path)!r} is not a video that can be read ({_reason(error)})"
@@ -85,7 +76,7 @@ def read_clips(
         yield from _cut(container, path, wants, end_s)
 
 
-def opened(path: str | os.PathLike[str]) -> av.container.InputContainer:
+def open_media(path: str | os.PathLike[str]) -> av.container.InputContainer:
     """A file for reading; by its whole path, since FFmpeg takes `12:30.mp4` for a protocol."""
     return av.open(os.path.abspath(path))
 
@@ -97,7 +88,7 @@ def check_format(container: av.container.InputContainer, path: str | os.PathLike
 
 
 def read_frames(
-    frames: Iterable[NDArray[np.uint8]], wants: Mapping[str, FrameInput | AudioInput]
+    frames: Iterable[NDArray[np.uint8]], wants: Mapping[str, FrameSpec | AudioSpec]
 ) -> Iterator[Clip]:
     """Cut decoded frames for each expert, as `read_clips` does with those of a file.
 
@@ -113,7 +104,7 @@ def read_frames(
     cutters = [
         FrameCutter(name, want, from_zero=False)
         for name, want in wants.items()
-        if isinstance(want, FrameInput)
+        if isinstance(want, FrameSpec)
     ]
     clock, last_ms = None, -math.inf
     for index, image in enumerate(frames):
@@ -157,7 +148,7 @@ def _decoded(index: int, image: NDArray[np.uint8]) -> av.VideoFrame:
 def _cut(
     container: av.container.InputContainer,
     path: str | os.PathLike[str],
-    wants: Mapping[str, FrameInput | AudioInput],
+    wants: Mapping[str, FrameSpec | AudioSpec],
     end_s: float,
 ) -> Iterator[Clip]:
     video, audio = best_stream(container, "video"), best_stream(container, "audio")
@@ -168,9 +159,9 @@ def _cut(
     from_zero = len(container.streams) > 1
     cutters: dict[int, list[FrameCutter | WindowCutter]] = {}  # those that want more, by stream
     for name, want in wants.items():
-        if isinstance(want, FrameInput) and video is not None:
+        if isinstance(want, FrameSpec) and video is not None:
             cutters.setdefault(video.index, []).append(FrameCutter(name, want, from_zero))
-        elif isinstance(want, AudioInput) and audio is not None:
+        elif isinstance(want, AudioSpec) and audio is not None:
             cutters.setdefault(audio.index, []).append(WindowCutter(name, want))
     if video is not None:
         video.thread_type = "SLICE"  # by frames it is a third faster, but may not tell of damage
@@ -287,7 +278,7 @@ class Clock:
 class FrameCutter:
     """Decoded frames -> clips of one expert, through a filter graph of its own."""
 
-    def __init__(self, name: str, want: FrameInput, from_zero: bool) -> None:
+    def __init__(self, name: str, want: FrameSpec, from_zero: bool) -> None:
         """from_zero: whether the first clip begins at 0, or where the first frame is."""
         self.name = name
         self.want = want
@@ -345,7 +336,7 @@ class FrameCutter:
 class WindowCutter:
     """Decoded sound -> windows of one expert."""
 
-    def __init__(self, name: str, want: AudioInput) -> None:
+    def __init__(self, name: str, want: AudioSpec) -> None:
         self.name = name
         self.want = want
         self._kind: tuple | None = None  # of the sound that these two were made for
@@ -412,7 +403,7 @@ class Scaling(NamedTuple):
     y: int
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, want: FrameInput) -> Scaling:
+    def of(cls, frame: av.VideoFrame, want: FrameSpec) -> Scaling:
         width, height = frame.width, frame.height
         if any(name == "transpose" for name, _ in _turns(frame)):
             width, height = height, width
@@ -421,7 +412,7 @@ class Scaling(NamedTuple):
         return cls(width, height, *(round((side - want.crop) * 0.5) for side in (width, height)))
 
 
-def _frame_graph(frame: av.VideoFrame, want: FrameInput, scaling: Scaling) -> Graph:
+def _frame_graph(frame: av.VideoFrame, want: FrameSpec, scaling: Scaling) -> Graph:
     """The filters for frames like this one."""
     graph = Graph()
     source = graph.add_buffer(

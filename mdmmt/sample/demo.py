@@ -141,9 +141,9 @@ def _frames(path: Path) -> list:
     Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is
     nothing to see.
     """
-    from ..media.decode import opened
+    from ..media.decode import open_media
 
-    with opened(path) as container:
+    with open_media(path) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     parts = np.array_split(np.arange(len(frames)), FRAMES_SHOWN)
     shown = [frames[max(part, key=lambda i: np.asarray(frames[i]).std())] for part in parts]

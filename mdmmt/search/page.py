@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..media.decode import best_stream, check_format, opened
+from ..media.decode import best_stream, check_format, open_media
 from ..storage.files import written_whole
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def pictures_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[
         InputError: the file cannot be read, or there is no picture that can be decoded.
     """
     try:
-        with opened(path) as container:
+        with open_media(path) as container:
             check_format(container, path)
             return [_picture_at(container, time_s) for time_s in times_s]
     except (av.FFmpegError, OSError, LookupError) as error:
@@ -226,7 +226,7 @@ def _player(hit: Hit, out: Path) -> str:
 
 def _has_sound(path: str) -> bool:
     try:
-        with opened(path) as container:
+        with open_media(path) as container:
             return best_stream(container, "audio") is not None
     except (av.FFmpegError, OSError):
         return False

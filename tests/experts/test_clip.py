@@ -76,8 +76,8 @@ def test_the_upper_left_224_pixels_are_seen(expert, row, column, seen):
 
 
 def test_frames_are_asked_for_as_the_authors_cut_them():
-    wants = ClipExpert.wants
-    assert (wants.fps, wants.short_side, wants.crop, wants.clip_frames) == (1, 228, 228, 1)
+    spec = ClipExpert.spec
+    assert (spec.fps, spec.short_side, spec.crop, spec.clip_frames) == (1, 228, 228, 1)
 
 
 def test_a_whole_clip_model_gives_its_image_tower(tower, expert, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from media import BIG_BUCK_BUNNY, BIKES, flat, footage, write_video
 
 from mdmmt.errors import InputError
-from mdmmt.experts import BATCH_SIZE, EXPERTS, AudioInput, FrameInput, extract
+from mdmmt.experts import BATCH_SIZE, EXPERTS, AudioSpec, FrameSpec, extract
 from mdmmt.experts.frame import BRIGHTNESSES, DIRECTIONS, HUES
 from mdmmt.experts.motion import THIRDS
 
@@ -35,12 +35,12 @@ def similar(a, b):
 @pytest.mark.parametrize("name", EXPERTS)
 def test_features_are_as_declared_and_repeatable(name):
     expert, rng = EXPERTS[name](), np.random.default_rng(0)
-    if isinstance(expert.wants, FrameInput):
-        size = (5, expert.wants.clip_frames, expert.wants.crop, expert.wants.crop, 3)
+    if isinstance(expert.spec, FrameSpec):
+        size = (5, expert.spec.clip_frames, expert.spec.crop, expert.spec.crop, 3)
         clips = rng.integers(0, 256, size, dtype=np.uint8)
     else:
-        assert isinstance(expert.wants, AudioInput)
-        samples = round(expert.wants.sample_rate_hz * expert.wants.window_s)
+        assert isinstance(expert.spec, AudioSpec)
+        samples = round(expert.spec.sample_rate_hz * expert.spec.window_s)
         clips = rng.uniform(-1, 1, (5, samples)).astype(np.float32)
     before = clips.copy()
     features = expert.features(clips)
@@ -55,8 +55,8 @@ def test_features_are_as_declared_and_repeatable(name):
 @pytest.mark.parametrize("value", [0, 255])
 @pytest.mark.parametrize("expert", [FRAME, MOTION, SOUND], ids=lambda e: e.name)
 def test_emptiness_is_finite(expert, value):
-    if isinstance(expert.wants, FrameInput):
-        clips = np.full((1, expert.wants.clip_frames, 64, 64, 3), value, dtype=np.uint8)
+    if isinstance(expert.spec, FrameSpec):
+        clips = np.full((1, expert.spec.clip_frames, 64, 64, 3), value, dtype=np.uint8)
     else:
         clips = np.full((1, 8000), value / 255, dtype=np.float32)
     assert np.isfinite(expert.features(clips)).all()

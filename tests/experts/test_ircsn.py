@@ -92,8 +92,8 @@ def test_the_fast_network_equals_the_plain_one(plain, expert, size):
 def test_sizes():
     assert sum(p.numel() for p in Published().parameters()) == 28_883_968
     assert len(Published().state_dict()) == 930
-    wants = VideoExpert.wants
-    assert (wants.fps, wants.short_side, wants.crop, wants.clip_frames) == (32, 224, 224, 32)
+    spec = VideoExpert.spec
+    assert (spec.fps, spec.short_side, spec.crop, spec.clip_frames) == (32, 224, 224, 32)
 
 
 def mmaction2_names(names: list[str]) -> dict[str, str]:

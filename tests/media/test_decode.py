@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from media import BIG_BUCK_BUNNY, BIKES, ffmpeg, footage
 
-from mdmmt.experts.base import AudioInput, FrameInput
 from mdmmt.media.decode import read_clips
+from mdmmt.media.specs import AudioSpec, FrameSpec
 
 X264 = "-c:v libx264 -preset ultrafast -bf 2 -pix_fmt yuv420p"
 X265 = "-c:v libx265 -preset ultrafast -x265-params log-level=error"
@@ -196,7 +196,7 @@ def write(path: Path, arguments: str) -> None:
     ffmpeg(*arguments.split(" "), path)
 
 
-def program_frames(path, size, want: FrameInput) -> np.ndarray:
+def program_frames(path, size, want: FrameSpec) -> np.ndarray:
     width, height = (round(side / min(size) * want.short_side / 2) * 2 for side in size)
     x, y = (round((side - want.crop) * 0.5) for side in (width, height))
     filters = f"fps={want.fps}:round=up,scale={width}:{height},crop={want.crop}:{want.crop}:{x}:{y}"
@@ -204,7 +204,7 @@ def program_frames(path, size, want: FrameInput) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, want.crop, want.crop, 3)
 
 
-def our_frames(path, wants: dict[str, FrameInput]) -> dict[str, np.ndarray]:
+def our_frames(path, wants: dict[str, FrameSpec]) -> dict[str, np.ndarray]:
     clips = list(read_clips(path, wants))
     return {
         name: np.concatenate([clip.data for clip in clips if clip.name == name]) for name in wants
@@ -219,7 +219,7 @@ def test_frames_are_those_of_the_ffmpeg_program(folder, name):
         container.flags &= ~av.container.Flags.gen_pts.value
         video = container.streams.best("video")
         assert file.holds(container, video, next(container.decode(video)))
-    wants = {"fast": FrameInput(32, 64, 64, 1), "slow": FrameInput(1, 66, 66, 1)}
+    wants = {"fast": FrameSpec(32, 64, 64, 1), "slow": FrameSpec(1, 66, 66, 1)}
     ours = our_frames(path, wants)
     for expert, want in wants.items():
         theirs = program_frames(path, file.size, want)
@@ -230,7 +230,7 @@ def test_frames_are_those_of_the_ffmpeg_program(folder, name):
 @pytest.mark.parametrize("name", [name for name, file in FILES.items() if SINE in file.arguments])
 def test_picture_and_sound_do_not_get_into_each_others_way(folder, name):
     """Some decoders keep frames until the end, which then must go where they belong."""
-    wants = {"v": FrameInput(32, 64, 64, 1), "s": AudioInput(16000, 0.25, 0.25)}
+    wants = {"v": FrameSpec(32, 64, 64, 1), "s": AudioSpec(16000, 0.25, 0.25)}
     together = list(read_clips(make(folder, name), wants))
     for one, want in wants.items():
         alone = list(read_clips(make(folder, name), {one: want}))
@@ -241,7 +241,7 @@ def test_picture_and_sound_do_not_get_into_each_others_way(folder, name):
 
 @pytest.mark.parametrize(("name", "size"), [(BIG_BUCK_BUNNY, (1280, 720)), (BIKES, (640, 272))])
 def test_so_are_those_of_real_footage_in_full_size(name, size):
-    wants = {"VIDEO": FrameInput(32, 224, 224, 1), "CLIP": FrameInput(1, 228, 228, 1)}
+    wants = {"VIDEO": FrameSpec(32, 224, 224, 1), "CLIP": FrameSpec(1, 228, 228, 1)}
     ours = our_frames(footage(name), wants)
     for expert, want in wants.items():
         assert np.array_equal(ours[expert], program_frames(footage(name), size, want))
@@ -249,8 +249,8 @@ def test_so_are_those_of_real_footage_in_full_size(name, size):
 
 def test_clips_are_runs_of_those_frames(folder):
     path = make(folder, "29.97 fps")
-    theirs = program_frames(path, (160, 120), FrameInput(32, 64, 64, 1))
-    whole, rest = read_clips(path, {"v": FrameInput(32, 64, 64, 32)})
+    theirs = program_frames(path, (160, 120), FrameSpec(32, 64, 64, 1))
+    whole, rest = read_clips(path, {"v": FrameSpec(32, 64, 64, 32)})
     picks = np.ceil(np.linspace(32, len(theirs) - 1, 32)).astype(int)
     assert np.array_equal(whole.data, theirs[:32]) and np.array_equal(rest.data, theirs[picks])
 
@@ -266,7 +266,7 @@ def test_frames_of_another_size_are_brought_to_that_of_the_first(folder, turn, s
     shown = [path.with_suffix(".mov") for path in (wide, narrow, both)]
     for path in shown:
         write(path, f"{turn}-i {path.with_suffix('.ts')} -c copy")
-    want = FrameInput(32, 64, 64, 1)
+    want = FrameSpec(32, 64, 64, 1)
     ours = our_frames(shown[2], {"v": want})["v"]
     assert ours.shape == program_frames(shown[2], size, want).shape == (64, 64, 64, 3)
     assert np.array_equal(ours[:32], program_frames(shown[0], size, want))
@@ -297,11 +297,11 @@ def test_sound_is_the_mean_of_what_the_ffmpeg_program_makes(folder, suffix, layo
     write(path, f"{sound(layout, rate_hz)} -c:a {ENCODERS[suffix]}")
     theirs = program_sound(path, CHANNELS[layout])
     assert theirs.std() > 0.05
-    clips = list(read_clips(path, {"s": AudioInput(rate_hz, 0.25, 0.25)}))
+    clips = list(read_clips(path, {"s": AudioSpec(rate_hz, 0.25, 0.25)}))
     assert len(clips) == len(theirs) * 4 // rate_hz
     ours = np.concatenate([clip.data for clip in clips])
     assert ours.dtype == np.float32 and np.array_equal(ours, theirs[: len(ours)])
-    clips = list(read_clips(path, {"s": AudioInput(16000, 0.96, 0.96)}))
+    clips = list(read_clips(path, {"s": AudioSpec(16000, 0.96, 0.96)}))
     assert [(clip.data.shape, clip.start_s, clip.end_s) for clip in clips] == [((15360,), 0, 0.96)]
 
 
@@ -309,14 +309,14 @@ def test_channels_may_be_many_and_without_a_place(folder):
     path = folder / "ten.mkv"
     tones = "|".join(f"0.5*sin({500 + 90 * i}*t)" for i in range(10))
     write(path, f"-f lavfi -i aevalsrc={tones}:s=16000:d=1 -c:a pcm_s16le")
-    (clip,) = read_clips(path, {"s": AudioInput(16000, 0.96, 0.96)})
+    (clip,) = read_clips(path, {"s": AudioSpec(16000, 0.96, 0.96)})
     assert np.array_equal(clip.data, program_sound(path, 10)[:15360])
 
 
 def test_late_sound_begins_with_its_first_sample(folder):
     path = folder / "late sound.mkv"
     write(path, f"{picture()} -itsoffset 0.6 {sound('mono', 16000)} {X264} -c:a flac")
-    clips = list(read_clips(path, {"s": AudioInput(16000, 0.25, 0.25)}))
+    clips = list(read_clips(path, {"s": AudioSpec(16000, 0.25, 0.25)}))
     theirs = program_sound(path, 1)
     assert len(theirs) == 20800 and len(clips) == 5
     assert np.array_equal(np.concatenate([clip.data for clip in clips]), theirs[:20000])
@@ -328,7 +328,7 @@ def test_sound_may_change_its_rate_and_layout(folder):
     write(parts[1], f"{sound('mono', 22050)} -c:a libmp3lame -write_xing 0 -id3v2_version 0")
     both = folder / "both.mp3"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
-    want = {"s": AudioInput(16000, 0.1, 0.1)}
+    want = {"s": AudioSpec(16000, 0.1, 0.1)}
     first, second, joined = (
         np.concatenate([clip.data for clip in read_clips(path, want)]) for path in (*parts, both)
     )
@@ -341,7 +341,7 @@ def test_sound_may_change_its_rate_and_layout(folder):
 def test_sound_shorter_than_a_window_gives_none(folder):
     path = folder / "short.mkv"
     write(path, f"{picture()} {sound('mono', 8000, 0.95)} {X264} -c:a pcm_s16le")
-    wants = {"s": AudioInput(16000, 0.96, 0.96), "v": FrameInput(1, 64, 64, 1)}
+    wants = {"s": AudioSpec(16000, 0.96, 0.96), "v": FrameSpec(1, 64, 64, 1)}
     assert {clip.name for clip in read_clips(path, wants)} == {"v"}
 
 
@@ -351,6 +351,6 @@ def test_a_cover_is_no_video(folder, suffix, encoder):
     write(path, f"{SINE} {COVER % (0, 0)} -c:a {encoder}")
     with av.open(str(path)) as container:
         assert container.streams.best("video") is not None
-    wants = {"s": AudioInput(16000, 0.5, 0.5), "v": FrameInput(1, 64, 64, 1)}
+    wants = {"s": AudioSpec(16000, 0.5, 0.5), "v": FrameSpec(1, 64, 64, 1)}
     assert [clip.name for clip in read_clips(path, wants)] == ["s", "s", "s"]
     assert list(read_clips(path, {"v": wants["v"]})) == []

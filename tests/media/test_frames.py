@@ -18,12 +18,12 @@ from towhee.types.video_frame import VideoFrame
 
 from mdmmt import experts
 from mdmmt.errors import InputError
-from mdmmt.experts.base import AudioInput, FrameInput
 from mdmmt.media import decode as media
 from mdmmt.media.decode import read_clips, read_frames
+from mdmmt.media.specs import AudioSpec, FrameSpec
 
-FRAMES = FrameInput(fps=10, short_side=64, crop=64, clip_frames=1)
-SOUND = AudioInput(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)
+FRAMES = FrameSpec(fps=10, short_side=64, crop=64, clip_frames=1)
+SOUND = AudioSpec(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)
 
 
 def greys(clips):
@@ -45,7 +45,7 @@ def test_the_rate_is_changed_by_rounding_up(tmp_path, fps):
     slots = [math.ceil(i * fps / 10) for i in range(len(values))]
     count = math.ceil(len(values) * fps / 10)
     naive = [values[max(i for i, slot in enumerate(slots) if slot <= n)] for n in range(count)]
-    got = greys(read_clips(path, {"f": FrameInput(fps, 64, 64, 1)}))
+    got = greys(read_clips(path, {"f": FrameSpec(fps, 64, 64, 1)}))
     assert got[: len(naive)] == naive and len(got) - len(naive) <= 1
 
 
@@ -74,7 +74,7 @@ def test_a_phone_video_is_set_upright(tmp_path):
         (zero + minus_one + zero + one + zero * 4 + unit, np.s_[:58]),  # and back
     ):
         path.write_bytes(data[:at] + data[at:].replace(upright, matrix, 1))
-        (clip, *_) = read_clips(path, {"f": FrameInput(10, 64, 64, 1)})
+        (clip, *_) = read_clips(path, {"f": FrameSpec(10, 64, 64, 1)})
         assert clip.data.shape == (1, 64, 64, 3)
         rows = clip.data[0].mean(axis=(1, 2))
         half = slice(36, None) if bright.start else slice(None, 28)
@@ -93,7 +93,7 @@ def test_a_late_picture_is_held_back_to_the_beginning(tmp_path):
 def test_a_last_partial_clip_repeats_its_frames_evenly(tmp_path):
     values = [20 * i for i in range(11)]
     path = write_video(tmp_path / "a.mkv", flat(values))
-    first, second = read_clips(path, {"f": FrameInput(10, 64, 64, clip_frames=8)})
+    first, second = read_clips(path, {"f": FrameSpec(10, 64, 64, clip_frames=8)})
     assert greys([first]) == values[:8]
     rest = greys([second])
     n = len(set(rest))
@@ -115,7 +115,7 @@ def test_sound_is_resampled_and_windows_may_overlap(tmp_path):
     t = np.arange(96000) / 48000
     wave = 0.5 * np.sin(2 * np.pi * 440 * t)
     path = write_video(tmp_path / "a.mkv", sound=wave[None], sample_rate_hz=48000)
-    clips = list(read_clips(path, {"s": AudioInput(16000, window_s=0.75, hop_s=0.5)}))
+    clips = list(read_clips(path, {"s": AudioSpec(16000, window_s=0.75, hop_s=0.5)}))
     assert [(c.start_s, c.end_s) for c in clips] == [(0, 0.5), (0.5, 1), (1, 1.5)]
     for clip in clips:
         start = round(clip.start_s * 16000)
@@ -129,7 +129,7 @@ def test_all_experts_share_one_pass(tmp_path, monkeypatch):
     opened = []
     real = av.open
     monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or real(*args))
-    wants = {"a": FRAMES, "b": FrameInput(5, 32, 32, 2), "c": SOUND}
+    wants = {"a": FRAMES, "b": FrameSpec(5, 32, 32, 2), "c": SOUND}
     names = {clip.name for clip in read_clips(path, wants)}
     assert names == {"a", "b", "c"} and len(opened) == 1
 
@@ -138,7 +138,7 @@ def test_all_experts_share_one_pass(tmp_path, monkeypatch):
 def test_an_expert_gets_no_more_than_reaches_the_end(tmp_path, end_s):
     sound = np.random.default_rng(0).uniform(-1, 1, (1, 6 * 16000))
     path = write_video(tmp_path / "a.mkv", flat(list(range(0, 240, 4))), 10, sound)
-    wants = {"a": FRAMES, "b": FrameInput(5, 32, 32, 8), "s": SOUND}
+    wants = {"a": FRAMES, "b": FrameSpec(5, 32, 32, 8), "s": SOUND}
     whole, part = list(read_clips(path, wants)), list(read_clips(path, wants, end_s))
     for name in wants:
         clips = [clip for clip in whole if clip.name == name]
@@ -167,7 +167,7 @@ def test_what_no_expert_wants_any_more_is_not_decoded(tmp_path, monkeypatch):
 
 
 def test_only_the_clip_under_way_is_in_memory():
-    want = FrameInput(fps=25, short_side=224, crop=224, clip_frames=8)
+    want = FrameSpec(fps=25, short_side=224, crop=224, clip_frames=8)
     clip_bytes = 8 * 224 * 224 * 3
     tracemalloc.start()
     clips = sum(1 for _ in read_clips(footage(BIG_BUCK_BUNNY), {"f": want}))
@@ -342,7 +342,7 @@ def test_frames_of_towhee_are_shown_at_their_times(times_ms, fps, kind):
     )
     count = math.ceil((Fraction(times_ms[-1] - times_ms[0], 1000) + last_s) * fps)
     naive = [greys_[max(i for i, slot in enumerate(slots) if slot <= n)] for n in range(count)]
-    assert greys(read_frames(iter(frames), {"f": FrameInput(fps, 16, 16, 1), "s": SOUND})) == naive
+    assert greys(read_frames(iter(frames), {"f": FrameSpec(fps, 16, 16, 1), "s": SOUND})) == naive
 
 
 def test_frames_of_towhee_are_not_gathered():

@@ -12,21 +12,21 @@ from media import ffmpeg
 READ = """
 import json, sys
 import numpy as np
-from mdmmt.experts import AudioInput, Expert, FrameInput, extract
+from mdmmt.experts import AudioSpec, Expert, FrameSpec, extract
 
 class Tiny(Expert):
     dim = 1
 
-    def __init__(self, name, wants):
-        self.name, self.wants = name, wants
+    def __init__(self, name, spec):
+        self.name, self.spec = name, spec
 
     def features(self, clips):
         return np.array([[clip.mean()] for clip in clips], dtype=np.float32)
 
 experts = [
-    Tiny("fast", FrameInput(32, 112, 112, 32)),
-    Tiny("slow", FrameInput(1, 112, 112, 1)),
-    Tiny("sound", AudioInput(SAMPLE_RATE_HZ, 0.96, 0.96)),
+    Tiny("fast", FrameSpec(32, 112, 112, 32)),
+    Tiny("slow", FrameSpec(1, 112, 112, 1)),
+    Tiny("sound", AudioSpec(SAMPLE_RATE_HZ, 0.96, 0.96)),
 ]
 found = extract(sys.argv[1], {expert.name: expert for expert in experts})
 with open("/proc/self/status") as status:
