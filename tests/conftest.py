@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOWHEE_HOME"] = tempfile.mkdtemp(prefix="towhee-home-")
 os.environ["XDG_CACHE_HOME"] = os.path.join(os.environ["TOWHEE_HOME"], "cache")
 
+import functools
 import ipaddress
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 
 import mdmmt
@@ -140,6 +142,21 @@ def tiny_video():
             video["features_t"][expert.name] = np.arange(tokens, dtype=np.float32) + 2.5
             video["features_ind"][expert.name] = (np.arange(tokens) < valid).astype(np.float32)
         return video
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sample_clips(tmp_path_factory):
+    """`sample_clips(n, seed)` draws n clips of the sample into a folder of their own.
+
+    It returns a list of `SampleClip`. The same n and seed give the same files, which are drawn once
+    and shared by all tests, so no test may write into their folder.
+    """
+
+    @functools.cache
+    def make(n: int, seed: int):
+        return draw_sample_clips(tmp_path_factory.mktemp("sample-clips"), n, seed)
 
     return make
 

@@ -12,27 +12,30 @@ from PIL import Image
 
 from mdmmt.cli import main
 from mdmmt.sample.captions import caption
-from mdmmt.sample.clips import COMBINATIONS, draw
 
 CLIPS = 12
 SAMPLE = ("--weights=sample", "--device=cpu")
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    """A folder with features of clips that the sample has not seen, and two captions of each."""
+def videos(sample_clips) -> Path:
+    """A folder of clips that the sample has not seen."""
+    return sample_clips(CLIPS, seed=11)[0].path.parent
+
+
+@pytest.fixture(scope="module")
+def dataset(sample_clips, videos, tmp_path_factory) -> Path:
+    """A folder with the features of the clips, and two captions of each."""
     folder = tmp_path_factory.mktemp("dataset")
     rng = np.random.default_rng(11)
-    (folder / "videos").mkdir()
     lines = []
-    for i, at in enumerate(rng.choice(len(COMBINATIONS), CLIPS, replace=False)):
-        draw(folder / "videos" / f"{i}.mp4", COMBINATIONS[at], seed=(11, i))
+    for path, combination in sample_clips(CLIPS, seed=11):
         for _ in range(2):
-            text = caption(COMBINATIONS[at], rng)
-            lines.append({"video": str(i), "start_s": 0, "end_s": 3, "caption": text})
+            text = caption(combination, rng)
+            lines.append({"video": path.stem, "start_s": 0, "end_s": 3, "caption": text})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "captions.jsonl").write_text(text)
-    command = ["extract", str(folder / "videos"), "--out", str(folder / "features")]
+    command = ["extract", str(videos), "--out", str(folder / "features")]
     assert main([*command, "--experts=frame,motion,sound"]) == 0
     return folder
 
@@ -68,8 +71,8 @@ def test_other_protocols_and_parts(dataset, tmp_path, capsys):
     assert "1 of the 4 videos" in printed.err and printed.err.endswith(": 3.mp4\n")
 
 
-def test_experts_that_have_found_nothing_are_told(dataset, tmp_path, capsys):
-    command = ["extract", str(dataset / "videos"), f"--out={tmp_path}", "--experts=frame,sound"]
+def test_experts_that_have_found_nothing_are_told(dataset, videos, tmp_path, capsys):
+    command = ["extract", str(videos), f"--out={tmp_path}", "--experts=frame,sound"]
     assert main(command) == 0
     command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
     assert main([*command, f"--features={tmp_path}"]) == 0

@@ -27,7 +27,6 @@ from mdmmt.features.files import FeatureFile, FeatureFolder, Source, versions_of
 from mdmmt.features.segments import select
 from mdmmt.features.tokens import to_tokens
 from mdmmt.sample.captions import caption
-from mdmmt.sample.clips import COMBINATIONS, draw
 
 EXPERTS = TINY.video.experts
 WORDS = ["hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "person", "cat"]
@@ -312,18 +311,16 @@ def test_two_runs_are_compared(results, tiny_model, features):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def clips(sample_clips, tmp_path_factory):
     """Feature files of 12 clips of the sample, and their captions."""
-    folder = tmp_path_factory.mktemp("clips")
+    folder = tmp_path_factory.mktemp("features")
     rng = np.random.default_rng(11)
     captions = []
     running = experts.load(["frame", "motion", "sound"])
-    for i in rng.choice(len(COMBINATIONS), size=12, replace=False):
-        path = folder / f"{i}.mp4"
-        draw(path, COMBINATIONS[i], (77, int(i)))
+    for path, combination in sample_clips(n=12, seed=11):
         content = FeatureFile(experts.extract(path, running), Source.of(path), versions_of(running))
         write_features(folder / f"{path.name}.safetensors", content)
-        captions.append(Caption(str(i), 0.0, None, caption(COMBINATIONS[i], rng)))
+        captions.append(Caption(path.stem, 0.0, None, caption(combination, rng)))
     return FeatureFolder(folder), captions
 
 
