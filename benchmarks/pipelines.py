@@ -32,7 +32,7 @@ from mdmmt.config import RELEASED
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.towers.video import VideoTower
-from mdmmt.weights.checkpoints import save_model
+from mdmmt.weights.folder import save_model
 
 VIDEOS, BATCH, IN_FLIGHT = 96, 32, 3
 

@@ -28,18 +28,12 @@ from .errors import InputError, InputTypeError, WeightsError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import WINDOWS, Reader, check_experts, is_frames
 from .features.tokens import Video, read_videos, to_tokens, token_count
+from .storage.checkpoint import load_strict
 from .towers.text import TextTower
-from .towers.tokenizer import Tokenizer, load_tokenizer, tokenizer_source
+from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
-from .weights.checkpoints import (
-    BERT_PREFIX,
-    TEXT_PREFIXES,
-    VIDEO_PREFIXES,
-    find_weights,
-    load_strict,
-    read_config,
-    read_tower,
-)
+from .weights.layout import BERT_PREFIX, TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
+from .weights.locate import find_weights
 
 if TYPE_CHECKING:
     from .experts import Extracted
@@ -265,12 +259,7 @@ class Model:
         with self._lock:
             if self._tokenizer is None:
                 tokenizer = Tokenizer(self._find_tokenizer(), self.config.text)
-                vocab_size = self.config.text.bert.vocab_size
-                if len(tokenizer.tokenizer) > vocab_size:
-                    raise WeightsError(
-                        f"the tokenizer has {len(tokenizer.tokenizer)} tokens and the text tower "
-                        f"{vocab_size}: it is not the one this model was trained with"
-                    )
+                check_vocabulary(tokenizer.tokenizer, self.config.text)
                 self._tokenizer = tokenizer
             return self._tokenizer
 

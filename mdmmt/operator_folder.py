@@ -57,6 +57,7 @@ LEFT_OUT = (
     "operator_folder.py",
     "search/index.py",
     "search/build.py",
+    "weights/convert.py",
     "weights/info.py",
     "evaluation/metrics.py",
     "search/milvus.py",

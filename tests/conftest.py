@@ -23,7 +23,8 @@ from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 
 import mdmmt
 from mdmmt.config import RELEASED
-from mdmmt.weights.checkpoints import WEIGHTS_VARIABLE, save_model
+from mdmmt.storage.paths import WEIGHTS_VARIABLE
+from mdmmt.weights.folder import save_model
 
 MAX_DIFFERENCES: dict[str, float] = {}  # what was compared with the oracle -> the worst of it
 

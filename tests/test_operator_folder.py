@@ -18,7 +18,7 @@ from mdmmt import cli
 from mdmmt import operator_folder as hub
 from mdmmt.errors import InputError
 from mdmmt.operator_folder import install_operator, write_operator_folder
-from mdmmt.weights.checkpoints import MODEL_FOLDER_FILES
+from mdmmt.weights.layout import MODEL_FOLDER_FILES
 
 SIZE_BUDGET = 5_000_000  # bytes
 
@@ -51,7 +51,10 @@ def test_folder_holds_what_the_operator_needs_and_nothing_else(package, tmp_path
     sample = {f"mdmmt/sample/model/{name}" for name in MODEL_FOLDER_FILES}
     sample = {name for name in sample if (ROOT / name).exists()}
     assert "mdmmt/sample/model/model.safetensors" in sample
-    needed = {f"mdmmt/{file}" for file in imported_by(ROOT / "mdmmt", "operator.py")}
+    modules = imported_by(ROOT / "mdmmt", "operator.py")
+    packages = {str(PurePosixPath(file).with_name("__init__.py")) for file in modules}
+    data = {"weights/model_card.md"}
+    needed = {f"mdmmt/{file}" for file in modules | packages | data}
     papers = {"LICENSE", "NOTICE", "requirements.txt"}
     assert held.keys() == {"__init__.py", *papers, *needed, *sample}
     for name, content in held.items():

@@ -17,14 +17,15 @@ from torch import nn
 
 from ..errors import WeightsError
 from ..media.specs import FrameSpec
-from ..weights.checkpoints import CONFIG_FILE, Layout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
 STD = (0.26862954, 0.26130258, 0.27577711)
+CONFIG_FILE = "config.json"  # as Hugging Face names it
 SEEN = 224  # pixels along each side of what the network sees, from the upper left
 
-LAYOUT = Layout(
+LAYOUT = CheckpointLayout(
     # The text tower, and a buffer of old `transformers` releases that holds no weights.
     ignored=(r"^text_", r"^logit_scale$", r"^vision_model\.embeddings\.position_ids$"),
 )

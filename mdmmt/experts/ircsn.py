@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..media.specs import FrameSpec
-from ..weights.checkpoints import Layout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
 from .pretrained import PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
@@ -39,7 +39,7 @@ EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
 POOL = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)}
 
-LAYOUT = Layout(
+LAYOUT = CheckpointLayout(
     renames=(
         (r"^module\.", ""),  # torch.nn.DataParallel
         # mmaction2

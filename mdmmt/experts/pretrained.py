@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..storage.checkpoint import align
 from ..storage.files import sha256_of
 from ..storage.huggingface import is_repository
-from ..weights.checkpoints import WEIGHTS_FOLDER, align
+from ..storage.paths import WEIGHTS_FOLDER
 from .base import Expert
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..media.specs import AudioSpec
-from ..weights.checkpoints import Layout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
 from .pretrained import PretrainedExpert
 
 SAMPLE_RATE_HZ = 16000
@@ -36,7 +36,7 @@ BANDS = 64
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 LOG_OFFSET = 0.01
 
-LAYOUT = Layout(
+LAYOUT = CheckpointLayout(
     renames=(
         (r"^module\.", ""),  # torch.nn.DataParallel
         (r"^features_network\.", "features."),  # torchaudio

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..storage.checkpoint import align
 from ..towers.transformer import Layer
-from ..weights.checkpoints import align
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
+from ..storage.checkpoint import aligned
 from ..towers.transformer import AddNorm, Encoder, Layer, SelfAttention
-from ..weights.checkpoints import aligned
 from .attention import Attend, Run
 from .calibration import observe
 from .linear import Dense, Kinds

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..weights.checkpoints import aligned
+from ..storage.checkpoint import aligned
 from .attention import AtOnce, Attend, OneByOne, batched_attention
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from ..config import ExpertConfig
 from ..features.tokens import FIRST_TIME, Tokens, Video
+from ..storage.checkpoint import align
 from ..towers.text import TextTower
 from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
-from ..weights.checkpoints import align
 from .attention import Run, runs_of
 from .batching import in_portions
 from .encoder import FastEncoder

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..model import Similarity, load
 from ..storage.files import check_folder
-from ..weights.checkpoints import SAMPLE
+from ..storage.paths import SAMPLE
 
 CLIPS = 40
 QUERIES = 4

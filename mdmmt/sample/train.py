@@ -39,7 +39,7 @@ from ..features.tokens import Video, collate, read_videos, to_tokens
 from ..towers.text import TextTower
 from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower
-from ..weights.checkpoints import save_model
+from ..weights.folder import save_model
 from .captions import caption, words
 from .clips import COMBINATIONS, Combination, draw
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..errors import InputError, InputTypeError, WeightsError
 from ..model import Model, Segments
-from ..weights.checkpoints import SAMPLE, SAMPLE_FOLDER, TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
+from ..storage.paths import SAMPLE, SAMPLE_FOLDER
+from ..weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
 from . import milvus
 from .milvus import COLLECTION, LOCAL_SEARCH, METRIC, MOST_BYTES, Identity
 

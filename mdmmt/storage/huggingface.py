@@ -1,69 +1,95 @@
-"""Model folders on Hugging Face: `weight_path='owner/name'` or `'owner/name@revision'`.
+"""Files from the Hugging Face hub: a repository is spelt 'owner/name' or 'owner/name@revision'.
 
-`huggingface_hub` does it by its own means: its cache, its offline switch, its tokens, its endpoint.
-Only the files of a model folder are fetched, none of which holds code.
+`huggingface_hub` fetches them by its own means: its cache, its offline switch, tokens and endpoint.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import WeightsError
 from ..version import VERSION
-from ..weights.checkpoints import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    MODEL_FOLDER_FILES,
-    SUFFIXES,
-    is_model_folder,
-)
+from .checkpoint import SUFFIXES
 
-# No path that says it is one (/a/b, ./a, ../a, ~/a), and not the name of a weights file.
+# Neither a path that says so (/a/b, ./a, ../a, ~/a) nor the name of a weights file.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
-def is_repository(weight_path: str) -> bool:
-    """Whether this is spelt as a repository; a local path of that spelling comes first."""
-    return bool(REPOSITORY.fullmatch(weight_path)) and not weight_path.endswith(SUFFIXES)
+def is_repository(path: str) -> bool:
+    """Whether a path is spelt as a repository; callers look for a local path first."""
+    return bool(REPOSITORY.fullmatch(path)) and not path.endswith(SUFFIXES)
 
 
-def fetch_repository(weight_path: str) -> Path:
-    """The model folder in a repository, from huggingface_hub's cache or downloaded into it.
+def fetch_snapshot(repository: str, patterns: Sequence[str]) -> Path:
+    """The folder of a repository's files that match the patterns, from the cache or the hub.
 
     Raises:
-        WeightsError: there is no such repository, no such revision, no model folder in it, no
-            permission, or no network.
+        WeightsError: the files cannot be fetched; its message is the reason alone.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    name, _, revision = weight_path.partition("@")
-    cause: Exception | None = None
+    name, revision = _parse(repository)
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=list(MODEL_FOLDER_FILES),
-                library_name="mdmmt",
-                library_version=VERSION,
-            )
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
+            library_name="mdmmt",
+            library_version=VERSION,
         )
-        if is_model_folder(folder):
-            return folder
-        reason = f"it holds no model folder ({CONFIG_FILE} and {MODEL_FILE})"
-    except errors.GatedRepoError as error:
-        cause, reason = error, "its owner must grant you access first, on its page there"
-    except errors.RepositoryNotFoundError as error:
-        cause, reason = error, "there is none, or it is private and your token is not for it"
-    except errors.RevisionNotFoundError as error:
-        cause, reason = error, f"it has no revision {revision!r}"
-    except errors.LocalEntryNotFoundError as error:
-        cause = error
-        reason = "its cache lacks it, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
-    except Exception as error:  # of its HTTP library, which is another one in each of its versions
-        cause, reason = error, f"{type(error).__name__}: {error}"
-    raise WeightsError(
-        f"weight_path is {weight_path!r}, where there is no file and no folder, and as a Hugging "
-        f"Face repository it cannot be had: {reason}"
-    ) from cause
+    except Exception as error:  # its HTTP library, and so its errors, differ between its versions
+        raise WeightsError(_reason(error, revision)) from error
+    return Path(folder)
+
+
+def fetch_file(repository: str, names: Sequence[str]) -> Path:
+    """The first of these files that a repository holds, from the cache or the hub.
+
+    Raises:
+        WeightsError: the file cannot be fetched; its message is the reason alone.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    name, revision = _parse(repository)
+    for file in names:
+        try:
+            return Path(
+                hf_hub_download(
+                    name,
+                    file,
+                    revision=revision,
+                    library_name="mdmmt",
+                    library_version=VERSION,
+                )
+            )
+        except errors.EntryNotFoundError as error:
+            cause: Exception = error
+        except Exception as error:  # see `fetch_snapshot`
+            cause = error
+            break
+    raise WeightsError(_reason(cause, revision)) from cause
+
+
+def _parse(repository: str) -> tuple[str, str | None]:
+    """Name and revision; None is the default revision."""
+    name, _, revision = repository.partition("@")
+    return name, revision or None
+
+
+def _reason(error: Exception, revision: str | None) -> str:
+    """Why a fetch failed, in one line."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner must grant you access first, on its page there"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is none, or it is private and your token is not for it"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {revision!r}"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "its cache lacks it, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "it holds no such file"
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -107,6 +107,20 @@ def load_tokenizer(source: str | Path) -> Any:
     return tokenizer
 
 
+def check_vocabulary(tokenizer: Any, config: TextConfig) -> None:
+    """Refuse a Hugging Face tokenizer with more tokens than the text tower has embeddings.
+
+    Raises:
+        WeightsError: naming both numbers.
+    """
+    size = config.bert.vocab_size
+    if size is not None and len(tokenizer) > size:
+        raise WeightsError(
+            f"the tokenizer has {len(tokenizer)} tokens and the text tower {size}: "
+            "it is not the one this model was trained with"
+        )
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer_config.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

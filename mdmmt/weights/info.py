@@ -12,22 +12,21 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..storage.checkpoint import PICKLES, load_strict
 from ..storage.files import sha256_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import has_tokenizer
 from ..towers.video import VideoTower
-from .checkpoints import (
+from .layout import (
     CONFIG_FILE,
     MODEL_FILE,
-    NESTED,
-    PICKLES,
     TEXT_PREFIXES,
+    TOWERS,
     VIDEO_PREFIXES,
-    find_weights,
-    load_strict,
     read_config,
     read_tower,
 )
+from .locate import find_weights
 
 WIDTHS = "video_dim_reduce."  # its weights are (width of a block, width of the expert)
 
@@ -74,7 +73,8 @@ def _layout(path: Path) -> str:
     if path.suffix not in PICKLES:
         return "safetensors"
     content = torch.load(path, map_location="meta", weights_only=True)
-    return f"torch file, {' and '.join(key for key in NESTED if key in content) or 'bare tensors'}"
+    nested = " and ".join(key for key in TOWERS.nested if key in content)
+    return f"torch file, {nested or 'bare tensors'}"
 
 
 def _origin(file: Path) -> str:

@@ -29,11 +29,11 @@ from huggingface_hub import constants
 from huggingface_hub.utils import tqdm
 
 from ..errors import WeightsError
+from ..storage.paths import SAMPLE, WEIGHTS_FOLDER, WEIGHTS_VARIABLE
 from ..towers.tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
 from ..version import VERSION
-from . import checkpoints as weights
-from .checkpoints import is_model_folder
-from .convert import write_model_folder
+from .folder import write_model_folder
+from .layout import is_model_folder
 
 FILE_ID = "1dVDouFZFEDrjqhvtjNFP633y0JjHf4Ya"
 FILE_NAME = "mdmmt_3mod.pth"
@@ -64,9 +64,9 @@ def released_weights() -> Path:
     except (WeightsError, OSError) as error:  # requests' errors are OSErrors
         raise WeightsError(
             "no weights: give weight_path (a .pth or .safetensors file, a model folder, "
-            f"'owner/name' on Hugging Face, or '{weights.SAMPLE}' for the small sample model), or "
-            f"set {weights.WEIGHTS_VARIABLE} to one of these, or put the released {FILE_NAME} into "
-            f"{weights.WEIGHTS_FOLDER}; it was to be downloaded from Google Drive, which failed "
+            f"'owner/name' on Hugging Face, or '{SAMPLE}' for the small sample model), or "
+            f"set {WEIGHTS_VARIABLE} to one of these, or put the released {FILE_NAME} into "
+            f"{WEIGHTS_FOLDER}; it was to be downloaded from Google Drive, which failed "
             f"({error}); `mdmmt download` goes on where that ended, and a browser gets the file "
             f"from {FILE_PAGE}"
         ) from error

@@ -31,8 +31,8 @@ from mdmmt.sample.train import (
     split,
     train,
 )
+from mdmmt.storage.paths import SAMPLE_FOLDER
 from mdmmt.towers.tokenizer import Tokenizer
-from mdmmt.weights.checkpoints import SAMPLE_FOLDER
 
 FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
 MAX_BYTES = 4_000_000

@@ -21,7 +21,7 @@ from mdmmt.model import Segments
 from mdmmt.search import index as index_module
 from mdmmt.search import milvus
 from mdmmt.search.index import Identity, Index, identity
-from mdmmt.weights.checkpoints import SAMPLE_FOLDER
+from mdmmt.storage.paths import SAMPLE_FOLDER
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
 

@@ -17,7 +17,7 @@ import mdmmt
 from mdmmt.errors import WeightsError
 from mdmmt.storage.huggingface import is_repository
 from mdmmt.towers.tokenizer import load_tokenizer
-from mdmmt.weights.checkpoints import find_weights
+from mdmmt.weights.locate import find_weights
 
 NAME = "someone/mdmmt-tiny"
 TOKEN = "hf_secret"

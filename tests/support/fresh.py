@@ -160,7 +160,7 @@ def write_model(folder):
     from mdmmt.config import RELEASED, ModelConfig
     from mdmmt.towers.text import TextTower
     from mdmmt.towers.video import VideoTower
-    from mdmmt.weights.checkpoints import save_model
+    from mdmmt.weights.folder import save_model
 
     words = sorted(set(" ".join(SENTENCES).replace(".", " .").split()))
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]

@@ -20,11 +20,11 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID
-from mdmmt.weights import checkpoints as weights
-from mdmmt.weights import convert as convert_module
-from mdmmt.weights.checkpoints import find_weights
+from mdmmt.weights import folder as folder_module
+from mdmmt.weights import layout, locate
 from mdmmt.weights.convert import convert
 from mdmmt.weights.info import info
+from mdmmt.weights.locate import find_weights
 
 TEXTS = ["Hello world", "a man is playing", "the red ball"]
 LAYOUTS = ["released", "lineage", "safetensors", "folder"]
@@ -32,7 +32,7 @@ LAYOUTS = ["released", "lineage", "safetensors", "folder"]
 
 @pytest.fixture(autouse=True)
 def tiny_is_released(monkeypatch):
-    monkeypatch.setattr(weights, "RELEASED", TINY)
+    monkeypatch.setattr(layout, "RELEASED", TINY)
 
 
 def both_towers(tiny) -> dict[str, torch.Tensor]:
@@ -125,7 +125,7 @@ def test_no_path_of_this_machine_is_written(source, tmp_path):
 
 
 def test_the_sample_is_ours(tiny_folder, tmp_path, monkeypatch):
-    for module in (weights, convert_module):
+    for module in (locate, folder_module):
         monkeypatch.setattr(module, "SAMPLE_FOLDER", tiny_folder)
     card = (convert("sample", tmp_path / "out") / "README.md").read_text()
     assert "Apache-2.0" in card and "state no licence" not in card
@@ -168,7 +168,7 @@ def test_refuses_what_is_no_model_folder(source, tmp_path, tiny_folder, there):
         name = {"config": "config.json", ".git": ".git"}.get(there, "notes.txt")
         (out / name).write_text("mine")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="is there and"):
+    with pytest.raises(InputError, match="exists and"):
         convert(source("folder"), out)
     assert snapshot(tmp_path) == before
 
@@ -192,7 +192,9 @@ def test_whole_or_not_at_all(source, tmp_path, monkeypatch, what):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((weights, "save_file") if what == "save_file" else (os, "rename")), fail)
+        patch.setattr(
+            *((folder_module, "save_file") if what == "save_file" else (os, "rename")), fail
+        )
         with pytest.raises(OSError, match="No space left"):
             convert(path, out)
     assert snapshot(tmp_path) == before
@@ -316,4 +318,4 @@ def test_commands(source, tmp_path, capsys):
     assert printed["experts"] == info(tmp_path / "out")["experts"]
     assert main(["info", str(tmp_path / "nothing")]) == 1
     assert main(["convert", str(path), str(path)]) == 1
-    assert "is there and is no folder" in capsys.readouterr().err
+    assert "exists and is no folder" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from mdmmt.cli import main
 from mdmmt.config import to_dict
 from mdmmt.errors import WeightsError
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
-from mdmmt.weights import checkpoints as weights
+from mdmmt.weights import folder, layout, locate
 from mdmmt.weights import released as download
 
 FOLDER = "mdmmt_3mod"
@@ -65,8 +65,9 @@ def cache(tmp_path, monkeypatch, tiny_vocabulary) -> Path:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights, "WEIGHTS_FOLDER", tmp_path / "no-weights-here")
-    monkeypatch.setattr(weights, "RELEASED", TINY)
+    for module in (locate, download):
+        monkeypatch.setattr(module, "WEIGHTS_FOLDER", tmp_path / "no-weights-here")
+    monkeypatch.setattr(layout, "RELEASED", TINY)
     monkeypatch.setattr(download, "BLOCK_SIZE", 1024)
     monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(download, "load_tokenizer", lambda _: load_tokenizer(tiny_vocabulary))
@@ -101,7 +102,7 @@ def part(cache: Path) -> Path:
 def fails() -> str:
     """The error of a download; it says every way out."""
     with pytest.raises(WeightsError) as error:
-        weights.find_weights(None)
+        locate.find_weights(None)
     for way in WAYS_OUT:
         assert way in str(error.value)
     return str(error.value)
@@ -122,13 +123,13 @@ def test_downloaded_once_and_converted(drive, cache, same, page, capsys):
 
 
 def test_the_card_names_the_file_and_where_it_is_from(drive, cache):
-    card = (weights.find_weights(None) / "README.md").read_text()
+    card = (locate.find_weights(None) / "README.md").read_text()
     assert "mdmmt_3mod.pth" in card and download.FILE_PAGE in card
 
 
 def test_local_places_come_first(drive, cache, tiny_folder, monkeypatch):
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(tiny_folder))
-    assert weights.find_weights(None) == tiny_folder
+    monkeypatch.setenv(locate.WEIGHTS_VARIABLE, str(tiny_folder))
+    assert locate.find_weights(None) == tiny_folder
     assert not drive.requests and not cache.exists()
 
 
@@ -286,7 +287,7 @@ def test_full_disk_while_converting(drive, cache, same, monkeypatch):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "save_file", full)
+        patch.setattr(folder, "save_file", full)
         assert "No space left on device" in fails()
     assert names(cache) == {part(cache).name}
     drive.requests.clear()
@@ -350,10 +351,10 @@ def test_without_the_tokenizer(drive, cache, same, monkeypatch, capsys):
 CHILD = """
 import json, os, sys
 from mdmmt.weights import released as download
-from mdmmt.weights import checkpoints as weights
+from mdmmt.weights import layout, locate
 from mdmmt.config import from_dict
-weights.WEIGHTS_FOLDER = weights.Path(os.environ["TEST_HOME"], "none")
-weights.RELEASED = from_dict(json.loads(os.environ["TEST_CONFIG"]))
+locate.WEIGHTS_FOLDER = locate.Path(os.environ["TEST_HOME"], "none")
+layout.RELEASED = from_dict(json.loads(os.environ["TEST_CONFIG"]))
 download.DRIVE_URL = os.environ["TEST_DRIVE"]
 download.BLOCK_SIZE = 1024
 from mdmmt.cli import main

@@ -25,14 +25,10 @@ from transformers import BertConfig, BertModel
 import mdmmt
 from mdmmt import InputError, WeightsError
 from mdmmt.config import from_dict
-from mdmmt.weights import checkpoints as weights
-from mdmmt.weights.checkpoints import (
-    SAMPLE,
-    SAMPLE_FOLDER,
-    WEIGHTS_VARIABLE,
-    find_weights,
-    save_model,
-)
+from mdmmt.storage.paths import SAMPLE, SAMPLE_FOLDER, WEIGHTS_FOLDER, WEIGHTS_VARIABLE
+from mdmmt.weights import layout, locate, released
+from mdmmt.weights.folder import save_model
+from mdmmt.weights.locate import find_weights
 
 TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
 
@@ -216,7 +212,8 @@ def test_a_folder_of_one_weights_file(tiny, tmp_path, assert_loads, txt_bert):
 def test_none_looks_beside_the_operator_then_in_the_variable(
     tiny, tiny_folder, tmp_path, monkeypatch, assert_loads
 ):
-    monkeypatch.setattr(weights, "WEIGHTS_FOLDER", tmp_path / "weights")
+    for module in (locate, released):
+        monkeypatch.setattr(module, "WEIGHTS_FOLDER", tmp_path / "weights")
     with pytest.raises(WeightsError) as caught:
         mdmmt.load(None, "cpu")
     for way_out in ("weight_path", "'sample'", WEIGHTS_VARIABLE, str(tmp_path / "weights")):
@@ -231,7 +228,7 @@ def test_none_looks_beside_the_operator_then_in_the_variable(
 
 def test_beside_the_operator_is_beside_the_package():
     package = Path(mdmmt.__file__).parent
-    assert package.parent / "weights" == weights.WEIGHTS_FOLDER
+    assert package.parent / "weights" == WEIGHTS_FOLDER
 
 
 def test_sample():
@@ -352,7 +349,7 @@ def test_a_cut_or_damaged_file(kind, tmp_path):
     for cut in range(0, len(whole) - 1, max(1, len(whole) // 150)):
         path.write_bytes(whole[:cut])
         with pytest.raises(WeightsError, match=r"a\.(pth|safetensors)"):
-            weights.read_tower(path, weights.VIDEO_PREFIXES)
+            layout.read_tower(path, layout.VIDEO_PREFIXES)
 
 
 # One tower needs nothing of the other
@@ -564,7 +561,7 @@ def test_saving_that_fails_leaves_the_old_folder_whole(
     def disk_full(*_args, **_kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(f"mdmmt.weights.checkpoints.{breaks}", disk_full)
+    monkeypatch.setattr(f"mdmmt.weights.folder.{breaks}", disk_full)
     other = replace(tiny.config, text=replace(tiny.config.text, max_length=4))
     with pytest.raises(OSError, match="no space"):
         save_model(folder, other, tiny.ours_video, tiny.ours_text, tiny.tokenizer)

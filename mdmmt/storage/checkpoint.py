@@ -1,0 +1,176 @@
+"""Tensors of .pth and .safetensors files, read strictly and safely, for any model.
+
+Pickles are opened with `weights_only=True`, so that no code in them runs. An unknown or missing key
+and a wrong shape are errors that list the keys.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLES)
+ALIGNMENT = 64  # bytes; PyTorch allocates at multiples of it
+MAX_NAMES = 8  # names that an error lists; it counts the rest
+
+
+class CheckpointLayout(NamedTuple):
+    """How checkpoints of one kind spell their keys: keys to rename, and keys to ignore."""
+
+    renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement), applied in this order
+    ignored: tuple[str, ...] = ()  # patterns of keys to skip, matched after the renames
+    nested: tuple[str, ...] = ("state_dict",)  # keys of a pickle under which tensors may lie
+
+
+def read_tensors(
+    file: Path, layout: CheckpointLayout, prefixes: tuple[str, ...] = ("",)
+) -> dict[str, Tensor]:
+    """Read the tensors of a .pth or .safetensors file under the names that its layout gives them.
+
+    Args:
+        prefixes: a tensor whose name starts with none of them may come without its values.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds something other than tensors.
+    """
+    if file.suffix in PICKLES:
+        return _read_pickle(file, layout)
+    return _read_safetensors(file, layout, prefixes)
+
+
+def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+    """Give a module its weights as float32. The module takes the tensors over without a copy.
+
+    Empties `state`, so that at most one tensor at a time exists twice.
+
+    Args:
+        source: the file, for the error.
+
+    Raises:
+        WeightsError: keys are unknown or missing, or tensors have another shape; lists them.
+    """
+    expected = module.float().state_dict()  # torch's default dtype may be another
+    unknown = [name for name in state if name not in expected]
+    missing = [name for name in expected if name not in state]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{problem}: {join_names(names)}"
+        for problem, names in (
+            ("unknown keys", unknown),
+            ("missing keys", missing),
+            ("other shapes", shapes),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
+    ready = {name: state.pop(name).to(expected[name].dtype) for name in list(state)}
+    module.load_state_dict(ready, assign=True)
+
+
+def align(module: nn.Module) -> None:
+    """Align all parameters of a module but embedding tables, which no matrix product reads."""
+    for part in module.modules():
+        if not isinstance(part, nn.Embedding):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = aligned(parameter.data)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a 64-byte-aligned copy of an unaligned one.
+
+    Matrix products add unaligned operands, such as those of a memory-mapped file, in another order.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _read_safetensors(
+    file: Path, layout: CheckpointLayout, prefixes: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Map the tensors with one of the prefixes; the others are empty, on the meta device."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            keys = list(tensors.keys())
+        state: dict[str, Tensor] = {}
+        for key in keys:
+            name = _rename(key, layout, file, state)
+            if name is None:
+                continue
+            if not name.startswith(prefixes):
+                state[name] = torch.empty(0, device="meta")
+                continue
+            # A mapping for each tensor, so that its pages leave the memory with the tensor.
+            with safe_open(file, framework="pt") as tensors:
+                state[name] = tensors.get_tensor(key)
+        return state
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} is no readable safetensors file: {error}") from error
+
+
+def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
+    try:
+        # torch can map a file in its zip format, so that a tower reads only its own pages.
+        content = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} holds Python objects that are not tensors, or is damaged; it was not loaded, "
+            "since loading such objects can run code: save the tensors alone, best as .safetensors"
+        ) from error
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise WeightsError(
+            f"{file} is no torch file, or is damaged or cut short ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{file} holds a {type(content).__name__}, expected a dict of tensors")
+    nested = [content[key] for key in layout.nested if isinstance(content.get(key), Mapping)]
+    state: dict[str, Tensor] = {}
+    for part in nested or [content]:
+        for key, tensor in part.items():
+            name = _rename(str(key), layout, file, state)
+            if name is None:
+                continue
+            if not isinstance(tensor, Tensor):
+                raise WeightsError(f"{file}: {key} is a {type(tensor).__name__}, expected a tensor")
+            state[name] = tensor
+    return state
+
+
+def _rename(
+    key: str, layout: CheckpointLayout, file: Path, state: Mapping[str, Tensor]
+) -> str | None:
+    """The name that the layout gives a key, or None for a key to ignore.
+
+    Raises:
+        WeightsError: `state` holds a tensor of this name already.
+    """
+    name = key
+    for pattern, replacement in layout.renames:
+        name = re.sub(pattern, replacement, name)
+    if any(re.search(pattern, name) for pattern in layout.ignored):
+        return None
+    if name in state:
+        raise WeightsError(f"{file} holds {name} twice, once as {key}")
+    return name
