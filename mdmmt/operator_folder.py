@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
-from .storage.files import folder_written_whole
+from .storage.files import atomic_folder
 
 # `__file__` must not be resolved: in a folder that the hub laid, this file is a symbolic link.
 PACKAGE = Path(__file__).parent
@@ -164,7 +164,7 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
             f"replacing it would lose {strangers}"
         )
     requirements = _requirements()
-    with folder_written_whole(out, keep=WEIGHTS) as built:
+    with atomic_folder(out, keep=WEIGHTS) as built:
         for file in _package_files():
             target = built / file.relative_to(PACKAGE.parent)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, describe_error
 from ..model import BATCH_SIZE, Model
-from ..storage.files import written_whole
+from ..storage.files import atomic_file
 
 FORMATS = (".npy", ".jsonl")
 VIDEOS_AT_ONCE = 128  # so many are read before the first comes out
@@ -74,7 +74,7 @@ def write_embeddings(out: Path, kind: str, rows: Sequence[Embedded]) -> None:
     Args:
         kind: what a .jsonl calls the name, 'text' or 'path'.
     """
-    with written_whole(out) as part, part.open("wb") as file:
+    with atomic_file(out) as part, part.open("wb") as file:
         if out.suffix == ".npy":
             width = next(len(row.vector) for row in rows if row.vector is not None)
             nothing = np.full(width, np.nan, dtype=np.float32)

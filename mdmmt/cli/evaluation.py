@@ -64,10 +64,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from ..evaluation import results
     from ..evaluation.evaluate import ablate, evaluate
     from ..features.files import FeatureFolder
-    from ..storage.files import check_place
+    from ..storage.files import check_writable
 
     if arguments.out is not None:
-        check_place(arguments.out)
+        check_writable(arguments.out)
     if arguments.plot is not None:
         results.check_plot(arguments.plot)
     file = _annotations(arguments.dataset)

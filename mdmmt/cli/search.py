@@ -120,10 +120,10 @@ def _search(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ..search.index import Index
-    from ..storage.files import check_place
+    from ..storage.files import check_writable
 
     if arguments.html is not None:
-        check_place(arguments.html)
+        check_writable(arguments.html)
     model = load_model(arguments)
     with Index.open(arguments.db, model, create=False) as index:
         is_text = arguments.video is None

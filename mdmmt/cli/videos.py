@@ -106,7 +106,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed what can be; name what cannot at the end, with its reason."""
     from ..batch.embed import FORMATS, embed_texts, embed_videos, embed_windows, write_embeddings
     from ..batch.extract import find_videos
-    from ..storage.files import check_place
+    from ..storage.files import check_writable
 
     out, windows = arguments.out, arguments.segments is not None
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
@@ -116,7 +116,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         raise InputError("--window and --stride are for --segments windows")
     if windows and arguments.text:
         raise InputError("--segments are for videos, not for --text")
-    check_place(out)
+    check_writable(out)
     model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text

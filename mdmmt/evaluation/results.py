@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..storage.files import check_place, written_whole
+from ..storage.files import atomic_file, check_writable
 from .metrics import (
     CONFIDENCE,
     NAMES,
@@ -70,7 +70,7 @@ class Result:
 
 def write_results(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
     """Write results as JSON, which `read_results` reads; whole or not at all."""
-    with written_whole(Path(path)) as part:
+    with atomic_file(Path(path)) as part:
         part.write_text(json.dumps([one.to_dict() for one in results], indent=1) + "\n")
 
 
@@ -150,7 +150,7 @@ def check_plot(path: Path) -> None:
     """Say so before any work, if a plot cannot be written there.
 
     Raises:
-        InputError: Matplotlib is not installed, or does not know the format; see `check_place`.
+        InputError: Matplotlib is not installed, or does not know the format; see `check_writable`.
     """
     try:
         from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ def check_plot(path: Path) -> None:
         raise InputError("a plot needs Matplotlib: pip install matplotlib") from error
     if path.suffix[1:] not in Figure().canvas.get_supported_filetypes():
         raise InputError(f"the plot is {str(path)!r}, expected a name that ends in .png or .svg")
-    check_place(path)
+    check_writable(path)
 
 
 def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
@@ -193,7 +193,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(f"protocol: {first.protocol}")
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         figure.savefig(part, format=path.suffix[1:])
 
 

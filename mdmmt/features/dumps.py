@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ..datasets.annotations import Caption
 from ..errors import InputError
 from ..experts.base import Extracted
-from ..storage.files import written_whole
+from ..storage.files import atomic_file
 
 EMB, IDX, CAPTS = ".emb", ".idx", ".capts"
 VIDEO = "VIDEO\t"  # how the line starts that names a video
@@ -138,8 +138,8 @@ def write_dumps(
             emb, idx = _pair(Path(prefix))
             emb.parent.mkdir(parents=True, exist_ok=True)
             # The stack goes backwards, so an .idx, for which readers look, comes after its .emb.
-            idx_part = renamed.enter_context(written_whole(idx))
-            parts[name] = renamed.enter_context(written_whole(emb)), idx_part
+            idx_part = renamed.enter_context(atomic_file(idx))
+            parts[name] = renamed.enter_context(atomic_file(emb)), idx_part
         with ExitStack() as closed:
             files = {
                 name: (

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from ..errors import InputError
 from ..experts.base import Expert, Extracted
-from ..storage.files import sha256_of, written_whole
+from ..storage.files import atomic_file, sha256_of
 
 SUFFIX = ".safetensors"
 FORMAT = "mdmmt-features-1"
@@ -72,7 +72,7 @@ def write_features(path: Path, content: FeatureFile) -> None:
         "source": json.dumps(asdict(content.source)),
         "experts": json.dumps(dict(content.versions)),
     }
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(save(tensors, header))
 
 

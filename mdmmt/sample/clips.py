@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.files import written_whole
+from ..storage.files import atomic_file
 
 COLOURS = {  # RGB, before the jitter
     "red": (220, 35, 35),
@@ -104,7 +104,7 @@ def draw(path: Path, combination: Combination, seed: tuple[int, ...]) -> None:
     frames = _picture(combination, round(duration_s * fps), fps, rng)
     sample_rate_hz = int(rng.choice(SAMPLE_RATES_HZ))
     sound = _sound(combination.tone, duration_s, sample_rate_hz, rng)
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         _write(part, frames, fps, sound, sample_rate_hz)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError
-from ..storage.files import check_place
+from ..storage.files import check_writable
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -102,7 +102,7 @@ def check_database(path: Path, create: bool) -> None:
             f"there is no database {str(path)!r}, expected one that `mdmmt index build` has made"
         )
     else:
-        check_place(path)
+        check_writable(path)
 
 
 def make_local(path: Path, wanted: Identity) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..media.decode import best_stream, check_format, open_media
-from ..storage.files import written_whole
+from ..storage.files import atomic_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -153,7 +153,7 @@ def write_page(
         for rank, (hit, share) in enumerate(zip(hits, shares, strict=True), start=1)
     ]
     page = PAGE.substitute(query=html.escape(query), summary=summary, hits="\n".join(items))
-    with written_whole(out) as part:
+    with atomic_file(out) as part:
         part.write_text(page, encoding="utf-8", errors="replace")  # names need not be Unicode
 
 

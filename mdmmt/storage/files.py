@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and told apart by their content."""
+"""Files and folders that appear whole or not at all, and the hash of a file's content."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from ..errors import InputError
 
-BLOCK = 1 << 20  # bytes read at once
+BLOCK_SIZE = 1 << 20  # bytes read at once
 
 
-def check_place(path: Path) -> None:
-    """Say so before any work, if a file cannot be written there.
+def check_writable(path: Path) -> None:
+    """Refuse the path of a file that cannot be written, before any work is done for it.
 
     Raises:
-        InputError: naming it.
+        InputError: naming the file.
     """
     if not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name!r} into")
@@ -31,30 +31,30 @@ def check_place(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Say so before any work, if a folder is not there and cannot be made there either.
+    """Refuse a folder that is not there and cannot be made, or that nothing can be written into.
 
     Raises:
-        InputError: naming it.
+        InputError: naming the folder, or the nearest of its parents that exists.
     """
     path = path.absolute()
-    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise InputError(f"{str(there)!r} is no folder, expected one to write into")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"nothing may be written into the folder {str(there)!r}")
+    nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise InputError(f"{str(nearest)!r} is no folder, expected one to write into")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"nothing may be written into the folder {str(nearest)!r}")
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; what was written there then takes the place of `path`.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success that file replaces `path` atomically.
 
-    If the block fails, `path` is as it was. A process that is killed within it leaves a hidden
-    file whose name ends in `.part`.
+    On failure `path` is as it was. A process that is killed inside the block leaves a hidden file
+    whose name ends in `.part`.
 
     Raises:
-        InputError: see `check_place`.
+        InputError: see `check_writable`.
     """
-    check_place(path)
+    check_writable(path)
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
         yield part
@@ -64,14 +64,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(out: Path, keep: str | None = None) -> Iterator[Path]:
-    """A new folder beside `out` to fill, which then takes its place.
+def atomic_folder(out: Path, keep: str | None = None) -> Iterator[Path]:
+    """Yield a new folder beside `out` to fill; on success it replaces `out`.
 
-    If the block fails, `out` is as it was. Links in the path are followed by the system, `out`
-    itself must be absolute.
+    On failure `out` is as it was.
 
     Args:
-        keep: the name of what moves from the old folder into the new one.
+        out: an absolute path. Its parents may be links, itself it is not followed.
+        keep: the name of a file or folder to move from the old folder into the new one.
 
     Raises:
         InputError: see `check_folder`.
@@ -79,16 +79,16 @@ def folder_written_whole(out: Path, keep: str | None = None) -> Iterator[Path]:
     check_folder(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    built, replaced = scratch / "built", scratch / "replaced"
-    built.mkdir()
+    new, old = scratch / "new", scratch / "old"
+    new.mkdir()
     try:
-        yield built
-        kept = [(replaced / keep, built / keep)] if keep else []
-        _rename_all((out, replaced), *kept, (built, out))
-        if replaced.exists():
-            shutil.rmtree(replaced)
+        yield new
+        moves = [(old / keep, new / keep)] if keep else []
+        _rename_all((out, old), *moves, (new, out))
+        if old.exists():
+            shutil.rmtree(old)
     finally:
-        if not replaced.exists():  # else it is all that is left of what was there
+        if not old.exists():  # the old folder is the only copy when it could not be moved back
             shutil.rmtree(scratch)
 
 
@@ -96,13 +96,13 @@ def sha256_of(file: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with file.open("rb") as content:
-        while block := content.read(BLOCK):
+        while block := content.read(BLOCK_SIZE):
             digest.update(block)
     return digest.hexdigest()
 
 
 def _rename_all(*pairs: tuple[Path, Path]) -> None:
-    """Rename what exists of each pair's first to its second: all of them, or none."""
+    """Rename the first path of each pair, if it exists, to the second: all of them or none."""
     with ExitStack() as undo:
         for source, target in pairs:
             if os.path.lexists(source):

@@ -21,7 +21,7 @@ from torch import nn
 from ..config import ModelConfig, to_dict
 from ..errors import InputError
 from ..storage.checkpoint import load_strict
-from ..storage.files import check_folder, folder_written_whole, sha256_of
+from ..storage.files import atomic_folder, check_folder, sha256_of
 from ..storage.paths import SAMPLE_FOLDER
 from ..towers.text import TextTower
 from ..towers.tokenizer import check_vocabulary
@@ -117,7 +117,7 @@ def write_model_folder(source: Path, out: Path, tokenizer: Any | None, origin: s
         "origin_sha256": sha256_of(source / MODEL_FILE if source.is_dir() else source),
     }
     try:
-        with folder_written_whole(out) as built:
+        with atomic_folder(out) as built:
             save_model(built, config, video, text, tokenizer, facts)
             licence = SAMPLE_LICENCE if source == SAMPLE_FOLDER else UNKNOWN_LICENCE
             card = _model_card(config, video, text, facts, licence)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..errors import InputError
-from ..storage.files import check_folder, check_place, written_whole
+from ..storage.files import atomic_file, check_folder, check_writable
 from ..towers.text import TextTower
 from ..towers.video import VideoTower
 
@@ -50,7 +50,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     path = Path(path)
     check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    check_place(path)
+    check_writable(path)
     names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own insides
@@ -64,7 +64,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
             dynamo=True,
             verbose=False,
         )
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         program.save(str(part))
 
 

@@ -187,7 +187,7 @@ def test_whole_or_not_at_all(source, tmp_path, monkeypatch, what):
     rename = os.rename
 
     def fail(*arguments, **__):
-        if what == "rename" and "built" not in str(arguments[0]):
+        if what == "rename" and "new" not in str(arguments[0]):
             return rename(*arguments)
         raise OSError(28, "No space left on device")
 
