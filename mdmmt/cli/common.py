@@ -46,7 +46,7 @@ def say(message: object) -> None:
 
 def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:
     """The items, with a bar where somebody is looking."""
-    from huggingface_hub.utils import tqdm
+    from tqdm import tqdm
 
     return iter(tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty()))
 

@@ -39,8 +39,8 @@ class Answer(NamedTuple):
 
 def run(out: Path) -> list[Answer]:
     """Draw the clips into `out`/clips, print the ranked table, write `out`/found.png."""
-    from huggingface_hub.utils import tqdm
     from towhee import ops, pipe
+    from tqdm import tqdm
 
     from .captions import caption
     from .clips import COMBINATIONS, draw

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig

@@ -26,7 +26,7 @@ from pathlib import Path
 import requests
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
-from huggingface_hub.utils import tqdm
+from tqdm import tqdm
 
 from ..errors import WeightsError
 from ..storage.paths import SAMPLE, WEIGHTS_FOLDER, WEIGHTS_VARIABLE
