@@ -18,8 +18,12 @@ demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find th
 	$(BIN)/mdmmt demo --out demo
 
 .PHONY: test
-test: lint test-towhee09  ## lint, then run all tests
+test: lint test-towhee09  ## lint, then run all tests, as CI does
 	$(BIN)/python -m pytest
+
+.PHONY: test-quick
+test-quick: $(VENV)/installed-test  ## run the tests that take neither long, Towhee's pipelines nor a browser
+	$(BIN)/python -m pytest -m 'not slow and not towhee and not browser'
 
 # Its pins and those of the other tests exclude each other; see tests/towhee09.
 .PHONY: test-towhee09
@@ -30,6 +34,18 @@ test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spe
 .PHONY: test-oldest
 test-oldest: $(VENV)-oldest/installed  ## run the tests with the oldest packages that are supported
 	$(VENV)-oldest/bin/python -m pytest
+
+# Tells whether the upper bound of torch can rise. The tests run in a copy of the working tree whose
+# requirements lack that bound. Several GB, as for the oldest.
+NEWEST := $(VENV)-newest
+.PHONY: test-newest
+test-newest:  ## run the tests with the newest torch, beyond the bound of requirements.txt
+	rm -rf $(NEWEST)/clone && mkdir -p $(NEWEST)/clone
+	git ls-files -z | tar --create --null --files-from - | tar --extract --directory $(NEWEST)/clone
+	sed -E -i 's/(torch>=[0-9.]+),<[0-9.]+/\1/' $(NEWEST)/clone/pyproject.toml $(NEWEST)/clone/requirements.txt
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade torch --editable '$(NEWEST)/clone[test]'
+	cd $(NEWEST)/clone && ../bin/python -m pytest
 
 # What the goldens come from; large, and needed by nobody but who doubts them.
 .PHONY: test-oracles
@@ -55,9 +71,17 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
 
 .PHONY: lint
-lint: $(VENV)/installed-test  ## check style and formatting
+lint: $(VENV)/installed-test  ## check style, formatting, types and the layers of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(VENV)/installed-test  ## check the type annotations
+	$(BIN)/mypy
+
+.PHONY: layers
+layers: $(VENV)/installed-test  ## check that no module imports from a layer above its own
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(VENV)/installed-test  ## format the code
@@ -72,9 +96,20 @@ sample: $(VENV)/installed  ## train the shipped sample model anew
 pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 	PYTHONPATH=tests/support $(BIN)/python tests/make_pictures.py
 
+# In a bare environment, as a user has it: neither this clone nor what the tests need is there.
+.PHONY: release-check
+release-check: $(VENV)/installed-release  ## build wheel and sdist, check them, run the demo from the wheel
+	rm -rf dist build $(VENV)-release
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet dist/*.whl
+	cd $(VENV)-release && bin/mdmmt demo --out demo
+
 .PHONY: clean
-clean:  ## remove the environment and everything made
-	rm -rf $(VENV) $(VENV)-* build dist demo bench *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and everything made
+	rm -rf $(VENV) $(VENV)-* build dist demo bench site *.egg-info \
+	  .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -100,4 +135,8 @@ $(VENV)-oracles/installed: pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-release: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
 	touch $@
