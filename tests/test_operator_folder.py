@@ -17,6 +17,7 @@ from packaging.version import Version
 from mdmmt import cli
 from mdmmt import operator_folder as hub
 from mdmmt.errors import InputError
+from mdmmt.experts import LIGHT_EXPERTS, PRETRAINED_EXPERTS, expert_classes
 from mdmmt.operator_folder import install_operator, write_operator_folder
 from mdmmt.weights.layout import MODEL_FOLDER_FILES
 
@@ -51,7 +52,7 @@ def test_folder_holds_what_the_operator_needs_and_nothing_else(package, tmp_path
     sample = {f"mdmmt/sample/model/{name}" for name in MODEL_FOLDER_FILES}
     sample = {name for name in sample if (ROOT / name).exists()}
     assert "mdmmt/sample/model/model.safetensors" in sample
-    modules = imported_by(ROOT / "mdmmt", "operator.py")
+    modules = imported_by(ROOT / "mdmmt", "operator.py", *expert_files())
     packages = {str(PurePosixPath(file).with_name("__init__.py")) for file in modules}
     data = {"weights/model_card.md"}
     needed = {f"mdmmt/{file}" for file in modules | packages | data}
@@ -59,6 +60,12 @@ def test_folder_holds_what_the_operator_needs_and_nothing_else(package, tmp_path
     assert held.keys() == {"__init__.py", *papers, *needed, *sample}
     for name, content in held.items():
         assert content == (ROOT / name).read_bytes()
+
+
+def expert_files():
+    """The modules of the experts, which the registry imports by name."""
+    modules = {c.__module__ for c in expert_classes(LIGHT_EXPERTS + PRETRAINED_EXPERTS).values()}
+    return [f"{module.removeprefix('mdmmt.').replace('.', '/')}.py" for module in sorted(modules)]
 
 
 def imported_by(package, *files):

@@ -143,7 +143,7 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _read_dumps(arguments: argparse.Namespace) -> int:
-    from ..experts import known
+    from ..experts import expert_classes
     from ..features.dumps import read_dumps
     from ..features.files import SUFFIX, Source, held_features, write_features
     from ..storage.files import check_folder
@@ -155,7 +155,7 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     prefixes = dict(given.split("=", 1) for given in arguments.dumps)
     if len(prefixes) < len(arguments.dumps):
         raise InputError("an expert is named twice, expected one PREFIX for each")
-    dims = {name: expert.dim for name, expert in known(prefixes).items()}
+    dims = {name: expert.dim for name, expert in expert_classes(prefixes).items()}
     videos = read_dumps(prefixes, dims)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for video, extracted in videos.items():

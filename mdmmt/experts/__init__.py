@@ -8,70 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..errors import InputError
 from ..media.specs import AudioSpec, FrameSpec
-from .base import Expert, Extracted
-from .clip import ClipExpert
-from .frame import FrameExpert
-from .ircsn import VideoExpert
-from .motion import MotionExpert
-from .pretrained import PretrainedExpert, Source
-from .sound import SoundExpert
-from .vggish import VggishExpert
+from .base import Expert, Extracted, WeightsSource
+from .registry import LIGHT_EXPERTS, PRETRAINED_EXPERTS, expert_classes, load
 
 if TYPE_CHECKING:
     from ..media.specs import Clip
 
-# Those made by hand, which the sample model has, and those of the released model.
-EXPERTS: dict[str, type[Expert]] = {
-    expert.name: expert for expert in (FrameExpert, MotionExpert, SoundExpert)
-}
-PRETRAINED: dict[str, type[PretrainedExpert]] = {
-    expert.name: expert for expert in (VideoExpert, ClipExpert, VggishExpert)
-}
 BATCH_SIZE = 16  # clips an expert is given at once, and at most so many are held in memory
-
-
-def load(
-    names: Sequence[str],
-    weights: Source | Mapping[str, Source] | None = None,
-    device: str | torch.device = "cpu",
-) -> dict[str, Expert]:
-    """Experts by name, ready to run on any number of files.
-
-    Args:
-        names: in `EXPERTS` and `PRETRAINED`.
-        weights: of the pretrained ones: a folder for all of them; or for each by name a file, a
-            folder or a Hugging Face repository. None: see `mdmmt.experts.pretrained`.
-        device: where the pretrained ones run.
-
-    Raises:
-        InputError: an unknown expert, among the names or in `weights`.
-        WeightsError: weights that are not there, or not those of that expert.
-    """
-    if not isinstance(weights, Mapping):
-        weights = dict.fromkeys(PRETRAINED, weights)
-    classes = known((*names, *weights))
-    return {name: classes[name].load(weights.get(name), device) for name in names}
-
-
-def known(names: Iterable[str]) -> dict[str, type[Expert]]:
-    """Experts by name, not loaded.
-
-    Raises:
-        InputError: an expert that is not known.
-    """
-    all_ = EXPERTS | PRETRAINED
-    unknown = [name for name in names if name not in all_]
-    if unknown:
-        raise InputError(
-            f"{', '.join(map(repr, unknown))} cannot be run by this package, "
-            f"which has the experts {', '.join(all_)}"
-        )
-    return {name: all_[name] for name in names}
 
 
 def extract(
@@ -144,13 +90,14 @@ def _from(start_s: float, clips: Iterable[Clip]) -> Iterator[Clip]:
 
 
 __all__ = [
-    "EXPERTS",
-    "PRETRAINED",
+    "LIGHT_EXPERTS",
+    "PRETRAINED_EXPERTS",
     "AudioSpec",
     "Expert",
     "Extracted",
     "FrameSpec",
+    "WeightsSource",
+    "expert_classes",
     "extract",
-    "known",
     "load",
 ]

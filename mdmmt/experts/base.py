@@ -19,6 +19,8 @@ from ..media.specs import AudioSpec, FrameSpec
 # float64, the seconds at which each begins and ends.
 Extracted = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 
+WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it, or 'owner/name'
+
 
 class Expert(ABC):
     """Turns clips of one kind into features, without state: the same clips, the same features."""
@@ -30,7 +32,7 @@ class Expert(ABC):
 
     @classmethod
     def load(
-        cls, weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
+        cls, weights: WeightsSource | None = None, device: str | torch.device = "cpu"
     ) -> Expert:
         """The expert, ready to run. One that is made by hand needs neither weights nor device."""
         return cls()

@@ -23,14 +23,12 @@ from ..storage.checkpoint import align
 from ..storage.files import sha256_of
 from ..storage.huggingface import is_repository
 from ..storage.paths import WEIGHTS_FOLDER
-from .base import Expert
+from .base import Expert, WeightsSource
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"
 EXPERTS_VARIABLE = "MDMMT_EXPERTS"
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of one expert's own
 PIXEL_MAX = 255
-
-Source = str | os.PathLike[str]  # of one expert's weights: a file, a folder, 'owner/name'
 
 
 class PretrainedExpert(Expert):
@@ -52,7 +50,7 @@ class PretrainedExpert(Expert):
 
     @classmethod
     def load(
-        cls, weights: Source | None = None, device: str | torch.device = "cpu"
+        cls, weights: WeightsSource | None = None, device: str | torch.device = "cpu"
     ) -> PretrainedExpert:
         """Find the weights, read them, and build the network.
 
@@ -78,7 +76,7 @@ class PretrainedExpert(Expert):
         """
 
     @classmethod
-    def find(cls, weights: Source | None) -> Path:
+    def find(cls, weights: WeightsSource | None) -> Path:
         """The weights file that `weights`, or their absence, means."""
         if weights is not None:
             path = Path(weights).expanduser()

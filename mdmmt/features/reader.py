@@ -143,9 +143,9 @@ class Reader:
 
     def _token_lengths(self) -> list[tuple[int, float]]:
         """Of each expert that is run, how many tokens the model takes, and a token's seconds."""
-        from ..experts import known
+        from ..experts import expert_classes
 
-        running = known(self.names)
+        running = expert_classes(self.names)
         return [
             (expert.max_tokens, running[expert.name].spec.clip_s)
             for expert in self.experts

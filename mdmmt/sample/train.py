@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
-from ..experts import EXPERTS, load
+from ..experts import LIGHT_EXPERTS, expert_classes, load
 from ..features.files import SUFFIX, read_features
 from ..features.tokens import Video, collate, read_videos, to_tokens
 from ..towers.text import TextTower
@@ -123,7 +123,7 @@ def make_config(vocab_size: int) -> ModelConfig:
     )
     experts = tuple(
         ExpertConfig(name, dim=expert.dim, type_id=1 + i)
-        for i, (name, expert) in enumerate(EXPERTS.items())
+        for i, (name, expert) in enumerate(expert_classes(LIGHT_EXPERTS).items())
     )
     video = VideoConfig(
         experts=experts,
@@ -131,7 +131,7 @@ def make_config(vocab_size: int) -> ModelConfig:
         same_dim=WIDTH,
     )
     text = TextConfig(
-        experts=tuple(EXPERTS),
+        experts=LIGHT_EXPERTS,
         bert=encoder(max_position_embeddings=32, type_vocab_size=2, vocab_size=vocab_size),
         same_dim=WIDTH,
         dropout=DROPOUT,

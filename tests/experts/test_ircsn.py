@@ -11,7 +11,7 @@ from plain_csn import PlainCSN
 from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import PRETRAINED, extract
+from mdmmt.experts import expert_classes, extract
 from mdmmt.experts.ircsn import MEAN, STD, Published, VideoExpert
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -167,7 +167,7 @@ def test_a_file_of_one_second_gives_one_feature(expert, tmp_path):
     features, times = found["VIDEO"]
     assert list(found) == ["VIDEO"]
     assert features.shape == (1, 2048) and times.tolist() == [[0.0, 1.0]]
-    assert PRETRAINED["VIDEO"] is VideoExpert
+    assert expert_classes(["VIDEO"]) == {"VIDEO": VideoExpert}
 
 
 @pytest.mark.cuda

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mdmmt.errors import InputError, WeightsError
-from mdmmt.experts import PRETRAINED, load, pretrained
+from mdmmt.experts import PRETRAINED_EXPERTS, expert_classes, load, pretrained
 from mdmmt.experts.pretrained import EXPERTS_VARIABLE, PretrainedExpert
 from mdmmt.experts.vggish import VggishExpert
 
@@ -27,7 +27,7 @@ def nothing_there(monkeypatch, tmp_path):
 def found(monkeypatch):
     """Which file each expert reads."""
     files = {}
-    for expert in PRETRAINED.values():
+    for expert in expert_classes(PRETRAINED_EXPERTS).values():
 
         def read(file, name=expert.name):
             files[name] = file
@@ -53,8 +53,8 @@ def in_hub_cache(root, repository, *names):
 def test_the_names_are_those_of_the_released_model():
     from mdmmt.config import RELEASED
 
-    assert tuple(PRETRAINED) == NAMES
-    assert [(e.name, e.dim) for e in PRETRAINED.values()] == [
+    assert PRETRAINED_EXPERTS == NAMES
+    assert [(e.name, e.dim) for e in expert_classes(PRETRAINED_EXPERTS).values()] == [
         (e.name, e.dim) for e in RELEASED.video.experts
     ]
 

@@ -33,12 +33,12 @@ from mdmmt.features.files import (
 from mdmmt.storage.files import sha256_of
 
 CLIPS = 80  # of the run that is killed
-LIGHT = ",".join(experts.EXPERTS)
+LIGHT = ",".join(experts.LIGHT_EXPERTS)
 
 
 @pytest.fixture(scope="module")
 def running():
-    return experts.load(list(experts.EXPERTS))
+    return experts.load(experts.LIGHT_EXPERTS)
 
 
 @pytest.fixture
@@ -162,9 +162,9 @@ def test_extract_writes_a_file_for_each_video(videos, tmp_path, capsys):
     for name in written:
         video = videos / name.removesuffix(".safetensors")
         read = read_features(out / name)
-        assert same(read.extracted, experts.extract(video, list(experts.EXPERTS)))
+        assert same(read.extracted, experts.extract(video, experts.LIGHT_EXPERTS))
         assert read.source == Source(video.name, video.stat().st_size, sha256_of(video))
-        assert set(read.versions) == set(experts.EXPERTS)
+        assert set(read.versions) == set(experts.LIGHT_EXPERTS)
     assert "sound" not in read_features(out / "silent.mkv.safetensors").extracted
 
 
@@ -439,21 +439,23 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
     files = [out / f"{name}.safetensors" for name in names]
     assert main(["dumps", "write", *map(str, files), f"--out={dumps}"]) == 0
     written = sorted(path.name for path in dumps.iterdir())
-    assert written == sorted(f"{e}.{kind}" for e in experts.EXPERTS for kind in ("emb", "idx"))
-    given = [f"{name}={dumps / name}" for name in experts.EXPERTS]
-    first = next(iter(experts.EXPERTS))
+    assert written == sorted(
+        f"{e}.{kind}" for e in experts.LIGHT_EXPERTS for kind in ("emb", "idx")
+    )
+    given = [f"{name}={dumps / name}" for name in experts.LIGHT_EXPERTS]
+    first = experts.LIGHT_EXPERTS[0]
     assert main(["dumps", "read", *given, f"--out={back}"]) == 0
     for file, name in zip(files, ("a", "silent"), strict=True):
         before, after = read_features(file), read_features(back / f"{name}.safetensors")
         assert same(before.extracted, after.extracted)
         assert after.source == Source(name, None, None)
     assert main(["dumps", "read", given[0], f"--out={back}"]) == 0  # which loses no other expert
-    assert set(read_features(back / "a.safetensors").versions) == set(experts.EXPERTS)
+    assert set(read_features(back / "a.safetensors").versions) == set(experts.LIGHT_EXPERTS)
     # Nor does a dump of other videos, named beside one of this video.
     assert main(["dumps", "write", str(files[1]), f"--out={tmp_path / 'part'}"]) == 0
     part = f"{first}={tmp_path / 'part' / first}"
     assert main(["dumps", "read", part, given[1], f"--out={back}"]) == 0
-    assert set(read_features(back / "a.safetensors").extracted) == set(experts.EXPERTS)
+    assert set(read_features(back / "a.safetensors").extracted) == set(experts.LIGHT_EXPERTS)
     assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
     assert "expected EXPERT=PREFIX" in capsys.readouterr().err
 

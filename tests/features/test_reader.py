@@ -54,7 +54,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def running():
-    return experts.load(list(experts.EXPERTS))
+    return experts.load(experts.LIGHT_EXPERTS)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
 def test_of_a_long_file_no_more_is_run_than_is_needed(long, monkeypatch):
     """An hour must not cost an hour of networks where 30 tokens are taken, or one segment."""
     clips = []
-    for expert in experts.EXPERTS.values():
+    for expert in experts.expert_classes(experts.LIGHT_EXPERTS).values():
         real = expert.features
 
         def counted(self, given, real=real):

@@ -12,7 +12,7 @@ import torch
 from media import BIG_BUCK_BUNNY, BIKES, footage
 
 import mdmmt
-from mdmmt.experts import EXPERTS
+from mdmmt.experts import LIGHT_EXPERTS, expert_classes
 from mdmmt.sample.captions import PHRASES, TEMPLATES, caption
 from mdmmt.sample.clips import COMBINATIONS, TONES, Combination, draw
 from mdmmt.sample.train import (
@@ -208,7 +208,9 @@ def test_low_precision_finds_the_same(sample, fresh, precision):
 
 def test_the_shipped_model_runs_the_experts_of_this_package(sample):
     experts = sample.config.video.experts
-    assert {e.name: e.dim for e in experts} == {n: e.dim for n, e in EXPERTS.items()}
+    assert {e.name: e.dim for e in experts} == {
+        name: expert.dim for name, expert in expert_classes(LIGHT_EXPERTS).items()
+    }
 
 
 @pytest.mark.parametrize(
