@@ -1,19 +1,27 @@
-"""What a model is made of: frozen configurations, and the released model's numbers.
+"""The configuration of a model as frozen dataclasses, and the released model's numbers.
 
 The released model is MDMMT (arXiv 2103.10699, section 3) with the experts VIDEO (irCSN-152),
-CLIP (ViT-B/32) and tf_vggish. The names a caller may override are those of the constructors of
-`towhee.models.mdmmt` (`MMTVID` and `MMTTXT`), so that parameters written for them keep working.
+CLIP (ViT-B/32) and tf_vggish.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 from .errors import InputError, InputTypeError
 
+Config = TypeVar("Config", "EncoderConfig", "ExpertConfig", "VideoConfig", "TextConfig")
+
 ACTIVATIONS = ("gelu", "relu", "swish")
+
+# Rows of the video tower's position table. A known time is TIME_OFFSET + seconds.
+NO_POSITION = 0  # [CLS], AGG and padding
+UNKNOWN_POSITION = 1  # a feature whose time is not known
+TIME_OFFSET = 2
+
+CLS_TYPE = 0  # row of [CLS] in the video tower's table of token types
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class ExpertConfig:
 
     name: str
     dim: int  # width of one feature
-    type_id: int  # row of the token-type embedding; 0 is [CLS]
-    max_tokens: int = 30  # tokens kept of a video, as the model was trained
+    type_id: int  # row in the table of token types; see CLS_TYPE
+    max_tokens: int = 30  # tokens kept of a video, as in training
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,13 @@ class VideoConfig:
 
     @property
     def embedding_dim(self) -> int:
+        """Width of a video's embedding, D."""
         return len(self.experts) * self.same_dim
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The text tower: BERT, and a gated head and a weight for each expert."""
+    """The text tower: BERT, then a gated head and a weight for each expert."""
 
     experts: tuple[str, ...]
     bert: EncoderConfig
@@ -103,6 +112,7 @@ class TextConfig:
 
     @property
     def embedding_dim(self) -> int:
+        """Width of a text's embedding, D."""
         return len(self.experts) * self.same_dim
 
 
@@ -150,93 +160,6 @@ RELEASED = ModelConfig(
     ),
 )
 
-# Upstream's names. The first of VID_BERT_KEYS is accepted and unused there as well.
-MMTVID_KEYS = ("expert_dims", "vid_bert_config", "same_dim", "hidden_size")
-MMTTXT_KEYS = (
-    "txt_bert",
-    "tokenizer",
-    "max_length",
-    "modalities",
-    "add_special_tokens",
-    "add_dot",
-    "same_dim",
-    "dout_prob",
-)
-EXPERT_KEYS = ("dim", "idx", "max_tok")
-UNUSED_VID_BERT_KEY = "vocab_size_or_config_json_file"
-VID_BERT_KEYS = (
-    UNUSED_VID_BERT_KEY,
-    *(f.name for f in fields(EncoderConfig) if f.name != "vocab_size"),
-)
-
-
-def with_mmtvid_params(base: VideoConfig, params: Mapping[str, Any] | None) -> VideoConfig:
-    """`base` with what `params`, named as upstream's `MMTVID` arguments, says otherwise.
-
-    Raises:
-        InputError: a name that upstream does not know, or values that contradict each other.
-    """
-    params = _known("mmtvid_params", params, MMTVID_KEYS)
-    encoder = _known("vid_bert_config", _as_mapping(params.get("vid_bert_config")), VID_BERT_KEYS)
-    encoder.pop(UNUSED_VID_BERT_KEY, None)
-    if "hidden_size" in params:
-        hidden_size = params["hidden_size"]
-        if encoder.setdefault("hidden_size", hidden_size) != hidden_size:
-            raise InputError(
-                f"mmtvid_params says hidden_size {hidden_size} and its vid_bert_config says "
-                f"{encoder['hidden_size']}; they are one number"
-            )
-    experts = base.experts
-    if "expert_dims" in params:
-        known = {expert.name: expert for expert in base.experts}
-        given = params["expert_dims"]
-        if not isinstance(given, Mapping):
-            raise InputTypeError(f"expert_dims is a {type(given).__name__}, expected a dict")
-        experts = tuple(_expert(name, values, known.get(name)) for name, values in given.items())
-    return VideoConfig(
-        experts=experts,
-        encoder=replace(base.encoder, **encoder),
-        same_dim=params.get("same_dim", base.same_dim),
-    )
-
-
-def with_mmttxt_params(base: TextConfig, params: Mapping[str, Any] | None) -> TextConfig:
-    """`base` with what `params`, named as upstream's `MMTTXT` arguments, says otherwise.
-
-    What `txt_bert` and `tokenizer` stand for is read elsewhere, see `mdmmt.model.load`.
-
-    Raises:
-        InputError: a name that upstream does not know.
-    """
-    params = _known("mmttxt_params", params, MMTTXT_KEYS)
-    if isinstance(params.get("modalities"), str):
-        raise InputTypeError("modalities is a str, expected a list of expert names")
-    return replace(
-        base,
-        experts=tuple(params.get("modalities", base.experts)),
-        same_dim=params.get("same_dim", base.same_dim),
-        max_length=params.get("max_length", base.max_length),
-        add_special_tokens=params.get("add_special_tokens", base.add_special_tokens),
-        add_dot=params.get("add_dot", base.add_dot),
-        dropout=params.get("dout_prob", base.dropout),
-    )
-
-
-def bert_config(config: Any) -> EncoderConfig:
-    """The encoder that a Hugging Face BERT configuration, or an object like it, describes.
-
-    Raises:
-        InputError: it describes something other than a BERT, or lacks a size.
-    """
-    model_type = getattr(config, "model_type", "bert")
-    if model_type != "bert":
-        raise InputError(f"txt_bert is a {model_type!r} model, expected 'bert'")
-    names = [f.name for f in fields(EncoderConfig)]
-    missing = [name for name in names if not hasattr(config, name)]
-    if missing:
-        raise InputError(f"the configuration of txt_bert lacks {', '.join(missing)}")
-    return EncoderConfig(**{name: getattr(config, name) for name in names})
-
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
     """The configuration as `config.json` of a model folder holds it."""
@@ -244,8 +167,13 @@ def to_dict(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """The inverse of `to_dict`; unknown and missing names raise an InputError."""
-    values = _known("config.json", values, ("model_type", "video", "text"))
+    """The inverse of `to_dict`.
+
+    Raises:
+        InputError: a name is unknown, or a number does not fit the others.
+        KeyError, TypeError: a name is missing, or a value has the wrong type.
+    """
+    values = checked_keys("config.json", values, ("model_type", "video", "text"))
     if values.get("model_type") != "mdmmt":
         raise InputError(f"config.json has model_type {values.get('model_type')!r}, not 'mdmmt'")
     video, text = dict(values["video"]), dict(values["text"])
@@ -256,12 +184,18 @@ def from_dict(values: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(_build(VideoConfig, video), _build(TextConfig, text))
 
 
-def _build(cls: type, values: Mapping[str, Any]) -> Any:
-    return cls(**_known(cls.__name__, values, tuple(f.name for f in fields(cls))))
+def checked_keys(
+    where: str, values: Mapping[str, Any] | None, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """A copy of a mapping without the values that are None, upstream's "not given".
 
+    Args:
+        where: how the error messages call the mapping.
+        names: the keys that it may have.
 
-def _known(where: str, values: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any]:
-    """`values` without those that are None, as upstream spells "not given"."""
+    Raises:
+        InputError, InputTypeError: it has other keys, or is no mapping.
+    """
     if values is None:
         return {}
     if not isinstance(values, Mapping):
@@ -272,28 +206,5 @@ def _known(where: str, values: Mapping[str, Any] | None, names: tuple[str, ...])
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _as_mapping(config: Any) -> Mapping[str, Any] | None:
-    """A dict as it is; an object's public attributes, set on it or on its class."""
-    if config is None or isinstance(config, Mapping):
-        return config
-    if isinstance(config, str | int | float | list | tuple):
-        raise InputTypeError(
-            f"vid_bert_config is a {type(config).__name__}, expected a dict or a configuration"
-        )
-    public = {name: getattr(config, name) for name in dir(config) if not name.startswith("_")}
-    return {name: value for name, value in public.items() if not callable(value)}
-
-
-def _expert(name: str, values: Mapping[str, Any], base: ExpertConfig | None) -> ExpertConfig:
-    values = _known(f"expert_dims[{name!r}]", values, EXPERT_KEYS)
-    if base is None:
-        missing = [key for key in ("dim", "idx") if key not in values]
-        if missing:
-            raise InputError(f"expert_dims[{name!r}] lacks {', '.join(missing)}")
-        base = ExpertConfig(name, dim=values["dim"], type_id=values["idx"])
-    return ExpertConfig(
-        name,
-        dim=values.get("dim", base.dim),
-        type_id=values.get("idx", base.type_id),
-        max_tokens=values.get("max_tok", base.max_tokens),
-    )
+def _build(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    return cls(**checked_keys(cls.__name__, values, tuple(f.name for f in fields(cls))))

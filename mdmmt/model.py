@@ -17,14 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import (
-    EncoderConfig,
-    ModelConfig,
-    bert_config,
-    with_mmttxt_params,
-    with_mmtvid_params,
-)
-from .errors import InputError, InputTypeError, WeightsError
+from .config import ModelConfig
+from .errors import InputError, InputTypeError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import WINDOWS, Reader, check_experts, is_frames
 from .features.tokens import Video, read_videos, to_tokens, token_count
@@ -32,7 +26,8 @@ from .storage.checkpoint import load_strict
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
-from .weights.layout import BERT_PREFIX, TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
+from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_mmtvid_params
+from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
 from .weights.locate import find_weights
 
 if TYPE_CHECKING:
@@ -276,7 +271,7 @@ class Model:
             tower = TextTower(self.config.text)
         state = read_tower(self.path, TEXT_PREFIXES)
         if isinstance(self._txt_bert, nn.Module):
-            state = _with_bert(state, self._txt_bert)
+            state = with_bert_of(self._txt_bert, state)
         load_strict(tower, state, self.path)
         return tower.to(self.device).eval()
 
@@ -362,7 +357,7 @@ def load(
     text = with_mmttxt_params(config.text, mmttxt_params)
     txt_bert = params.get("txt_bert")
     if txt_bert is not None:
-        text = replace(text, bert=_read_bert_config(txt_bert))
+        text = replace(text, bert=read_bert_config(txt_bert))
     if experts is not None:
         check_experts(experts, [expert.name for expert in video.experts])
     return Model(
@@ -400,35 +395,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
             "here; device='cpu' runs without, device=None takes what there is"
         )
     return resolved
-
-
-def _read_bert_config(txt_bert: Any) -> EncoderConfig:
-    if isinstance(txt_bert, nn.Module):
-        if not hasattr(txt_bert, "config"):
-            raise InputError("txt_bert is a module without a config, expected a Hugging Face BERT")
-        return bert_config(txt_bert.config)
-    if not isinstance(txt_bert, str | os.PathLike):
-        raise InputTypeError(
-            f"txt_bert is a {type(txt_bert).__name__}, expected a folder, a hub id or a module"
-        )
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(str(txt_bert))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"no configuration could be read from txt_bert {str(txt_bert)!r} ({reason})"
-        ) from error
-    return bert_config(config)
-
-
-def _with_bert(state: dict[str, Tensor], txt_bert: nn.Module) -> dict[str, Tensor]:
-    """The given module's state for BERT, where the weights hold only the heads."""
-    if any(name.startswith(BERT_PREFIX) for name in state):
-        return state
-    bert = {BERT_PREFIX + name: tensor.clone() for name, tensor in txt_bert.state_dict().items()}
-    return state | bert
 
 
 def _as_list(value: Any, what: str, expected: str) -> list[Any]:

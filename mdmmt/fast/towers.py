@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import ExpertConfig
-from ..features.tokens import FIRST_TIME, Tokens, Video
+from ..config import CLS_TYPE, NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
+from ..features.tokens import Tokens, Video
 from ..storage.checkpoint import align
 from ..towers.text import TextTower
-from ..towers.video import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, VideoTower
+from ..towers.video import VideoTower
 from .attention import Run, runs_of
 from .batching import in_portions
 from .encoder import FastEncoder
@@ -92,7 +92,7 @@ class FastVideoTower:
             {
                 expert.name: Tokens(
                     torch.rand(n, expert.dim, generator=draw, dtype=torch.float32, device="cpu"),
-                    torch.arange(n, dtype=torch.float32, device="cpu") + FIRST_TIME,
+                    torch.arange(n, dtype=torch.float32, device="cpu") + TIME_OFFSET,
                 )
                 for expert in experts
             }

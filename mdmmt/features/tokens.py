@@ -19,11 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..config import ExpertConfig
+from ..config import NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
 from ..errors import InputError, InputTypeError
-from ..towers.video import NO_POSITION, UNKNOWN_POSITION
 
-FIRST_TIME = 2  # a known time is this plus seconds, after NO_POSITION and UNKNOWN_POSITION
 GREATEST = 1e15  # of a feature; sums of squares of much greater ones overflow
 PARTS = ("features", "features_t", "features_ind")
 
@@ -62,7 +60,7 @@ def to_tokens(
         features, spans_s = extracted[expert.name]
         times = np.full(len(features), UNKNOWN_POSITION, dtype=np.float32)
         if len(features) and not np.isnan(spans_s).any():
-            times[:] = FIRST_TIME + (spans_s - spans_s[:, 0].min()).mean(axis=1)
+            times[:] = TIME_OFFSET + (spans_s - spans_s[:, 0].min()).mean(axis=1)
         n = min(len(features), expert.max_tokens)
         padded = np.zeros((expert.max_tokens, features.shape[1]), dtype=np.float32)
         padded_t = np.full(expert.max_tokens, NO_POSITION, dtype=np.float32)

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import EncoderConfig, VideoConfig
+from ..config import CLS_TYPE, NO_POSITION, UNKNOWN_POSITION, EncoderConfig, VideoConfig
 from .transformer import Encoder, Pooler, init_weights
-
-CLS_TYPE = 0
-NO_POSITION = 0  # [CLS], AGG and padding
-UNKNOWN_POSITION = 1  # a feature whose time is not known; known times start at 2 seconds
 
 
 class ReduceDim(nn.Module):

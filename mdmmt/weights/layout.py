@@ -23,7 +23,6 @@ MODEL_FOLDER_FILES = (CONFIG_FILE, MODEL_FILE, *TOKENIZER_FILES, *TOKENIZER_EXTR
 
 VIDEO_PREFIXES = ("vid_bert.", "video_dim_reduce.", "video_dim_reduce_out.")
 TEXT_PREFIXES = ("txt_bert.", "text_gu.", "moe_fc_txt.")
-BERT_PREFIX = "txt_bert."
 
 TOWERS = CheckpointLayout(
     renames=(
