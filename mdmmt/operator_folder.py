@@ -49,6 +49,8 @@ LEFT_OUT = (
     "cli/videos.py",
     "cli/weights.py",
     "datasets/annotations.py",
+    "datasets/fields.py",
+    "datasets/lists.py",
     "sample/demo.py",
     "features/dumps.py",
     "batch/embed.py",

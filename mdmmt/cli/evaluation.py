@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..datasets.annotations import FORMATS, OWN_FIELDS, SUFFIXES
 from ..errors import InputError
+from ..evaluation.metrics import PROTOCOLS, UNIQUE
 from .common import Commands, add_model_options, load_model, progress, say
 
-ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 FEATURES_FOLDER = "features"
 NAMED = 5  # of a long list of videos
 
@@ -23,8 +24,8 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="annotation file of MSR-VTT, LSMDC, ActivityNet, MSVD, MDMMT's authors, or a CSV or "
-        "JSONL of video, start_s, end_s, caption; or a folder with one of them and features/",
+        help=f"annotation file ({', '.join(one.name for one in FORMATS)}), or a folder with one "
+        f"such file and features/; CSV and JSON lines have {', '.join(OWN_FIELDS)}",
     )
     evaluate.add_argument(
         "--features",
@@ -35,8 +36,8 @@ def add_commands(commands: Commands) -> None:
     add_model_options(evaluate)
     evaluate.add_argument(
         "--protocol",
-        choices=["unique", "one-per-video", "single"],
-        default="unique",
+        choices=list(PROTOCOLS),
+        default=UNIQUE,
         help="default: %(default)s, that of MDMMT's authors; single for MSR-VTT 1k-A",
     )
     evaluate.add_argument("--split", help="of an MSR-VTT file; default: test")
@@ -60,7 +61,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from ..datasets.annotations import read_captions, read_video_list
+    from ..datasets import read_captions, read_video_list
     from ..evaluation import results
     from ..evaluation.evaluate import ablate, evaluate
     from ..features.files import FeatureFolder
@@ -106,10 +107,10 @@ def _annotations(dataset: Path) -> Path:
     """The annotation file that is meant."""
     if not dataset.is_dir():
         return dataset
-    files = sorted(file for file in dataset.iterdir() if file.suffix in ANNOTATIONS)
+    files = sorted(file for file in dataset.iterdir() if file.suffix in SUFFIXES)
     if len(files) != 1:
         raise InputError(
             f"the folder {str(dataset)!r} should hold exactly one annotation file "
-            f"({', '.join(ANNOTATIONS)}); found: {', '.join(f.name for f in files) or 'none'}"
+            f"({', '.join(SUFFIXES)}); found: {', '.join(f.name for f in files) or 'none'}"
         )
     return files[0]

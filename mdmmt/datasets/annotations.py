@@ -1,19 +1,9 @@
-"""Annotation files of the datasets people have -> captions. The content of a file tells its kind:
+"""Annotation files -> captions: one reader for each format that the usual datasets come in.
 
-- MSR-VTT: JSON of `videos` and `sentences`; one split of it, the test by default.
-- MSR-VTT 1k-A: CSV with the columns `key,vid_key,video_id,sentence`.
-- LSMDC: six tab-separated columns without a heading: clip, four times of it in the film, sentence.
-- ActivityNet Captions: JSON that has `timestamps` and `sentences` for each video.
-- MSVD: CSV of Microsoft Research with `VideoID`, `Start`, `End`, `Language` and `Description`, of
-  which the English ones with a text are taken; or AllVideoDescriptions.txt, lines of a clip's name,
-  a space, and a sentence. Clips are called `<VideoID>_<Start>_<End>`.
-- MDMMT's authors (github.com/papermsucode/mdmmt, `mdata/`): JSON that has `text`, `start` and `end`
-  for each video; an end of -1 is that of the video.
-- Your own: CSV with the columns `video`, `caption` and, if wanted, `start_s` and `end_s`; or JSON
-  lines (.jsonl) of objects with these names. An empty or absent time is that of the whole video.
+The content of a file tells its format. To add one, write a reader and a line of `FORMATS` below.
 
-Videos are called what the file calls them. Times are seconds in the video's file; where a dataset
-hands out clips that are cut already, a caption is about all of its clip.
+Videos keep the names that the file gives them. Times are seconds in the video's file. Where a
+dataset hands out clips that were cut from longer videos, a caption describes the whole clip.
 """
 
 from __future__ import annotations
@@ -23,155 +13,154 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..storage.text import numbered_lines, parse_json, read_text
+from .fields import checked_seconds, checked_text, get_list, get_text
 
-PLAIN = ("video", "start_s", "end_s", "caption")
-MSRVTT_1KA = ("key", "vid_key", "video_id", "sentence")
-MSVD = ("VideoID", "Start", "End", "Language", "Description")
-MSVD_CLIP = re.compile(r"\S+_\d+_\d+")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+OWN_FIELDS = ("video", "start_s", "end_s", "caption")
+MSRVTT_DEFAULT_SPLIT = "test"
+MSRVTT_1KA_COLUMNS = ("key", "vid_key", "video_id", "sentence")
+MSVD_COLUMNS = ("VideoID", "Start", "End", "Language", "Description")
+MSVD_CLIP = re.compile(r"\S+_\d+_\d+")  # <VideoID>_<Start>_<End>
 LSMDC_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A text that says what is in a segment of a video."""
+    """A text that describes a segment of a video."""
 
     video: str
     start_s: float
-    end_s: float | None  # None: where the video ends
+    end_s: float | None  # None: the end of the video
     text: str
     where: str = field(default="", compare=False)  # the file and line it was read from
 
 
-class Segment(NamedTuple):
-    """A part of a video."""
+@dataclass(frozen=True)
+class AnnotationFile:
+    """The content of an annotation file, from which the formats are told apart."""
 
-    video: str
-    start_s: float
-    end_s: float
+    path: Path
+    text: str
+    parsed: Any  # the JSON of a .json file; None for all other files
+    split: str | None  # the split that the caller asked for
+
+    @cached_property
+    def first_line(self) -> str:
+        """The first line that is not blank; '' for JSON and JSON lines."""
+        if self.path.suffix in (".json", ".jsonl"):
+            return ""
+        return next((line for line, _ in numbered_lines(self.path, self.text)), "")
+
+    @property
+    def columns(self) -> set[str]:
+        """The names in the first line, as in the heading of a CSV file."""
+        return {name.strip() for name in self.first_line.split(",")}
 
 
-class Duplicate(NamedTuple):
-    """Two segments that show the same, or nearly so."""
+class Format(NamedTuple):
+    """A format of annotation files."""
 
-    tested: Segment  # of a test set
-    trained: Segment  # of a training set
+    name: str
+    layout: str  # for a person, in the message that no format fits a file
+    matches: Callable[[AnnotationFile], bool]
+    read: Callable[[AnnotationFile], Iterator[Caption]]
+    has_splits: bool = False
 
 
 def read_captions(path: str | os.PathLike[str], split: str | None = None) -> list[Caption]:
-    """The captions of an annotation file, in its order.
+    """Read the captions of an annotation file, in the order of the file.
 
     Args:
-        path: a file of one of the kinds that the module's text lists.
-        split: which part of an MSR-VTT file is wanted, None for the test; the other kinds have one
-            file for each.
+        path: a file in one of the `FORMATS`.
+        split: the split to read of an MSR-VTT file, None for the test split. The other formats have
+            a file for each split and take None alone.
 
     Raises:
-        InputError: a file that cannot be read, is of no known kind, or has not the split that is
-            asked for; or with file and line, or the number of the record: a field that is missing
-            or wrong, or a caption without its video.
+        InputError: the file cannot be read, is in no known format, or lacks the split. A field that
+            is missing or wrong, or a caption without its video, is named by file and line, or by
+            file and number of the record.
     """
     path = Path(path)
-    if path.suffix == ".json":
-        captions = list(_from_json(path, split))
-    else:
-        captions = list(_from_json_lines(path) if path.suffix == ".jsonl" else _from_table(path))
-        _refuse_split(path, split)
+    text = read_text(path)
+    parsed = parse_json(text, str(path)) if path.suffix == ".json" else None
+    file = AnnotationFile(path, text, parsed, split)
+    file_format = _format_of(file)
+    if split is not None and not file_format.has_splits:
+        raise InputError(
+            f"{path} is in the format {file_format.name}, which has no splits; expected no split "
+            f"instead of {split!r}"
+        )
+    captions = list(file_format.read(file))
     if not captions:
         raise InputError(f"{path} has no caption")
     return captions
 
 
-def read_duplicates(path: str | os.PathLike[str]) -> list[Duplicate]:
-    """What the authors of MDMMT found in a test set and in a training set alike.
-
-    Args:
-        path: `<test set>_<training set>.lst` of github.com/papermsucode/mdmmt, `duplicate_lists/`;
-            lines of six tab-separated columns, twice a video's file name, a start and an end. The
-            authors warn that times may be some seconds off.
-
-    Raises:
-        InputError: with file and line.
-    """
-    path = Path(path)
-    found = []
-    for line, where in numbered_lines(path, read_text(path)):
-        values = line.split("\t")
-        if len(values) != 6:
-            raise InputError(f"{where}: {len(values)} columns, expected 6 separated by tabs")
-        tested, trained = (
-            Segment(
-                _filled(values[i], where, "video"),
-                _seconds(values[i + 1], where, "start"),
-                _seconds(values[i + 2], where, "end"),
-            )
-            for i in (0, 3)
-        )
-        found.append(Duplicate(tested, trained))
-    return found
+def _format_of(file: AnnotationFile) -> Format:
+    for candidate in FORMATS:
+        if candidate.matches(file):
+            return candidate
+    line = "" if file.path.suffix == ".json" else f", line 1: {file.first_line[:100]!r}"
+    known = "; ".join(f"{one.name} ({one.layout})" for one in FORMATS)
+    raise InputError(f"{file.path}{line}: is in no known format, expected one of: {known}")
 
 
-def read_video_list(path: str | os.PathLike[str]) -> list[str]:
-    """The names in a list of videos, one a line, as the authors' `lists/*/*.vids`."""
-    path = Path(path)
-    return [line.strip() for line, _ in numbered_lines(path, read_text(path))]
+# MSR-VTT, one JSON file of all splits.
 
 
-def _refuse_split(path: Path, split: str | None) -> None:
-    if split is not None:
-        raise InputError(
-            f"{path} has no splits, of which {split!r} was asked for; expected no split, or the "
-            "JSON of MSR-VTT"
-        )
+def _is_msrvtt(file: AnnotationFile) -> bool:
+    return isinstance(file.parsed, dict) and {"videos", "sentences"} <= file.parsed.keys()
 
 
-def _from_json(path: Path, split: str | None) -> Iterator[Caption]:
-    content = parse_json(read_text(path), str(path))
-    if _is_object(content) and {"videos", "sentences"} <= content.keys():
-        return _from_msrvtt(path, content, "test" if split is None else split)
-    records = list(content.values()) if _is_object(content) else []
-    if records and all(map(_is_object, records)):
-        for sign, read in (("timestamps", _from_activitynet), ("text", _from_authors)):
-            if sign in records[0]:
-                _refuse_split(path, split)
-                return read(path, content)
-    raise InputError(
-        f"{path} is none of the known kinds of JSON: MSR-VTT has videos and sentences, ActivityNet "
-        "Captions has timestamps and sentences for each video, MDMMT's authors have text, start "
-        "and end for each video"
-    )
-
-
-def _from_msrvtt(path: Path, content: Mapping[str, Any], split: str) -> Iterator[Caption]:
+def _read_msrvtt(file: AnnotationFile) -> Iterator[Caption]:
+    path = file.path
+    split = MSRVTT_DEFAULT_SPLIT if file.split is None else file.split
     splits = {}
-    for index, video in enumerate(_list(content, "videos", str(path))):
+    for index, video in enumerate(get_list(file.parsed, "videos", str(path))):
         where = f"{path}, video {index}"
-        name = _filled(_get(video, "video_id", where), where, "video_id")
-        splits[name] = _filled(_get(video, "split", where), where, "split")
+        splits[get_text(video, "video_id", where)] = get_text(video, "split", where)
     if split not in splits.values():
-        there = ", ".join(sorted(set(splits.values()))) or "none"
-        raise InputError(f"{path} has no video of the split {split!r}, its splits are: {there}")
-    for index, sentence in enumerate(_list(content, "sentences", str(path))):
+        known = ", ".join(sorted(set(splits.values()))) or "none"
+        raise InputError(f"{path} has no video of the split {split!r}, its splits are: {known}")
+    for index, sentence in enumerate(get_list(file.parsed, "sentences", str(path))):
         where = f"{path}, sentence {index}"
-        video = _filled(_get(sentence, "video_id", where), where, "video_id")
-        text = _filled(_get(sentence, "caption", where), where, "caption")
-        if video not in splits:
-            raise InputError(f"{where}: the video {video!r} is not among the videos of this file")
-        if splits[video] == split:
-            # The times of its videos are those in the film that a clip was taken from.
-            yield Caption(video, 0.0, None, text, where)
+        name = get_text(sentence, "video_id", where)
+        text = get_text(sentence, "caption", where)
+        if name not in splits:
+            raise InputError(f"{where}: the video {name!r} is not among the videos of this file")
+        if splits[name] == split:
+            # The start and end in the file are times in the film from which the clip was cut.
+            yield Caption(name, 0.0, None, text, where)
 
 
-def _from_activitynet(path: Path, content: Mapping[str, Any]) -> Iterator[Caption]:
-    for video, record in content.items():
-        where = f"{path}, video {video!r}"
-        spans, sentences = _list(record, "timestamps", where), _list(record, "sentences", where)
+# ActivityNet Captions, and MDMMT's authors: JSON with a record for each video.
+
+
+def _has_records_with(name: str) -> Callable[[AnnotationFile], bool]:
+    def matches(file: AnnotationFile) -> bool:
+        records = list(file.parsed.values()) if isinstance(file.parsed, dict) else []
+        return (
+            bool(records) and all(isinstance(one, dict) for one in records) and name in records[0]
+        )
+
+    return matches
+
+
+def _read_activitynet(file: AnnotationFile) -> Iterator[Caption]:
+    for video, record in file.parsed.items():
+        where = f"{file.path}, video {video!r}"
+        spans, sentences = (
+            get_list(record, "timestamps", where),
+            get_list(record, "sentences", where),
+        )
         if len(spans) != len(sentences):
             raise InputError(
                 f"{where}: {len(spans)} timestamps and {len(sentences)} sentences, expected as "
@@ -181,40 +170,124 @@ def _from_activitynet(path: Path, content: Mapping[str, Any]) -> Iterator[Captio
             here = f"{where}, caption {index}"
             if not isinstance(span, list) or len(span) != 2:
                 raise InputError(f"{here}: the timestamp {span!r}, expected [start, end]")
-            start_s, end_s = _seconds(span[0], here, "start"), _seconds(span[1], here, "end")
-            yield Caption(video, start_s, end_s, _filled(text, here, "sentence"), here)
+            start_s = checked_seconds(span[0], "start", here)
+            end_s = checked_seconds(span[1], "end", here)
+            yield Caption(video, start_s, end_s, checked_text(text, "sentence", here), here)
 
 
-def _from_authors(path: Path, content: Mapping[str, Any]) -> Iterator[Caption]:
-    for video, record in content.items():
-        where = f"{path}, video {video!r}"
-        columns = [_list(record, name, where) for name in ("text", "start", "end")]
-        if len(columns[0]) > min(map(len, columns)):
+def _read_authors(file: AnnotationFile) -> Iterator[Caption]:
+    """`mdata/` of github.com/papermsucode/mdmmt. An end of -1 is the end of the video."""
+    for video, record in file.parsed.items():
+        where = f"{file.path}, video {video!r}"
+        texts, starts, ends = (get_list(record, name, where) for name in ("text", "start", "end"))
+        if len(texts) > min(len(starts), len(ends)):
             raise InputError(
-                f"{where}: {', '.join(str(len(one)) for one in columns)} values of text, start "
-                "and end, expected times for each text"
+                f"{where}: {len(texts)}, {len(starts)}, {len(ends)} values of text, start and end, "
+                "expected times for each text"
             )
-        # Their file for MSR-VTT has a time too many for each video.
-        for index, (text, start, end) in enumerate(zip(*columns, strict=False)):
+        # Not strict: the authors' file for MSR-VTT has one time too many for each video.
+        for index, (text, start, end) in enumerate(zip(texts, starts, ends, strict=False)):
             here = f"{where}, caption {index}"
-            start_s, end_s = _seconds(start, here, "start"), _seconds(end, here, "end")
-            text = _filled(text, here, "text")
+            start_s = checked_seconds(start, "start", here)
+            end_s = checked_seconds(end, "end", here)
+            text = checked_text(text, "text", here)
             yield Caption(video, start_s, None if end_s == -1 else end_s, text, here)
 
 
-def _from_json_lines(path: Path) -> Iterator[Caption]:
-    for line, where in numbered_lines(path, read_text(path)):
-        yield _plain(parse_json(line, where), where)
+# MSR-VTT 1k-A and MSVD as CSV.
 
 
-def _plain(record: Any, where: str) -> Caption:
-    unknown = [name for name in record if name not in PLAIN] if _is_object(record) else []
+def _is_msrvtt_1ka(file: AnnotationFile) -> bool:
+    return file.columns == set(MSRVTT_1KA_COLUMNS)
+
+
+def _read_msrvtt_1ka(file: AnnotationFile) -> Iterator[Caption]:
+    for record, where in _csv_rows(file):
+        video, text = get_text(record, "video_id", where), get_text(record, "sentence", where)
+        yield Caption(video, 0.0, None, text, where)
+
+
+def _is_msvd(file: AnnotationFile) -> bool:
+    return set(MSVD_COLUMNS) <= file.columns
+
+
+def _read_msvd(file: AnnotationFile) -> Iterator[Caption]:
+    """Yield the English descriptions that are not empty."""
+    for record, where in _csv_rows(file):
+        if record["Language"] == "English" and record["Description"].strip():
+            clip = "_".join(get_text(record, name, where) for name in ("VideoID", "Start", "End"))
+            yield Caption(clip, 0.0, None, record["Description"], where)
+
+
+# MSVD as AllVideoDescriptions.txt.
+
+
+def _is_msvd_text(file: AnnotationFile) -> bool:
+    line = file.first_line
+    return line.startswith("#") or bool(MSVD_CLIP.fullmatch(line.split(" ")[0]))
+
+
+def _read_msvd_text(file: AnnotationFile) -> Iterator[Caption]:
+    for line, where in numbered_lines(file.path, file.text):
+        if line.startswith("#"):
+            continue
+        clip, _, sentence = line.partition(" ")
+        if not MSVD_CLIP.fullmatch(clip):
+            raise InputError(f"{where}: {line[:100]!r}, expected <VideoID>_<Start>_<End> sentence")
+        yield Caption(clip, 0.0, None, checked_text(sentence, "sentence", where), where)
+
+
+# LSMDC: tab-separated columns without a heading.
+
+
+def _is_lsmdc(file: AnnotationFile) -> bool:
+    return "\t" in file.first_line
+
+
+def _read_lsmdc(file: AnnotationFile) -> Iterator[Caption]:
+    """Yield one caption for each clip. The four times in a line are those of the film."""
+    for line, where in numbered_lines(file.path, file.text):
+        values = line.split("\t")
+        if len(values) != LSMDC_COLUMNS:
+            raise InputError(
+                f"{where}: {len(values)} columns, expected the {LSMDC_COLUMNS} of LSMDC, separated "
+                "by tabs: clip, start and end aligned, start and end extracted, sentence"
+            )
+        video = checked_text(values[0], "clip", where)
+        yield Caption(video, 0.0, None, checked_text(values[-1], "sentence", where), where)
+
+
+# The user's own, as CSV or JSON lines.
+
+
+def _is_own_csv(file: AnnotationFile) -> bool:
+    return {"video", "caption"} <= file.columns <= set(OWN_FIELDS)
+
+
+def _read_own_csv(file: AnnotationFile) -> Iterator[Caption]:
+    for record, where in _csv_rows(file):
+        yield _own_caption(record, where)
+
+
+def _is_own_json_lines(file: AnnotationFile) -> bool:
+    return file.path.suffix == ".jsonl"
+
+
+def _read_own_json_lines(file: AnnotationFile) -> Iterator[Caption]:
+    for line, where in numbered_lines(file.path, file.text):
+        yield _own_caption(parse_json(line, where), where)
+
+
+def _own_caption(record: Any, where: str) -> Caption:
+    """The caption of one record. A missing or empty time means the start or end of the video."""
+    unknown = (
+        [name for name in record if name not in OWN_FIELDS] if isinstance(record, dict) else []
+    )
     if unknown:
-        raise InputError(f"{where}: has {', '.join(unknown)}, known are {', '.join(PLAIN)}")
-    video = _filled(_get(record, "video", where), where, "video")
-    text = _filled(_get(record, "caption", where), where, "caption")
+        raise InputError(f"{where}: has {', '.join(unknown)}, known are {', '.join(OWN_FIELDS)}")
+    video, text = get_text(record, "video", where), get_text(record, "caption", where)
     start, end = (
-        None if record.get(name) in (None, "") else _seconds(record[name], where, name)
+        None if record.get(name) in (None, "") else checked_seconds(record[name], name, where)
         for name in ("start_s", "end_s")
     )
     start_s = start or 0.0
@@ -226,65 +299,15 @@ def _plain(record: Any, where: str) -> Caption:
     return Caption(video, start_s, end, text, where)
 
 
-def _from_table(path: Path) -> Iterator[Caption]:
-    text = read_text(path)
-    first, _ = next(numbered_lines(path, text), ("", ""))
-    columns = [name.strip() for name in first.split(",")]
-    if set(columns) == set(MSRVTT_1KA):
-        for record, where in _rows(path, text):
-            video = _filled(record["video_id"], where, "video_id")
-            yield Caption(video, 0.0, None, _filled(record["sentence"], where, "sentence"), where)
-    elif set(MSVD) <= set(columns):
-        for record, where in _rows(path, text):
-            if record["Language"] == "English" and record["Description"].strip():
-                clip = "_".join(_filled(record[name], where, name) for name in MSVD[:3])
-                yield Caption(clip, 0.0, None, record["Description"], where)
-    elif {"video", "caption"} <= set(columns) <= set(PLAIN):
-        for record, where in _rows(path, text):
-            yield _plain(record, where)
-    elif "\t" in first:
-        yield from _from_lsmdc(path, text)
-    elif first.startswith("#") or MSVD_CLIP.fullmatch(first.split(" ")[0]):
-        yield from _from_msvd_text(path, text)
-    else:
-        raise InputError(
-            f"{path}, line 1: {first[:100]!r}, expected the columns {','.join(PLAIN)}, or those of "
-            f"MSR-VTT 1k-A ({','.join(MSRVTT_1KA)}), MSVD ({','.join(MSVD)}) or LSMDC "
-            f"({LSMDC_COLUMNS} separated by tabs)"
-        )
-
-
-def _from_lsmdc(path: Path, text: str) -> Iterator[Caption]:
-    for line, where in numbered_lines(path, text):
-        values = line.split("\t")
-        if len(values) != LSMDC_COLUMNS:
-            raise InputError(
-                f"{where}: {len(values)} columns, expected the {LSMDC_COLUMNS} of LSMDC, separated "
-                "by tabs: clip, start and end aligned, start and end extracted, sentence"
-            )
-        video = _filled(values[0], where, "clip")
-        yield Caption(video, 0.0, None, _filled(values[-1], where, "sentence"), where)
-
-
-def _from_msvd_text(path: Path, text: str) -> Iterator[Caption]:
-    for line, where in numbered_lines(path, text):
-        if line.startswith("#"):
-            continue
-        clip, _, sentence = line.partition(" ")
-        if not MSVD_CLIP.fullmatch(clip):
-            raise InputError(f"{where}: {line[:100]!r}, expected <VideoID>_<Start>_<End> sentence")
-        yield Caption(clip, 0.0, None, _filled(sentence, where, "sentence"), where)
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[dict[str, str], str]]:
-    """The rows of a CSV file by its heading, and where each of them ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(file: AnnotationFile) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the rows of a CSV file by its heading, each with the line on which it ends."""
+    reader = csv.reader(io.StringIO(file.text, newline=""), strict=True)
     columns: list[str] | None = None
     try:
         for values in reader:
             if not values:  # a blank line
                 continue
-            where = f"{path}, line {reader.line_num}"
+            where = f"{file.path}, line {reader.line_num}"
             if columns is None:
                 columns = [name.strip() for name in values]
             elif len(values) != len(columns):
@@ -294,40 +317,48 @@ def _rows(path: Path, text: str) -> Iterator[tuple[dict[str, str], str]]:
             else:
                 yield dict(zip(columns, values, strict=True)), where
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}") from error
+        raise InputError(f"{file.path}, line {reader.line_num}: {error}") from error
 
 
-def _is_object(record: Any) -> bool:
-    return isinstance(record, Mapping)
-
-
-def _get(record: Any, name: str, where: str) -> Any:
-    if not _is_object(record):
-        raise InputError(f"{where}: is a {type(record).__name__}, expected an object")
-    if name not in record:
-        raise InputError(f"{where}: has no {name}, but {', '.join(map(str, record)) or 'nothing'}")
-    return record[name]
-
-
-def _list(record: Any, name: str, where: str) -> Sequence[Any]:
-    value = _get(record, name, where)
-    if not isinstance(value, list):
-        raise InputError(f"{where}: {name} is a {type(value).__name__}, expected a list")
-    return value
-
-
-def _filled(value: Any, where: str, name: str) -> str:
-    """A text that is not blank."""
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: {name} is {value!r}, expected a text")
-    return value.strip()
-
-
-def _seconds(value: Any, where: str, name: str) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise InputError(f"{where}: {name} is {value!r}, expected seconds")
-    return seconds
+FORMATS = (  # the first that matches a file reads it
+    Format(
+        "MSR-VTT",
+        "JSON with videos and sentences",
+        _is_msrvtt,
+        _read_msrvtt,
+        has_splits=True,
+    ),
+    Format(
+        "ActivityNet Captions",
+        "JSON with timestamps and sentences for each video",
+        _has_records_with("timestamps"),
+        _read_activitynet,
+    ),
+    Format(
+        "MDMMT's authors",
+        "JSON with text, start and end for each video",
+        _has_records_with("text"),
+        _read_authors,
+    ),
+    Format(
+        "MSR-VTT 1k-A",
+        f"CSV with {','.join(MSRVTT_1KA_COLUMNS)}",
+        _is_msrvtt_1ka,
+        _read_msrvtt_1ka,
+    ),
+    Format("MSVD", f"CSV with {','.join(MSVD_COLUMNS)}", _is_msvd, _read_msvd),
+    Format("LSMDC", f"{LSMDC_COLUMNS} tab-separated columns", _is_lsmdc, _read_lsmdc),
+    Format(
+        "MSVD's AllVideoDescriptions.txt",
+        "lines of <VideoID>_<Start>_<End>, a space and a sentence",
+        _is_msvd_text,
+        _read_msvd_text,
+    ),
+    Format("CSV", f"with {','.join(OWN_FIELDS)}", _is_own_csv, _read_own_csv),
+    Format(
+        "JSON lines",
+        f"a .jsonl file of objects with {', '.join(OWN_FIELDS)}",
+        _is_own_json_lines,
+        _read_own_json_lines,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Annotation files of each kind, as tiny files of the true form, and what is wrong with others."""
+"""Annotation files of each format, as tiny files of the true form, and damaged ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import pytest
 
 from mdmmt import InputError
-from mdmmt.datasets.annotations import Caption, read_captions, read_duplicates, read_video_list
+from mdmmt.datasets import Caption, read_captions
+from mdmmt.datasets.annotations import FORMATS
 
 
-def written(tmp_path, name, content):
+def write(tmp_path, name, content):
     path = tmp_path / name
     if not isinstance(content, str | bytes):
         content = json.dumps(content)
@@ -119,18 +120,18 @@ MSVD_TEXT = "# what it shows\n\na-_B1_33_46 a dog swims\nx_1_2 the man's car, re
         ("short.csv", "caption,video\na dog,x\n", [whole("x", "a dog")]),
         (
             "own.jsonl",
-            '{"video": "x", "start_s": 1, "end_s": 2, "caption": "a\\u2028dog"}\n\n'
+            '{"video":\t"x", "start_s": 1, "end_s": 2, "caption": "a\\u2028dog"}\n\n'
             '{"video": "y", "caption": "b\u2028c", "end_s": null}\n',
             [Caption("x", 1.0, 2.0, "a\u2028dog"), whole("y", "b\u2028c")],
         ),
     ],
 )  # fmt: skip
-def test_every_kind_of_file_gives_its_captions(tmp_path, name, content, expected):
-    assert read_captions(written(tmp_path, name, content)) == expected
+def test_read_captions_reads_every_format(tmp_path, name, content, expected):
+    assert read_captions(write(tmp_path, name, content)) == expected
 
 
-def test_another_split_of_msrvtt(tmp_path):
-    path = written(tmp_path, "a.json", MSRVTT)
+def test_read_captions_takes_a_split_of_msrvtt_alone(tmp_path):
+    path = write(tmp_path, "a.json", MSRVTT)
     assert read_captions(path, split="train") == [whole("video1", "a boy paints a wall")]
     with pytest.raises(
         InputError, match="no video of the split 'val', its splits are: test, train"
@@ -140,18 +141,18 @@ def test_another_split_of_msrvtt(tmp_path):
     for name, content in (
         ("b.json", AUTHORS), ("c.json", ACTIVITYNET), ("d.csv", MSVD), ("e.jsonl", jsonl),
     ):  # fmt: skip
-        with pytest.raises(InputError, match="has no splits, of which 'test' was asked for"):
-            read_captions(written(tmp_path, name, content), split="test")
-    with pytest.raises(InputError, match="none of the known kinds"):
-        read_captions(written(tmp_path, "f.json", changed(MSRVTT, "sentences", drop=True)), "val")
+        with pytest.raises(InputError, match="has no splits; expected no split instead of 'test'"):
+            read_captions(write(tmp_path, name, content), split="test")
+    with pytest.raises(InputError, match="in no known format"):
+        read_captions(write(tmp_path, "f.json", changed(MSRVTT, "sentences", drop=True)), "val")
 
 
-def test_a_caption_knows_where_it_was_read(tmp_path):
-    csv = read_captions(written(tmp_path, "own.csv", 'video,caption\n\nx,"a\nb"\ny,c\n'))
+def test_read_captions_notes_file_and_place(tmp_path):
+    csv = read_captions(write(tmp_path, "own.csv", 'video,caption\n\nx,"a\nb"\ny,c\n'))
     assert [caption.where for caption in csv] == [
         f"{tmp_path}/own.csv, line {line}" for line in (4, 5)
     ]
-    json = read_captions(str(written(tmp_path, "a.json", MSRVTT)))
+    json = read_captions(str(write(tmp_path, "a.json", MSRVTT)))
     assert json[1].where == f"{tmp_path}/a.json, sentence 2"
 
 
@@ -170,8 +171,12 @@ def changed(content, *path, to=None, drop=False):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "video,text\nx,a\n", "line 1: 'video,text', expected the columns video,start_s"),
-        ("a.csv", "video,caption,begin\nx,a,1\n", "line 1: .*expected the columns"),
+        (
+            "a.csv",
+            "video,text\nx,a\n",
+            "line 1: 'video,text': is in no known format",
+        ),
+        ("a.csv", "video,caption,begin\nx,a,1\n", "line 1: .*in no known format"),
         ("a.csv", "", "line 1: ''"),
         ("a.csv", "video,caption\n", "a.csv has no caption"),
         ("a.csv", "video,caption\nx,a\nx,a,b\n", "line 3: 3 columns, expected 2: video,caption"),
@@ -198,8 +203,8 @@ def changed(content, *path, to=None, drop=False):
         ("a.jsonl", '{"video"\n', r"line 1: is not JSON"),
         ("a.json", '{"a":\n1,\n]', r"a.json, line 3: is not JSON"),
         ("a.json", "[" * 100_000, "a.json: is nested too deeply"),
-        ("a.json", [1], "none of the known kinds of JSON"),
-        ("a.json", {"a": {"b": 1}}, "none of the known kinds of JSON"),
+        ("a.json", [1], "in no known format"),
+        ("a.json", {"a": {"b": 1}}, "in no known format"),
         ("a.json", changed(MSRVTT, "videos", to=3), "videos is a int, expected a list"),
         ("a.json", changed(MSRVTT, "videos", 1, "split", drop=True), "video 1: has no split, but"),
         ("a.json", changed(MSRVTT, "videos", 0, to="x"), "video 0: is a str, expected an object"),
@@ -246,38 +251,19 @@ def changed(content, *path, to=None, drop=False):
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_place(tmp_path, name, content, message):
+def test_read_captions_names_file_and_place_of_an_error(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message) as error:
-        read_captions(written(tmp_path, name, content))
+        read_captions(write(tmp_path, name, content))
     assert f"{tmp_path}/{name}" in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_read_captions_names_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"no\.csv' cannot be read: No such file"):
         read_captions(tmp_path / "no.csv")
 
 
-def test_duplicates(tmp_path):
-    path = written(tmp_path, "MSRVTT_MSVD.lst", "a.mp4\t12\t16\tb_3_25.avi\t11\t15.5\n")
-    (found,) = read_duplicates(path)
-    assert found.tested == ("a.mp4", 12, 16)
-    assert found.trained == ("b_3_25.avi", 11, 15.5)
-    assert read_duplicates(written(tmp_path, "empty.lst", "")) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a\t1\t2\tb\t3\t4\na\t1\t2\tb\t3\n", "line 2: 5 columns, expected 6"),
-        ("a\t1\tx\tb\t3\t4\n", "line 1: end is 'x', expected seconds"),
-        ("a\t1\t2\t\t3\t4\n", "line 1: video is ''"),
-    ],
-)
-def test_damaged_duplicate_lists_are_refused(tmp_path, content, message):
-    with pytest.raises(InputError, match=message):
-        read_duplicates(written(tmp_path, "a.lst", content))
-
-
-def test_a_list_of_videos(tmp_path):
-    path = written(tmp_path, "test.vids", "0001_Film_00.01.02.003\nvideo 7\n\n")
-    assert read_video_list(path) == ["0001_Film_00.01.02.003", "video 7"]
+@pytest.mark.parametrize("name", ["a.json", "a.csv"])
+def test_read_captions_lists_all_formats_to_a_file_in_none(tmp_path, name):
+    with pytest.raises(InputError, match="in no known format") as error:
+        read_captions(write(tmp_path, name, "null"))
+    assert all(f"{one.name} ({one.layout})" in str(error.value) for one in FORMATS)

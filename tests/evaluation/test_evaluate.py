@@ -12,7 +12,7 @@ from tiny import TINY
 
 import mdmmt
 from mdmmt import InputError, experts
-from mdmmt.datasets.annotations import Caption
+from mdmmt.datasets import Caption
 from mdmmt.evaluation.evaluate import ablate, evaluate
 from mdmmt.evaluation.metrics import NAMES
 from mdmmt.evaluation.results import (
