@@ -1,6 +1,7 @@
-"""The page of what was found: its pictures, its text, and what a real browser makes of it."""
+"""The page of search results: its text, and how a real browser shows it."""
 
 import functools
+import html.parser
 import http.server
 import re
 import shutil
@@ -11,20 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import BROWSER
-from media import BIKES, ffmpeg, flat, footage, write_video
+from media import write_video
 
 import mdmmt
 from mdmmt.errors import InputError
 from mdmmt.model import Similarity
 from mdmmt.sample.clips import COMBINATIONS, draw
 from mdmmt.search.index import Hit
-from mdmmt.search.page import pictures_at, write_page
+from mdmmt.search.page import write_page
 
 NASTY = [
     "<img src=x onerror=\"document.title='run'\">.mp4",
     "\"><svg onload=document.title='run'>.mp4",
     "'onmouseover='document.title=1' #1 50% a+b?c&amp;d;e=f.mp4",
     "$query ${hits} $$ \\.mp4",
+    "{{ query }}{% for %}{# -#}.mp4",
     "javascript:alert(1).mp4",
     "ёлка 犬 \u202e4pm.mp4",
     " leading and trailing .mp4 ",
@@ -39,74 +41,23 @@ def similarity(shares: np.ndarray) -> Similarity:
     return Similarity(shares.sum(axis=1)[None], shares[None], ("frame", "motion", "sound"))
 
 
-def grey(picture) -> int:
-    return round(np.asarray(picture).mean())
-
-
-# Pictures
-
-
-@pytest.mark.parametrize("late_s", [0.0, 3.0])
-def test_pictures_are_those_of_their_seconds(tmp_path, late_s):
-    values = list(range(10, 240, 10))
-    path = write_video(tmp_path / "a.mkv", flat(values), fps=4, video_start_s=late_s)
-    for i in (0, 1, 7, 22):
-        for time_s in (i / 4, i / 4 + 0.2):
-            (picture,) = pictures_at(path, [time_s])
-            assert grey(picture) == values[i]
-    assert [grey(one) for one in pictures_at(path, [5.0, 0.0, 100.0])] == [210, 10, 230]
-
-
-def test_pictures_between_the_key_frames_of_real_footage():
-    import av
-
-    with av.open(str(footage(BIKES))) as container:
-        frames = {frame.time: frame for frame in container.decode(video=0)}
-    times = list(frames)
-    for i in (3, 77, 249):
-        (picture,) = pictures_at(footage(BIKES), [times[i] + 0.01])
-        assert np.array_equal(np.asarray(picture), frames[times[i]].to_ndarray(format="rgb24"))
-
-
-def test_pictures_are_upright(tmp_path):
-    frames = np.zeros((4, 64, 96, 3), dtype=np.uint8)
-    frames[:, :, :48] = 255  # bright on the left
-    plain = write_video(tmp_path / "plain.mp4", frames)
-    bright = {0: "left", 90: "bottom", 180: "right", 270: "top"}
-    for degrees, side in bright.items():
-        turned = tmp_path / f"{degrees}.mp4"
-        ffmpeg("-display_rotation", degrees, "-i", plain, "-c", "copy", turned)
-        picture = np.asarray(pictures_at(turned, [0.0])[0]).mean(axis=2)
-        height, width = picture.shape
-        assert (width > height) == (degrees in (0, 180))
-        half = {
-            "left": picture[:, : width // 2],
-            "right": picture[:, width // 2 :],
-            "top": picture[: height // 2],
-            "bottom": picture[height // 2 :],
-        }
-        assert half[side].mean() > 200
+# Text
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video at all", "sound"])
-def test_what_has_no_picture_is_named(tmp_path, content):
+def test_write_page_puts_a_note_where_a_file_has_no_picture(tmp_path, content):
     path = tmp_path / "a.mkv"
     if content == "sound":
         write_video(path, sound=np.zeros((1, 16000)))
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"no picture can be read from .*a\.mkv"):
-        pictures_at(path, [0.0])
     write_page(tmp_path / "page.html", "query", [hit(path), hit(tmp_path)])
     page = (tmp_path / "page.html").read_text()
     assert page.count('class="none"') == 2 and "<video" not in page
     assert page.count('<audio controls preload="metadata" src="a.mkv#t=') == (content == "sound")
 
 
-# Text
-
-
-def test_what_a_page_says(tmp_path):
+def test_write_page_shows_query_times_facts_and_shares(tmp_path):
     shares = np.array([[0.4, 0.25, 0.1], [0.3, -0.1, 0.0]])
     hits = [hit("/x/a.mp4", 3725.04, 7325, 0.75, year=2021, by="me"), hit("b.mp4", 0.5, 61, 0.2)]
     out = tmp_path / "page.html"
@@ -125,14 +76,38 @@ def test_what_a_page_says(tmp_path):
     assert not re.search(r"(?<!\$)\$\w", page)
 
 
-def test_a_page_of_nothing(tmp_path):
+@pytest.mark.parametrize("text", [*NASTY, "not Unicode \udcff.mp4"])
+def test_write_page_escapes_every_value(tmp_path, text):
+    class Texts(html.parser.HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.tags, self.data, self.titles = set(), [], []
+
+        def handle_starttag(self, tag, attributes):
+            self.tags.add(tag)
+            self.titles += [value for name, value in attributes if name == "title"]
+
+        def handle_data(self, data):
+            self.data.append(data)
+
+    match = similarity(np.full((1, 3), 0.2))._replace(experts=(text, "motion", "sound"))
+    write_page(tmp_path / "page.html", text, [hit(text, **{text: text})], match)
+    page = Texts()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    shown = text.replace("\udcff", "?")
+    assert not page.tags & {"svg", "img", "script"}
+    assert page.titles == [shown] and f"{shown}: {shown}" in page.data
+    assert page.data.count(shown) == 4  # title, heading, name of the file and of the expert
+
+
+def test_write_page_takes_no_hits(tmp_path):
     write_page(tmp_path / "page.html", "nothing", [])
     write_page(tmp_path / "same.html", "nothing", [], similarity(np.zeros((0, 3))))
     for name in ("page.html", "same.html"):
         assert "0 segments" in (tmp_path / name).read_text()
 
 
-def test_shares_of_other_hits_are_refused(tmp_path):
+def test_write_page_refuses_shares_of_other_hits(tmp_path):
     with pytest.raises(InputError, match=r"\(1, 3\) texts and videos, expected \(1, 1\)"):
         write_page(tmp_path / "page.html", "q", [hit("a.mp4")], similarity(np.zeros((3, 3))))
     assert not list(tmp_path.iterdir())
@@ -191,7 +166,7 @@ def wait_for(browser, script):
 
 
 @pytest.mark.parametrize("over", ["file", "http"])
-def test_a_browser_shows_pictures_plays_clips_and_runs_nothing(browser, clips, served, over):
+def test_write_page_shows_pictures_plays_clips_and_runs_nothing(browser, clips, served, over):
     folder = clips[0].parent
     hits = [hit(path, 0.5, 1.5, title=path.name) for path in clips] + [hit(folder / "gone.mp4")]
     out = folder / "pages" / "found.html"
@@ -219,7 +194,7 @@ def test_a_browser_shows_pictures_plays_clips_and_runs_nothing(browser, clips, s
     assert said == []
 
 
-def test_a_browser_plays_the_segment_and_no_more(browser, clips):
+def test_write_page_plays_the_segment_and_no_more(browser, clips):
     out = clips[0].parent / "segment.html"
     write_page(out, "q", [hit(clips[0], 0.5, 1.0)])
     browser.get(out.as_uri())
@@ -231,7 +206,7 @@ def test_a_browser_plays_the_segment_and_no_more(browser, clips):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_light_and_dark(browser, clips, tmp_path, scheme):
+def test_write_page_follows_light_and_dark(browser, clips, tmp_path, scheme):
     write_page(tmp_path / "page.html", "q", [hit(clips[0])], similarity(np.full((1, 3), 0.2)))
     wanted = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wanted]})
@@ -244,7 +219,7 @@ def test_a_browser_shows_light_and_dark(browser, clips, tmp_path, scheme):
     assert (page > 200 and text < 60) if scheme == "light" else (page < 60 and text > 200)
 
 
-def test_a_page_of_a_real_search(browser, tmp_path):
+def test_write_page_shows_a_real_search(browser, tmp_path):
     """As `mdmmt search --html` makes it."""
     pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
     from mdmmt.search.index import Index

@@ -1,0 +1,62 @@
+"""Single pictures of a video file, at given times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import av
+
+from ..errors import InputError
+from .decode import best_stream, check_format, open_media
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Image]:
+    """The pictures that a video shows at given times, turned upright.
+
+    Args:
+        path: any local file that FFmpeg reads.
+        times_s: seconds from the first picture; after the end the last picture is shown.
+
+    Returns:
+        One picture for each time, in the same order.
+
+    Raises:
+        InputError: the file cannot be read, or no picture in it can be decoded.
+    """
+    try:
+        with open_media(path) as container:
+            check_format(container, path)
+            return [_still_at(container, time_s) for time_s in times_s]
+    except (av.FFmpegError, OSError, LookupError) as error:
+        raise InputError(f"no picture can be read from {os.fspath(path)!r} ({error})") from error
+
+
+def has_sound(path: str | os.PathLike[str]) -> bool:
+    """Whether a file can be open_media and has an audio stream."""
+    try:
+        with open_media(path) as container:
+            return best_stream(container, "audio") is not None
+    except (av.FFmpegError, OSError):
+        return False
+
+
+def _still_at(container: av.container.InputContainer, time_s: float) -> Image:
+    stream = best_stream(container, "video")
+    if stream is None:
+        raise LookupError("the file has no video stream")
+    first_s = float((stream.start_time or 0) * stream.time_base)
+    # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
+    container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
+    shown = None
+    for frame in container.decode(stream):
+        if shown is not None and frame.time is not None and frame.time - first_s > time_s:
+            break
+        shown = frame
+    if shown is None:
+        raise LookupError("no frame can be decoded")
+    return shown.to_image().rotate(round(shown.rotation), expand=True)

@@ -1,0 +1,78 @@
+"""Single pictures of a video: the right ones, and upright."""
+
+import av
+import numpy as np
+import pytest
+from media import BIKES, ffmpeg, flat, footage, write_video
+
+from mdmmt.errors import InputError
+from mdmmt.media.stills import has_sound, stills_at
+
+
+def grey(picture) -> int:
+    return round(np.asarray(picture).mean())
+
+
+@pytest.mark.parametrize("late_s", [0.0, 3.0])
+def test_stills_at_shows_the_picture_of_each_time(tmp_path, late_s):
+    values = list(range(10, 240, 10))
+    path = write_video(tmp_path / "a.mkv", flat(values), fps=4, video_start_s=late_s)
+    for i in (0, 1, 7, 22):
+        for time_s in (i / 4, i / 4 + 0.2):
+            (picture,) = stills_at(path, [time_s])
+            assert grey(picture) == values[i]
+    assert [grey(one) for one in stills_at(path, [5.0, 0.0, 100.0])] == [210, 10, 230]
+
+
+def test_stills_at_finds_pictures_between_key_frames_of_footage():
+    with av.open(str(footage(BIKES))) as container:
+        frames = {frame.time: frame for frame in container.decode(video=0)}
+    times = list(frames)
+    for i in (3, 77, 249):
+        (picture,) = stills_at(footage(BIKES), [times[i] + 0.01])
+        assert np.array_equal(np.asarray(picture), frames[times[i]].to_ndarray(format="rgb24"))
+
+
+def test_stills_at_turns_pictures_upright(tmp_path):
+    frames = np.zeros((4, 64, 96, 3), dtype=np.uint8)
+    frames[:, :, :48] = 255  # bright on the left
+    plain = write_video(tmp_path / "plain.mp4", frames)
+    bright = {0: "left", 90: "bottom", 180: "right", 270: "top"}
+    for degrees, side in bright.items():
+        turned = tmp_path / f"{degrees}.mp4"
+        ffmpeg("-display_rotation", degrees, "-i", plain, "-c", "copy", turned)
+        picture = np.asarray(stills_at(turned, [0.0])[0]).mean(axis=2)
+        height, width = picture.shape
+        assert (width > height) == (degrees in (0, 180))
+        half = {
+            "left": picture[:, : width // 2],
+            "right": picture[:, width // 2 :],
+            "top": picture[: height // 2],
+            "bottom": picture[height // 2 :],
+        }
+        assert half[side].mean() > 200
+
+
+@pytest.fixture
+def sound_file(tmp_path):
+    return write_video(tmp_path / "sound.mkv", sound=np.zeros((1, 16000)))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no video at all"])
+def test_stills_at_names_the_file_without_pictures(tmp_path, content):
+    path = tmp_path / "a.mkv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"no picture can be read from .*a\.mkv"):
+        stills_at(path, [0.0])
+    assert not has_sound(path)
+
+
+def test_stills_at_refuses_sound_alone(sound_file):
+    with pytest.raises(InputError, match=r"no picture can be read from .*sound\.mkv"):
+        stills_at(sound_file, [0.0])
+
+
+def test_has_sound_tells_sound_from_pictures(sound_file, tmp_path):
+    assert has_sound(sound_file)
+    assert not has_sound(write_video(tmp_path / "silent.mkv", flat([1, 2, 3])))
