@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.text import format_table
 from .common import Commands, add_model_options, load_model, progress, report, say
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _search(arguments: argparse.Namespace) -> int:
         for number, hit in enumerate(hits):
             print(json.dumps(_record(hit, similarity, number), ensure_ascii=False))
     elif hits:
-        print(_table(hits, similarity))
+        print(_format_hits(hits, similarity))
     else:
         print("nothing was found")
     if names is not None:
@@ -163,14 +164,10 @@ def _record(hit: Hit, similarity: Similarity, number: int) -> dict[str, Any]:
     }
 
 
-def _table(hits: Sequence[Hit], similarity: Similarity) -> str:
+def _format_hits(hits: Sequence[Hit], similarity: Similarity) -> str:
     rows = [["rank", "score", *similarity.experts, "from", "to", "file"]]
     for rank, hit in enumerate(hits, start=1):
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
         times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]
         rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, hit.path])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=False)), row[-1]])
-        for row in rows
-    )
+    return format_table(rows)

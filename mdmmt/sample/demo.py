@@ -15,6 +15,7 @@ import numpy as np
 from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE
+from ..storage.text import format_table
 
 CLIPS = 40
 QUERIES = 4
@@ -100,12 +101,7 @@ def format_answer(answer: Answer, paths: Sequence[Path]) -> str:
         numbers = [answer.similarity.score[0, clip], *shares]
         right = "*" if clip == answer.wanted else ""
         rows.append([right, str(rank), *(f"{x:.3f}" for x in numbers), paths[clip].name])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=False)), row[-1]])
-        for row in rows
-    ]
-    return "\n".join([f'"{answer.query}"', *lines])
+    return f'"{answer.query}"\n{format_table(rows)}'
 
 
 def draw_answers(answers: Sequence[Answer], paths: Sequence[Path], picture: Path) -> None:

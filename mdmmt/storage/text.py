@@ -1,9 +1,9 @@
-"""Text files: UTF-8, lines and JSON, with the file and the line in every error message."""
+"""Text: UTF-8 files, lines and JSON, with the place in every error message; plain-text tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +54,13 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}{line}: is not JSON ({error.msg})") from error
     except RecursionError as error:
         raise InputError(f"{where}: is nested too deeply") from error
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Format rows as a table in plain text: columns flush right, but the last one flush left.
+
+    Args:
+        rows: the cells of each row, the same number in every row; the header is a row as well.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdmmt import InputError
-from mdmmt.storage.text import numbered_lines, parse_json, read_text
+from mdmmt.storage.text import format_table, numbered_lines, parse_json, read_text
 
 
 @pytest.mark.parametrize("content", [b"\xc3\xbcber\r\nall", b"\xef\xbb\xbf\xc3\xbcber\r\nall"])
@@ -36,3 +36,13 @@ def test_parse_json_names_the_place():
         parse_json("[1,\n}", "a.jsonl, line 7")
     with pytest.raises(InputError, match=r"^a\.json: is nested too deeply"):
         parse_json("[" * 100_000, "a.json")
+
+
+def test_format_table_aligns_all_columns_but_the_last_to_the_right():
+    rows = [["", "score", "file"], ["10", "0.1", "a long name.mp4"], ["9", "-12.34", "b"]]
+    assert format_table(rows).splitlines() == [
+        "     score  file",
+        "10     0.1  a long name.mp4",
+        " 9  -12.34  b",
+    ]
+    assert format_table([["alone"]]) == "alone"
