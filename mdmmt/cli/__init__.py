@@ -14,7 +14,7 @@ from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import evaluation, search, videos, weights
 from . import operator_folder as towhee
-from .common import say
+from .common import logging_to_stderr, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for module in (videos, search, evaluation, weights, towhee):
         module.add_commands(commands)
     arguments = parser.parse_args(argv)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), logging_to_stderr():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: say(message)
         try:

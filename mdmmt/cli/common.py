@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..fast import PRECISIONS
@@ -42,6 +44,27 @@ def load_model(arguments: argparse.Namespace) -> Model:
 def say(message: object) -> None:
     """Something that is not the result, to stderr."""
     print(f"mdmmt: {message}", file=sys.stderr)
+
+
+class LogHandler(logging.Handler):
+    """Shows the library's log messages to the person at the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Show what the library logs, progress included, on stderr."""
+    logger, handler = logging.getLogger("mdmmt"), LogHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:

@@ -8,24 +8,22 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 import torch
 from safetensors import SafetensorError
-from servers import QUOTA, Drive, Hub
+from servers import Drive, Hub
 from tiny import TINY
 
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.config import to_dict
-from mdmmt.errors import WeightsError
+from mdmmt.errors import MissingDependency, WeightsError
+from mdmmt.storage import google_drive
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
-from mdmmt.weights import folder, layout, locate
-from mdmmt.weights import released as download
+from mdmmt.weights import folder, layout, locate, released
 
 FOLDER = "mdmmt_3mod"
 WAYS_OUT = (
@@ -46,15 +44,15 @@ def as_file(content: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def released(tiny) -> bytes:
+def content(tiny) -> bytes:
     """A small stand-in of the released file."""
     return as_file(tiny.released_layout)
 
 
 @pytest.fixture
-def drive(released, monkeypatch):
-    server = Drive(released)
-    monkeypatch.setattr(download, "DRIVE_URL", f"{server.url}/uc")
+def drive(content, monkeypatch):
+    server = Drive(content)
+    monkeypatch.setattr(google_drive, "DRIVE_URL", f"{server.url}/uc")
     yield server
     server.close()
 
@@ -63,14 +61,13 @@ def drive(released, monkeypatch):
 def cache(tmp_path, monkeypatch, tiny_vocabulary) -> Path:
     """An empty cache of a user who is online and has the tokenizer at hand; the model is tiny."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
+    monkeypatch.setattr(released, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for module in (locate, download):
+    for module in (locate, released):
         monkeypatch.setattr(module, "WEIGHTS_FOLDER", tmp_path / "no-weights-here")
     monkeypatch.setattr(layout, "RELEASED", TINY)
-    monkeypatch.setattr(download, "BLOCK_SIZE", 1024)
-    monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
-    monkeypatch.setattr(download, "load_tokenizer", lambda _: load_tokenizer(tiny_vocabulary))
+    monkeypatch.setattr(google_drive, "BLOCK_SIZE", 1024)
+    monkeypatch.setattr(released, "load_tokenizer", lambda _: load_tokenizer(tiny_vocabulary))
     return tmp_path / "cache"
 
 
@@ -108,138 +105,45 @@ def fails() -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("page", ["confirm", None])
-def test_downloaded_once_and_converted(drive, cache, same, page, capsys):
-    drive.page = page
-    same()
+def test_released_weights_downloads_once_and_converts(drive, cache, same, caplog):
+    with caplog.at_level("INFO", "mdmmt"):
+        same()
     assert drive.transfers == [0]
     assert names(cache) == {FOLDER}
     assert (cache / FOLDER / "model.safetensors").is_file()
-    said = capsys.readouterr().err
-    assert download.FILE_PAGE in said and str(cache / FOLDER) in said and "100%" in said
-    asked = len(drive.requests)
+    assert released.FILE_PAGE in caplog.text and str(cache / FOLDER) in caplog.text
+    requests = len(drive.requests)
     same()
-    assert len(drive.requests) == asked
+    assert len(drive.requests) == requests
 
 
-def test_the_card_names_the_file_and_where_it_is_from(drive, cache):
+def test_released_weights_logs_rather_than_prints(drive, cache, capsys):
+    locate.find_weights(None)
+    captured = capsys.readouterr()
+    assert not captured.out and not captured.err
+
+
+def test_download_command_tells_where_the_weights_go(drive, cache, capsys):
+    assert main(["download"]) == 0
+    captured = capsys.readouterr()
+    assert f"mdmmt: downloading the released weights from {released.FILE_PAGE}" in captured.err
+    assert f"the released weights are in {cache / FOLDER}" in captured.out
+
+
+def test_released_weights_names_the_source_in_the_card(drive, cache):
     card = (locate.find_weights(None) / "README.md").read_text()
-    assert "mdmmt_3mod.pth" in card and download.FILE_PAGE in card
+    assert "mdmmt_3mod.pth" in card and released.FILE_PAGE in card
 
 
-def test_local_places_come_first(drive, cache, tiny_folder, monkeypatch):
+def test_find_weights_looks_in_local_places_first(drive, cache, tiny_folder, monkeypatch):
     monkeypatch.setenv(locate.WEIGHTS_VARIABLE, str(tiny_folder))
     assert locate.find_weights(None) == tiny_folder
     assert not drive.requests and not cache.exists()
 
 
-def test_real_address():
-    assert download.DRIVE_URL == "https://drive.google.com/uc"
-
-
-@pytest.mark.parametrize(
-    ("page", "status", "said"),
-    [
-        (QUOTA, 200, "Quota exceeded Sorry, you can't view or download this file"),
-        ("<title>Error 404 (Not Found)</title>", 404, "status 404: Error 404 (Not Found)"),
-        ("<title>Meet Google Drive</title><form id='login' action='/x'>", 200, "Meet Google Drive"),
-        ("<form id='download-form' action='/uc'>again and again</form>", 200, "again and again"),
-        ("", 500, "status 500"),
-    ],
-)
-def test_page_instead_of_the_file(drive, cache, released, page, status, said):
-    drive.end = 5000
-    fails()
-    kept = part(cache).read_bytes()
-    drive.page, drive.page_status = page, status
-    assert said in (error := fails()) and "hidden" not in error
-    assert part(cache).read_bytes() == kept and names(cache) == {part(cache).name}
-
-
-def test_cut_is_taken_up_again(drive, cache, same, released):
-    drive.piece = 100_000
-    same()
-    starts = [start for start in drive.transfers if start]
-    assert len(starts) == len(released) // drive.piece and starts == sorted(starts)
-    assert names(cache) == {FOLDER}
-
-
-def test_cut_for_good_keeps_what_came(drive, cache, same, released):
-    drive.end = 5000
-    assert "Connection broken" in fails()
-    kept = part(cache).read_bytes()
-    assert 0 < len(kept) <= 5000 and released.startswith(kept)
-    drive.end = None
-    drive.requests.clear()
-    same()
-    assert drive.transfers == [0, len(kept)]
-
-
-def test_a_cut_that_the_http_library_overlooks(drive, cache, same, released, monkeypatch):
-    """As urllib3 1 does."""
-    iterate = requests.Response.iter_content
-
-    def overlook(answer, size):
-        with suppress(requests.RequestException):
-            yield from iterate(answer, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(requests.Response, "iter_content", overlook)
-        drive.end = 5000
-        assert f"of {len(released)} bytes came" in fails()
-    assert released.startswith(part(cache).read_bytes())
-    drive.end = None
-    same()
-
-
-def test_stall_ends(drive, cache, same, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
-    drive.end, drive.silent = 5000, True
-    start = time.monotonic()
-    assert "timed out" in fails()
-    assert time.monotonic() - start < 5
-    kept = part(cache).stat().st_size
-    assert 0 < kept <= 5000
-    drive.end = None
-    drive.requests.clear()
-    same()
-    assert drive.transfers == [0, kept]
-
-
-def test_nothing_there(cache, monkeypatch):
-    monkeypatch.setattr(download, "DRIVE_URL", "http://127.0.0.1:9/uc")
+def test_released_weights_names_every_other_way(cache, monkeypatch):
+    monkeypatch.setattr(google_drive, "DRIVE_URL", "http://127.0.0.1:9/uc")
     assert "Connection refused" in fails()
-
-
-def test_another_version_is_not_continued(drive, cache, same, released):
-    drive.content, drive.end = bytes(len(released)), 5000
-    fails()
-    drive.content, drive.end = released, None
-    drive.requests.clear()
-    same()
-    assert drive.transfers == [0]
-    assert names(cache) == {FOLDER}
-
-
-def test_another_version_between_two_requests(drive, cache, same, released):
-    drive.end = 5000
-    fails()
-    drive.end = None
-    drive.versions = [released, released[::-1]]
-    drive.requests.clear()
-    same()
-    assert len(drive.transfers) == 3 and drive.transfers[2] == 0
-
-
-@pytest.mark.parametrize("lacking", ["ranges", "validators"])
-def test_without_the_means_to_resume(drive, cache, same, lacking):
-    setattr(drive, lacking, False)
-    drive.end = 5000
-    fails()
-    drive.end = None
-    drive.requests.clear()
-    same()
-    assert any(drive.transfers) == (lacking == "ranges")
 
 
 class Harm:
@@ -251,38 +155,27 @@ class Harm:
 
 
 @pytest.mark.parametrize("wrong", ["random", "half", "code", "shapes", "one tower"])
-def test_wrong_content(drive, cache, same, released, tiny, tmp_path, wrong):
+def test_released_weights_deletes_a_file_with_other_content(
+    drive, cache, same, content, tiny, tmp_path, wrong
+):
     shapes = {
         part: {name: tensor[..., :1] for name, tensor in state.items() if tensor.ndim}
         for part, state in tiny.released_layout.items()
     }
     drive.content = {
-        "random": np.random.default_rng(0).bytes(len(released)),
-        "half": released[: len(released) // 2],
+        "random": np.random.default_rng(0).bytes(len(content)),
+        "half": content[: len(content) // 2],
         "code": as_file({"vid_state_dict": Harm(tmp_path / "harm")}),
         "shapes": as_file(shapes),
         "one tower": as_file({"vid_state_dict": tiny.released_layout["vid_state_dict"]}),
     }[wrong]
-    assert "what came is not it" in fails()
+    assert "not the released model, and was deleted" in fails()
     assert not names(cache) and not (tmp_path / "harm").exists()
-    drive.content = released
+    drive.content = content
     same()
 
 
-def test_full_disk_while_downloading(drive, cache, same):
-    """A part file that leads to /dev/full, which refuses every byte as a full disk does."""
-    drive.end = 5000
-    fails()
-    drive.end = None
-    target = part(cache)
-    target.unlink()
-    target.symlink_to("/dev/full")
-    assert "No space left on device" in fails()
-    target.unlink()
-    same()
-
-
-def test_full_disk_while_converting(drive, cache, same, monkeypatch):
+def test_released_weights_keeps_the_file_if_the_disk_is_full(drive, cache, same, monkeypatch):
     def full(*_, **__):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
@@ -296,13 +189,13 @@ def test_full_disk_while_converting(drive, cache, same, monkeypatch):
     assert names(cache) == {FOLDER}
 
 
-def test_cache_that_cannot_be_made(drive, monkeypatch, cache):
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: "/sys/mdmmt")
+def test_released_weights_names_a_cache_that_cannot_be_made(drive, monkeypatch, cache):
+    monkeypatch.setattr(released, "cache_folder", lambda: Path("/sys/mdmmt"))
     assert "/sys/mdmmt" in fails()
     assert not drive.requests
 
 
-def test_a_filled_cache_is_only_read(drive, cache, same, monkeypatch):
+def test_released_weights_only_reads_a_filled_cache(drive, cache, same, monkeypatch):
     same()
     (cache / f"{FOLDER}.lock").unlink(missing_ok=True)
     before = {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
@@ -310,7 +203,7 @@ def test_a_filled_cache_is_only_read(drive, cache, same, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
 
 
-def test_half_a_folder_is_not_taken_for_whole(drive, cache, same):
+def test_released_weights_replaces_an_incomplete_folder(drive, cache, same):
     (cache / FOLDER).mkdir(parents=True)
     (cache / FOLDER / "config.json").write_text("{}")
     (cache / f".{FOLDER}-killed" / "built").mkdir(parents=True)
@@ -318,23 +211,28 @@ def test_half_a_folder_is_not_taken_for_whole(drive, cache, same):
     assert names(cache) == {FOLDER}
 
 
-def test_offline_is_offline(drive, cache, monkeypatch):
+def test_released_weights_downloads_nothing_offline(drive, cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in fails()
     assert not drive.requests and not cache.exists()
 
 
-def test_without_platformdirs(drive, cache, monkeypatch):
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-    assert "pip install platformdirs filelock requests" in fails()
+@pytest.mark.parametrize("package", ["filelock", "requests"])
+def test_released_weights_names_the_extra_for_a_missing_package(drive, cache, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "mdmmt.storage.google_drive")
+    monkeypatch.delattr("mdmmt.storage.google_drive")
+    with pytest.raises(MissingDependency, match=r"pip install 'mdmmt\[download\]'"):
+        locate.find_weights(None)
+    assert not drive.requests and not cache.exists()
 
 
-def test_without_the_tokenizer(drive, cache, same, monkeypatch, capsys):
+def test_download_command_adds_the_tokenizer_later(drive, cache, same, monkeypatch, capsys):
     def unreachable(source):
         raise WeightsError(f"no tokenizer could be loaded from {source}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "load_tokenizer", unreachable)
+        patch.setattr(released, "load_tokenizer", unreachable)
         assert main(["download"]) == 1
         said = capsys.readouterr().err
         assert f"the weights are in {cache / FOLDER}" in said and BERT_BASE_CASED_ID in said
@@ -350,19 +248,20 @@ def test_without_the_tokenizer(drive, cache, same, monkeypatch, capsys):
 
 CHILD = """
 import json, os, sys
-from mdmmt.weights import released as download
+from mdmmt.storage import google_drive
 from mdmmt.weights import layout, locate
 from mdmmt.config import from_dict
 locate.WEIGHTS_FOLDER = locate.Path(os.environ["TEST_HOME"], "none")
 layout.RELEASED = from_dict(json.loads(os.environ["TEST_CONFIG"]))
-download.DRIVE_URL = os.environ["TEST_DRIVE"]
-download.BLOCK_SIZE = 1024
+google_drive.DRIVE_URL = os.environ["TEST_DRIVE"]
+google_drive.BLOCK_SIZE = 1024
 from mdmmt.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_processes(drive, tmp_path, tiny_vocabulary, tiny_model):
+@pytest.mark.slow
+def test_download_command_in_several_processes(drive, tmp_path, tiny_vocabulary, tiny_model):
     """One is killed in the middle; two at once end well; then it works offline."""
     files = {path.name: path.read_bytes() for path in tiny_vocabulary.iterdir()}
     files["config.json"] = b'{"model_type": "bert"}'
