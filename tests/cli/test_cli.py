@@ -84,19 +84,6 @@ def test_readme_code_runs(
     assert "shape=(384,)" in capsys.readouterr().out
 
 
-def test_ci_runs_the_command_that_readme_gives() -> None:
-    assert "\nmake test " in (ROOT / "README.md").read_text()
-    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:1] != "#"]
-    assert commands[-1] == "make test"
-
-
-def test_makefile_help_lists_every_target() -> None:
-    text = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^\.PHONY: (.+)$", text, re.M))
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(re.findall(r"make ([a-z0-9-]+)", shown.stdout)) == targets
-
-
 def test_embed_texts_as_npy(tmp_path: Path) -> None:
     out = tmp_path / "texts.npy"
     texts = ["a red ball", "there is silence"]

@@ -29,6 +29,7 @@ CLONED = (
     "__init__.py",
     "requirements.txt",
     "pyproject.toml",
+    "MANIFEST.in",
     "README.md",
     "LICENSE",
     "NOTICE",
