@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
-# Before anything imports huggingface_hub or Towhee, which read these variables once, at import; and
-# for the processes that tests start.
+# Set before the imports below, since huggingface_hub reads its variable once, when it is imported;
+# and not by a fixture, since the processes that tests start inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOWHEE_HOME"] = tempfile.mkdtemp(prefix="towhee-home-")
 os.environ["XDG_CACHE_HOME"] = os.path.join(os.environ["TOWHEE_HOME"], "cache")
