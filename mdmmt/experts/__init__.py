@@ -44,9 +44,9 @@ def extract(
         InputError: an unknown expert, or a file in which there is neither picture nor sound.
         WeightsError: see `load`.
     """
-    from ..media import (
-        decode as media,  # imports PyAV, which those who only embed features can spare
-    )
+    # These import PyAV, which those who only embed features can spare.
+    from ..media.decode import read_clips
+    from ..media.towhee_frames import read_frames
 
     running = experts if isinstance(experts, Mapping) else load(experts)
     specs = {name: expert.spec for name, expert in running.items()}
@@ -59,9 +59,9 @@ def extract(
         waiting[name].clear()
 
     if isinstance(video, str | os.PathLike):
-        clips = media.read_clips(video, specs, end_s)
+        clips = read_clips(video, specs, end_s)
     else:
-        clips = media.read_frames(video, specs)
+        clips = read_frames(video, specs)
     for clip in _from(start_s, clips):
         waiting[clip.name].append(clip.data)
         times[clip.name].append((clip.start_s, clip.end_s))

@@ -1,8 +1,10 @@
 """Sound at another sample rate, as `resampy` 0.2 makes it with its filter `kaiser_best`.
 
 The authors of MDMMT resampled with it (https://ccrma.stanford.edu/~jos/resample/ describes the
-method), and VGGish hears the difference to other filters. Here the filter is laid out as one row
-of taps for each position that an output can have between two inputs.
+method), and the features of VGGish depend on the filter. Here the filter is laid out as one row of
+taps for each position that an output can have between two inputs. It is written by hand because
+sound comes in pieces; for a whole sound, torchaudio's `sinc_interp_kaiser` with the numbers below
+computes nearly the same.
 """
 
 from __future__ import annotations
@@ -15,68 +17,76 @@ from numpy.typing import NDArray
 
 ZERO_CROSSINGS = 64  # of the sinc, on each side
 STEPS = 512  # entries of the filter's table from one zero crossing to the next
-ROLLOFF = 0.9475937167399596  # of the lower of the two Nyquist frequencies
+ROLLOFF = 0.9475937167399596  # relative to the lower of the two Nyquist frequencies
 KAISER_BETA = 14.769656459379492
-CHUNK = 2048  # rows of taps, and outputs, worked on at once
+CHUNK = 2048  # rows of taps, or outputs, computed at once
 
 
 class Resampler:
-    """Mono sound in pieces of any length -> the same sound at another rate, in pieces."""
+    """Resamples mono sound that comes in pieces of any length.
+
+    Outputs come out as soon as all their inputs are there, the last ones from `finish`.
+    """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         common = math.gcd(from_hz, to_hz)
         self._up, self._down = to_hz // common, from_hz // common
         self._taps = _taps(self._up, self._down)
-        self._reach = self._taps.shape[1] // 2  # inputs, on each side of the output
-        self._waiting = np.zeros(self._reach - 1, dtype=np.float32)  # from the next output's first
-        self._taken = self._given = 0  # samples
+        self._reach = self._taps.shape[1] // 2  # inputs on each side of an output
+        # The inputs that outputs to come still need; silence stands before the first.
+        self._pending = np.zeros(self._reach - 1, dtype=np.float32)
+        self._inputs = self._outputs = 0  # samples so far
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[n] -> what can be said of the sound so far: [m]"""
-        self._taken += len(samples)
-        self._waiting = np.concatenate([self._waiting, samples])
+        """Add samples [n]; return the outputs [m] that are complete now."""
+        self._inputs += len(samples)
+        self._pending = np.concatenate([self._pending, samples])
         # Output k lies behind input k * down // up, and needs `reach` inputs from there on.
-        start = self._given * self._down // self._up
-        end = max(self._given, -(-(self._taken - self._reach) * self._up // self._down))
-        made = np.empty(end - self._given, dtype=np.float32)
-        for first in range(self._given, end, CHUNK):
+        start = self._outputs * self._down // self._up
+        end = max(self._outputs, -(-(self._inputs - self._reach) * self._up // self._down))
+        result = np.empty(end - self._outputs, dtype=np.float32)
+        for first in range(self._outputs, end, CHUNK):
             outputs = np.arange(first, min(first + CHUNK, end))
-            windows = sliding_window_view(self._waiting, 2 * self._reach)
-            heard = windows[outputs * self._down // self._up - start]
+            windows = sliding_window_view(self._pending, 2 * self._reach)
+            inputs = windows[outputs * self._down // self._up - start]
             taps = self._taps[outputs % self._up]
-            made[outputs - self._given] = np.einsum("kt,kt->k", heard, taps)
-        self._given = end
-        self._waiting = self._waiting[end * self._down // self._up - start :]
-        return made
+            result[outputs - self._outputs] = np.einsum("kt,kt->k", inputs, taps)
+        self._outputs = end
+        self._pending = self._pending[end * self._down // self._up - start :]
+        return result
 
     def finish(self) -> NDArray[np.float32]:
-        """The rest, silence following: in all, the length of the sound rounded down."""
-        rest = self._taken * self._up // self._down - self._given
+        """Return the last outputs, with silence after the sound.
+
+        In all there are as many outputs as the sound lasts, rounded down.
+        """
+        rest = self._inputs * self._up // self._down - self._outputs
         return self.push(np.zeros(self._reach, dtype=np.float32))[:rest]
 
 
 def _taps(up: int, down: int) -> NDArray[np.float32]:
-    """What each of `up` outputs takes of the inputs around it.
+    """The weights that each of `up` outputs gives to the inputs around it.
 
     Returns:
-        [up, reach + reach]: of the input at or before the output and of those before that, and of
-        those behind it.
+        [up, reach + reach]: first the inputs up to the output's position, then those after it,
+        in the order of time.
     """
     t = np.linspace(0, ZERO_CROSSINGS, ZERO_CROSSINGS * STEPS + 1)
     window = np.kaiser(2 * len(t) - 1, KAISER_BETA)[len(t) - 1 :]
     scale = min(1.0, up / down)
     table = scale * ROLLOFF * np.sinc(ROLLOFF * t) * window
-    # From one input to the next; resampy 0.2 rounds it, which makes the filter a little wider.
+    # Table entries from one input to the next. resampy 0.2 rounds this down, which makes the filter
+    # a little wider.
     stride = int(scale * STEPS)
     reach = len(table) // stride + 1
     inputs = np.arange(1 - reach, reach + 1)
-    count = np.where(inputs <= 0, -inputs, inputs - 1)  # of inputs in between
+    distance = np.where(inputs <= 0, -inputs, inputs - 1)  # whole inputs between it and the output
     rows = np.empty((up, 2 * reach), dtype=np.float32)
-    for first in range(0, up, CHUNK):  # or the steps below would need gigabytes for odd rates
+    for first in range(0, up, CHUNK):  # all at once would need gigabytes for odd rates
         outputs = np.arange(first, min(first + CHUNK, up))[:, None]
-        position = outputs * down % up / up  # behind the input before it
+        position = outputs * down % up / up  # from the input before the output, in inputs
         start = np.where(inputs <= 0, position, 1 - position) * scale * STEPS
-        weights = np.interp(start + count * stride, np.arange(len(table)), table)
-        counted = count < (len(table) - start.astype(int)) // stride
+        weights = np.interp(start + distance * stride, np.arange(len(table)), table)
+        counted = distance < (len(table) - start.astype(int)) // stride
         rows[first : first + CHUNK] = np.where(counted, weights, 0)
     return rows

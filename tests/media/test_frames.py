@@ -18,9 +18,10 @@ from towhee.types.video_frame import VideoFrame
 
 from mdmmt import experts
 from mdmmt.errors import InputError
-from mdmmt.media import decode as media
-from mdmmt.media.decode import read_clips, read_frames
+from mdmmt.media.clock import Clock
+from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import AudioSpec, FrameSpec
+from mdmmt.media.towhee_frames import read_frames
 
 FRAMES = FrameSpec(fps=10, short_side=64, crop=64, clip_frames=1)
 SOUND = AudioSpec(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)
@@ -153,9 +154,9 @@ def test_an_expert_gets_no_more_than_reaches_the_end(tmp_path, end_s):
 
 def test_what_no_expert_wants_any_more_is_not_decoded(tmp_path, monkeypatch):
     decoded = []
-    real = media.Clock.set_time
+    real = Clock.set_time
     monkeypatch.setattr(
-        media.Clock, "set_time", lambda clock, frame: decoded.append(1) or real(clock, frame)
+        Clock, "set_time", lambda clock, frame: decoded.append(1) or real(clock, frame)
     )
     path = write_video(tmp_path / "a.mkv", flat([0] * 200), 10, np.zeros((1, 20 * 16000)))
     clips = list(read_clips(path, {"f": FRAMES, "s": SOUND}, end_s=1))

@@ -1,0 +1,75 @@
+"""The times of decoded frames, by the rules of the ffmpeg program."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+from av.format import Flags as FormatFlags
+
+# A broadcast's clock may jump back and ahead by this much before it counts as set anew.
+MAX_JUMP_BACK_S, MAX_JUMP_AHEAD_S = 0.1, 10.0
+
+
+class Clock:
+    """Sets the times of decoded frames, counted from the start of the file.
+
+    A frame whose time or duration is unknown follows the frame before it, and lasts as long.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        duration: int = 1,
+        ignore_times: bool = False,
+        max_jumps: tuple[int, int] | None = None,
+    ) -> None:
+        """All times are in the units of the stream.
+
+        Args:
+            start: the time that becomes 0.
+            duration: of a frame, until a frame tells a better one.
+            ignore_times: whether the times in the file cannot be trusted.
+            max_jumps: how far a frame may come before and after its expected time. A frame beyond
+                that is taken to be on time, and the clock to be set anew. None: no limit.
+        """
+        self._start = start
+        self._duration = duration
+        self._ignore_times = ignore_times
+        self._max_jumps = max_jumps
+        self._last: int | None = None
+
+    @classmethod
+    def of_stream(cls, container: av.container.InputContainer, video: av.VideoStream) -> Clock:
+        """A clock for the video stream of a file that was just opened."""
+        flags, unit_s = container.format.flags, video.time_base
+        duration = max(1, round(1 / video.average_rate / unit_s)) if video.average_rate else 1
+        if flags & FormatFlags.ts_discont.value:  # the times may begin anywhere, and begin again
+            max_jumps = round(MAX_JUMP_BACK_S / unit_s), round(MAX_JUMP_AHEAD_S / unit_s)
+            return cls(video.start_time or 0, duration, max_jumps=max_jumps)
+        start_s = Fraction(container.start_time or 0, av.time_base)
+        ignore_times = bool(flags & FormatFlags.no_timestamps.value)
+        return cls(round(start_s / unit_s), duration, ignore_times)
+
+    def set_time(self, frame: av.VideoFrame) -> None:
+        """Set the time and duration of the next frame, in the order in which frames are shown."""
+        expected = 0 if self._last is None else self._last + self._duration
+        time = None if self._ignore_times else frame.dts if frame.pts is None else frame.pts
+        late = 0 if time is None else time - self._start - expected
+        if self._is_jump(late):
+            self._start += late
+            late = 0
+        frame.pts = expected + late
+        step = 0 if self._last is None else frame.pts - self._last
+        if frame.duration > 1 or (frame.duration == 1 and step <= 2):
+            self._duration = frame.duration
+        elif step > 0:
+            self._duration = step
+        frame.duration = self._duration
+        self._last = frame.pts
+
+    def _is_jump(self, late: int) -> bool:
+        if self._max_jumps is None or self._last is None:
+            return False
+        back, ahead = self._max_jumps
+        return not -back <= late <= ahead

@@ -1,0 +1,128 @@
+"""Decoded frames -> clips of square RGB frames, through FFmpeg's own filters.
+
+The filters are those of the authors of MDMMT: `fps=F:round=up, scale=W:H, crop=C:C:x:y`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+from .specs import Clip, FrameSpec
+
+UPRIGHT_FILTERS: dict[int, tuple[tuple[str, str | None], ...]] = {  # by `frame.rotation`, degrees
+    90: (("transpose", "cclock"),),
+    -90: (("transpose", "clock"),),
+    180: (("hflip", None), ("vflip", None)),
+    -180: (("hflip", None), ("vflip", None)),
+}
+
+
+class FrameCutter:
+    """Cuts decoded frames into the clips of one expert, through a filter graph of its own."""
+
+    def __init__(self, name: str, spec: FrameSpec, from_zero: bool) -> None:
+        """from_zero: whether the first clip begins at second 0, or else at the first frame."""
+        self.name = name
+        self.spec = spec
+        self._next_slot = 0 if from_zero else None  # of the next frame, counted at `spec.fps`
+        self._scaling: Scaling | None = None
+        self._graph: Graph | None = None
+        self._format: tuple[int, int, str, float] | None = None  # of the frames `_graph` takes
+        self._frames: list[NDArray[np.uint8]] = []
+        self._clips = 0
+
+    def push(self, frame: av.VideoFrame) -> Iterator[Clip]:
+        """Yield the clips that this frame completes."""
+        format_ = (frame.width, frame.height, frame.format.name, frame.rotation)
+        if self._graph is None or format_ != self._format:
+            yield from self._flush()
+            # Frames of another size are brought to the size of the first.
+            self._scaling = self._scaling or Scaling.of(frame, self.spec)
+            self._graph = _filter_graph(frame, self.spec, self._scaling)
+            self._format = format_
+        self._graph.push(frame)
+        yield from self._pull(self._graph)
+
+    def finish(self) -> Iterator[Clip]:
+        """Yield the rest. A last partial clip is filled up by repeating its frames evenly."""
+        yield from self._flush()
+        if self._frames:
+            last = len(self._frames) - 1
+            picks = np.ceil(np.linspace(0, last, self.spec.clip_frames)).astype(int)
+            yield self._clip([self._frames[i] for i in picks])
+
+    def _flush(self) -> Iterator[Clip]:
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._pull(self._graph)
+
+    def _pull(self, graph: Graph) -> Iterator[Clip]:
+        while True:
+            try:
+                frame = graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            if self._next_slot is None:
+                self._next_slot = frame.pts
+            picture = frame.to_ndarray()
+            # The first frame fills several slots if the picture begins after 0.
+            for _ in range(self._next_slot, frame.pts + 1):
+                self._frames.append(picture)
+                if len(self._frames) == self.spec.clip_frames:
+                    yield self._clip(self._frames)
+                    self._frames = []
+            self._next_slot = max(self._next_slot, frame.pts + 1)
+
+    def _clip(self, frames: list[NDArray[np.uint8]]) -> Clip:
+        start_s = self._clips * self.spec.clip_s
+        self._clips += 1
+        return Clip(self.name, np.stack(frames), start_s, self._clips * self.spec.clip_s)
+
+
+class Scaling(NamedTuple):
+    """The size that frames are scaled to, and the corner of the square cut out, in pixels."""
+
+    width: int
+    height: int
+    x: int
+    y: int
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame, spec: FrameSpec) -> Scaling:
+        """The scaling of frames like this one, after they are set upright."""
+        width, height = frame.width, frame.height
+        if any(name == "transpose" for name, _ in _upright_filters(frame)):
+            width, height = height, width
+        short = min(width, height)
+        width, height = (round(side / short * spec.short_side / 2) * 2 for side in (width, height))
+        x, y = (round((side - spec.crop) * 0.5) for side in (width, height))
+        return cls(width, height, x, y)
+
+
+def _filter_graph(frame: av.VideoFrame, spec: FrameSpec, scaling: Scaling) -> Graph:
+    """The filters for frames of this size, pixel format and rotation."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    chain = [
+        source,
+        *(graph.add(name, args) for name, args in _upright_filters(frame)),
+        graph.add("fps", f"fps={spec.fps}:round=up"),
+        graph.add("scale", f"{scaling.width}:{scaling.height}"),
+        graph.add("crop", f"{spec.crop}:{spec.crop}:{scaling.x}:{scaling.y}"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*chain).configure()
+    return graph
+
+
+def _upright_filters(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
+    return UPRIGHT_FILTERS.get(round(frame.rotation), ())
