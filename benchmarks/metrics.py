@@ -1,4 +1,4 @@
-"""How long ranking takes at the size of MSR-VTT, and in how much memory.
+"""Time and memory of ranking at the size of MSR-VTT, and times of intervals and comparison.
 
 python benchmarks/metrics.py
 """
@@ -25,15 +25,17 @@ def main() -> None:
     for i in range(0, CAPTIONS, SEGMENTS):
         text[i : i + SEGMENTS] += 0.08 * video
     started = time.perf_counter()
-    found = ranks(text, video, np.arange(CAPTIONS), segment_of)
-    took = time.perf_counter() - started
+    result = ranks(text, video, np.arange(CAPTIONS), segment_of)
+    seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{CAPTIONS} captions, {SEGMENTS} segments, {WIDTH} wide: ranked in {took:.1f} s")
-    print(f"at most {peak:.0f} MB, {(text.nbytes + video.nbytes) / 2**20:.0f} of them embeddings")
-    print("t2v", {name: round(value, 2) for name, value in summary(found.t2v).items()})
+    print(f"{CAPTIONS} captions, {SEGMENTS} segments, {WIDTH} wide: ranked in {seconds:.1f} s")
+    print(
+        f"{peak:.0f} MB at the peak, {(text.nbytes + video.nbytes) / 2**20:.0f} of them embeddings"
+    )
+    print("t2v", {name: round(value, 2) for name, value in summary(result.t2v).items()})
     for name, run in (
-        ("intervals", lambda: intervals(found.t2v)),
-        ("comparison", lambda: compare(found.t2v, np.roll(found.t2v, 1))),
+        ("intervals", lambda: intervals(result.t2v)),
+        ("comparison", lambda: compare(result.t2v, np.roll(result.t2v, 1))),
     ):
         started = time.perf_counter()
         run()

@@ -66,6 +66,7 @@ LEFT_OUT = (
     "search/page.py",
     "search/page.html",
     "media/stills.py",
+    "evaluation/plots.py",
     "evaluation/results.py",
     "sample/__init__.py",
     "sample/captions.py",

@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..datasets import read_captions, read_video_list
-    from ..evaluation import results
+    from ..evaluation import plots, results
     from ..evaluation.evaluate import ablate, evaluate
     from ..features.files import FeatureFolder
     from ..storage.files import check_writable
@@ -70,7 +70,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_writable(arguments.out)
     if arguments.plot is not None:
-        results.check_plot(arguments.plot)
+        plots.check_plot(arguments.plot)
     file = _annotations(arguments.dataset)
     captions = read_captions(file, arguments.split)
     if arguments.videos is not None:
@@ -97,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print(f"\nfirst: {arguments.compare}, second: this one")
         print(results.comparison_table(results.compare_results(earlier, found[0])))
     if arguments.plot is not None:
-        results.plot(found, arguments.plot)
+        plots.plot(found, arguments.plot)
     if found[0].missing:
         say(f"{len(found[0].missing)} captions were left out, whose videos have no features")
     return 0

@@ -1,1 +1,51 @@
-"""Retrieval metrics, evaluation runs and their results."""
+"""How well a model finds the video of a caption, and the captions of a video.
+
+captions = mdmmt.datasets.read_captions("MSRVTT_JSFUSION_test.csv")
+features = mdmmt.features.files.FeatureFolder("features/")
+result = mdmmt.evaluation.evaluate(model, captions, features, "single")
+print(mdmmt.evaluation.table([result]))
+"""
+
+from .evaluate import ablate, evaluate
+from .metrics import (
+    PROTOCOLS,
+    Difference,
+    Galleries,
+    Ranks,
+    compare,
+    intervals,
+    make_galleries,
+    ranks,
+    summary,
+)
+from .plots import check_plot, plot
+from .results import (
+    Result,
+    compare_results,
+    comparison_table,
+    read_results,
+    table,
+    write_results,
+)
+
+__all__ = [
+    "PROTOCOLS",
+    "Difference",
+    "Galleries",
+    "Ranks",
+    "Result",
+    "ablate",
+    "check_plot",
+    "compare",
+    "compare_results",
+    "comparison_table",
+    "evaluate",
+    "intervals",
+    "make_galleries",
+    "plot",
+    "ranks",
+    "read_results",
+    "summary",
+    "table",
+    "write_results",
+]

@@ -28,7 +28,7 @@ from ..experts.base import Extracted
 from ..features.reader import check_experts
 from ..features.segments import duration_s, inside, select
 from ..features.tokens import GREATEST, to_tokens
-from .metrics import ONE_PER_VIDEO, UNIQUE, galleries, ranks
+from .metrics import ONE_PER_VIDEO, UNIQUE, make_galleries, ranks
 from .results import Result
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _run(
 ) -> list[Result]:
     """Evaluate a model with some sets of experts at once; each video's features are read once."""
     # What the protocol does not allow is better said before the videos are embedded.
-    galleries(
+    make_galleries(
         [c.text for c in captions], [(c.video, c.start_s, c.end_s) for c in captions], protocol
     )
     by_video: dict[str, list[tuple[int, Caption]]] = {}
@@ -173,7 +173,7 @@ def _run(
         raise InputError("there is no caption to evaluate: all of them were left out")
 
     queries = [one.query for one in sorted(kept)]
-    found = galleries([q.text for q in queries], [q.segment for q in queries], protocol)
+    found = make_galleries([q.text for q in queries], [q.segment for q in queries], protocol)
     chunks = [found.texts[i : i + BATCH] for i in range(0, len(found.texts), BATCH)]
     text = np.concatenate(
         [model.encode_text(chunk) for chunk in progress(chunks, len(chunks), "batch of texts")]

@@ -1,21 +1,22 @@
-"""Retrieval metrics, from embeddings alone: the rank of what was sought, and what follows from it.
+"""Retrieval metrics from embeddings alone: ranks, recall at k, medians, bootstrap intervals.
 
-Ranking follows the authors of MDMMT (github.com/papermsucode/mdmmt, `validate.py`): each caption
-is a query in both directions. Text to video (t2v), the segments that carry this caption's text are
-set aside, its own included, and the rank is 1 plus the number of the other segments that score at
-least as much as its own. Video to text (v2t), the captions of the same segment are set aside, and
-the rank is 1 plus the number of the other captions that score at least as much. So ties count
-against the model: where all scores are equal, all ranks are last.
+The ranking is that of MDMMT's authors (github.com/papermsucode/mdmmt, `validate.py`). Each caption
+is a query in both directions. From text to video (t2v), the segments that carry the text of the
+caption compete with the others, but not with each other: the rank is 1 plus the number of other
+segments that score at least as much as the caption's own. From video to text (v2t), the captions of
+one segment likewise do not compete with each other: the rank is 1 plus the number of other captions
+that score at least as much. So ties count against the model: if all scores are equal, all ranks are
+last.
 
-Scores must not depend on how the work is cut up, or equal embeddings would not tie: float sums
-depend on their order, and matrix products choose it by the shape of the matrices. So embeddings
-are first rounded to whole multiples of a step that is 2^-26 of a power of two above the longest
-norm. Products and sums of those are whole numbers below 2^53, which float64 holds exactly, in
-whatever order they are added. What is ranked are the rounded embeddings, to the last bit; the
+Scores must not depend on the order in which they are computed, or equal embeddings would not tie:
+float sums depend on their order, and a matrix product chooses the order by the shapes of its
+matrices. So embeddings are first rounded to multiples of a step, which is 2^-26 of a power of two
+above the longest norm. In units of the step all products and sums are whole numbers below 2^53,
+which float64 holds exactly in any order. The ranks are exact for the rounded embeddings, and the
 rounding is as fine as that of float32 arithmetic.
 
 Shape notation: t texts, s segments, d width of the embeddings, q queries, p pairs of a text and a
-segment that it belongs to.
+segment that it describes.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ UNIQUE, ONE_PER_VIDEO, SINGLE = "unique", "one-per-video", "single"
 PROTOCOLS = {
     UNIQUE: "unique segments against unique captions, every caption a query; as MDMMT's authors "
     "for MSR-VTT and LSMDC",
-    ONE_PER_VIDEO: "one caption drawn of each video, unique segments against unique captions; as "
+    ONE_PER_VIDEO: "one caption drawn from each video, unique segments against unique captions; as "
     "MDMMT's authors for ActivityNet",
-    SINGLE: "one caption a segment, every caption counted by itself; as for MSR-VTT 1k-A",
+    SINGLE: "one caption for each segment, every caption counted by itself; as for MSR-VTT 1k-A",
 }
 RECALL_AT = (1, 5, 10, 50)
-NAMES = (*(f"R@{k}" for k in RECALL_AT), "MedR", "MeanR")
-GRID_BITS = 26  # two numbers of so many bits have a product, and sums of products, below 2^53
-CHUNK_SIZE = 1024  # texts that are scored at once
+METRICS = (*(f"R@{k}" for k in RECALL_AT), "MedR", "MeanR")
+GRID_BITS = 26  # products of two numbers of 26 bits, and sums of these, stay below 2^53
+CHUNK_SIZE = 1024  # texts scored at once
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
 class Galleries(NamedTuple):
-    """What is searched, and which of it each query is about."""
+    """The texts and segments that are ranked, and those that belong to each query."""
 
     texts: list[str]
     segments: list[Hashable]
-    text_of: NDArray[np.int64]  # (q,) row of the query's text in `texts`
-    segment_of: NDArray[np.int64]  # (q,) row of its segment in `segments`
+    text_of: NDArray[np.int64]  # (q,) row of each query's text in `texts`
+    segment_of: NDArray[np.int64]  # (q,) row of each query's segment in `segments`
 
 
 class Ranks(NamedTuple):
@@ -61,45 +62,48 @@ class Ranks(NamedTuple):
     v2t: NDArray[np.int64]  # (q,)
 
 
+DIRECTIONS = Ranks._fields
+
+
 class Difference(NamedTuple):
-    """How one metric differs between two runs."""
+    """The difference of one metric between two runs."""
 
     first: float
     second: float
     difference: float  # second - first
-    low: float  # bounds of the confidence interval of the difference
-    high: float
-    p_value: float  # how often a difference at least as large comes by chance
+    low: float  # lower bound of the difference's confidence interval
+    high: float  # upper bound
+    p_value: float  # how often chance makes a difference at least as large
 
 
-def galleries(
+def make_galleries(
     captions: Sequence[str], segments: Sequence[Hashable], protocol: str = UNIQUE
 ) -> Galleries:
-    """What the queries of a protocol are ranked in.
+    """Collect the texts and segments in which the queries of a protocol are ranked.
 
     Args:
-        captions: q texts; of 'one-per-video' those that were drawn.
-        segments: that which each of them is about; what is equal is the same segment.
-        protocol: of `PROTOCOLS`.
+        captions: q texts; with 'one-per-video', one that was drawn from each video.
+        segments: q keys, the segment that each caption describes; equal keys are one segment.
+        protocol: one of `PROTOCOLS`.
 
     Raises:
-        InputError: an unknown protocol, or with 'single' a segment with several captions.
+        InputError: an unknown protocol, or a segment with several captions under 'single'.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    unique_segments = {segment: row for row, segment in enumerate(dict.fromkeys(segments))}
-    segment_of = np.array([unique_segments[segment] for segment in segments], dtype=np.int64)
+    segment_rows = {segment: row for row, segment in enumerate(dict.fromkeys(segments))}
+    segment_of = np.array([segment_rows[segment] for segment in segments], dtype=np.int64)
     if protocol != SINGLE:
-        unique_texts = {text: row for row, text in enumerate(dict.fromkeys(captions))}
-        text_of = np.array([unique_texts[text] for text in captions], dtype=np.int64)
-        return Galleries(list(unique_texts), list(unique_segments), text_of, segment_of)
-    if len(unique_segments) < len(segments):
-        again = next(one for row, one in enumerate(segments) if unique_segments[one] != row)
+        text_rows = {text: row for row, text in enumerate(dict.fromkeys(captions))}
+        text_of = np.array([text_rows[text] for text in captions], dtype=np.int64)
+        return Galleries(list(text_rows), list(segment_rows), text_of, segment_of)
+    if len(segment_rows) < len(segments):
+        repeated = next(key for row, key in enumerate(segments) if segment_rows[key] != row)
         raise InputError(
-            f"the segment {again} has several captions, expected one with the protocol {SINGLE!r}; "
-            f"{UNIQUE!r} takes them all"
+            f"the segment {repeated} has several captions, expected one with the protocol "
+            f"{SINGLE!r}; {UNIQUE!r} takes several"
         )
-    return Galleries(list(captions), list(unique_segments), np.arange(len(captions)), segment_of)
+    return Galleries(list(captions), list(segment_rows), np.arange(len(captions)), segment_of)
 
 
 def ranks(
@@ -109,14 +113,14 @@ def ranks(
     segment_of: NDArray[np.integer],
     chunk_size: int = CHUNK_SIZE,
 ) -> Ranks:
-    """Rank what each query seeks by inner products, as the module's text says.
+    """Rank the target of each query by inner products, as the module's docstring says.
 
     Args:
         text: (t, d) embeddings of the texts.
         video: (s, d) embeddings of the segments.
-        text_of, segment_of: (q,) the rows that each query is about.
-        chunk_size: texts that are scored at once, which takes 16 * chunk_size * s bytes; it makes
-            no difference to the ranks.
+        text_of, segment_of: (q,) rows of each query's text and segment.
+        chunk_size: texts scored at once, which needs 16 * chunk_size * s bytes; the ranks do not
+            depend on it.
 
     Raises:
         InputError: NaN or infinity, or shapes and rows that do not fit together.
@@ -124,24 +128,24 @@ def ranks(
     text, video, text_of, segment_of = map(np.asarray, (text, video, text_of, segment_of))
     if text.ndim != 2 or video.ndim != 2 or text.shape[1] != video.shape[1]:
         raise InputError(
-            f"text embeddings are {text.shape} and those of the segments {video.shape}, expected "
+            f"text embeddings are {text.shape} and segment embeddings {video.shape}, expected "
             "(t, d) and (s, d)"
         )
     if text_of.ndim != 1 or text_of.shape != segment_of.shape or not len(text_of):
         raise InputError(
-            f"text_of is {text_of.shape} and segment_of {segment_of.shape}, expected (q,) for both "
-            "with a query at least"
+            f"text_of is {text_of.shape} and segment_of {segment_of.shape}, expected (q,) for "
+            "both, with at least one query"
         )
-    for what, rows, size in (
+    for name, rows, size in (
         ("text_of", text_of, len(text)),
         ("segment_of", segment_of, len(video)),
     ):
         if rows.min() < 0 or rows.max() >= size:
-            raise InputError(f"{what} has a row outside the {size} embeddings")
+            raise InputError(f"{name} has a row outside the {size} embeddings")
 
     text_exponent, video_exponent = _exponent(text, "text"), _exponent(video, "segment")
-    segments = _on_grid(video, video_exponent)
-    # All occurrences of a caption in a segment have one rank. Pairs are in the order of texts.
+    segments = _round_to_grid(video, video_exponent)
+    # A text that describes a segment several times has one rank there. Pairs are sorted by text.
     pairs, pair_of = np.unique(
         text_of.astype(np.int64) * len(video) + segment_of, return_inverse=True
     )
@@ -150,41 +154,43 @@ def ranks(
         [
             np.einsum(
                 "pd,pd->p",
-                _on_grid(text[pair_text[first : first + chunk_size]], text_exponent),
+                _round_to_grid(text[pair_text[first : first + chunk_size]], text_exponent),
                 segments[pair_segment[first : first + chunk_size]],
             )
             for first in range(0, len(pairs), chunk_size)
         ]
     )
-    by_text = _Groups(pair_text, len(text))
-    by_segment = _Groups(pair_segment, len(video))
+    by_text = _PairsOf(pair_text, len(text))
+    by_segment = _PairsOf(pair_segment, len(video))
     t2v, v2t = np.ones((2, len(pairs)), dtype=np.int64)
     for first in range(0, len(text), chunk_size):
-        scores = _on_grid(text[first : first + chunk_size], text_exponent) @ segments.T  # (c, s)
+        chunk = _round_to_grid(text[first : first + chunk_size], text_exponent)
+        scores = chunk @ segments.T  # (chunk, s)
         stop = first + len(scores)
-        # What t2v sets aside are the segments of the same text, what v2t does are the texts of the
-        # same segment: both are the pairs.
+        # In t2v a text's own segments do not compete, in v2t a segment's own texts: in both cases
+        # the scores of the pairs.
         own = slice(*np.searchsorted(pair_text, (first, stop)))
         scores[pair_text[own] - first, pair_segment[own]] = -math.inf
         for row in range(first, stop):
             same_text = by_text[row]
-            t2v[same_text] += _at_least(scores[row - first], thresholds[same_text])
+            t2v[same_text] += _count_at_least(scores[row - first], thresholds[same_text])
         columns = np.ascontiguousarray(scores.T)
         for row in range(len(video)):
             same_segment = by_segment[row]
-            v2t[same_segment] += _at_least(columns[row], thresholds[same_segment])
+            v2t[same_segment] += _count_at_least(columns[row], thresholds[same_segment])
     return Ranks(t2v[pair_of], v2t[pair_of])
 
 
 def summary(ranks: NDArray[np.integer]) -> dict[str, float]:
-    """R@1, R@5, R@10 and R@50 in percent, MedR (the lower median) and MeanR of some ranks.
+    """Summarise ranks (q,): R@1, R@5, R@10 and R@50 in percent, MedR (lower median) and MeanR.
 
     Raises:
         InputError: no ranks, or a rank below 1.
     """
     ranks = _checked(ranks)
     values, counts = np.unique(ranks, return_counts=True)
-    return _named(_totals(values, counts) * _scale(len(ranks)))
+    metrics = _metric_totals(values, counts) * _metric_scale(len(ranks))
+    return dict(zip(METRICS, metrics.tolist(), strict=True))
 
 
 def intervals(
@@ -193,23 +199,30 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Confidence intervals of each metric: percentiles of a bootstrap over the queries.
+    """Confidence interval of each metric: percentiles of a bootstrap over the queries.
 
-    Captions of one video are taken for independent, which makes the intervals somewhat narrow
-    where a video has many.
+    The bootstrap treats the captions of one video as independent, so the intervals are somewhat
+    too narrow for videos with many captions.
 
     Args:
-        confidence: the share of the resamples' metrics that lies within the bounds.
-        resamples: how many; 2000 take some seconds for 60,000 queries.
-        seed: the same one gives the same bounds.
+        ranks: (q,) ranks from 1 on.
+        confidence: the share of the resampled metrics that lies within the bounds.
+        resamples: number of resamples; 2000 take some seconds for 60,000 queries.
+        seed: seed of the resampling; the same seed gives the same bounds.
+
+    Returns:
+        the lower and the upper bound of each of `METRICS`.
+
+    Raises:
+        InputError: ranks as in `summary`, or a confidence that is not between 0 and 1.
     """
     ranks = _checked(ranks)
     values, counts = np.unique(ranks, return_counts=True)
     rng = np.random.default_rng(seed)
-    share = counts / len(ranks)
-    totals = [_totals(values, rng.multinomial(len(ranks), share)) for _ in range(resamples)]
-    low, high = _bounds(np.array(totals), confidence) * _scale(len(ranks))
-    return dict(zip(NAMES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    shares = counts / len(ranks)
+    totals = [_metric_totals(values, rng.multinomial(len(ranks), shares)) for _ in range(resamples)]
+    low, high = _bounds(np.array(totals), confidence) * _metric_scale(len(ranks))
+    return dict(zip(METRICS, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
 def compare(
@@ -219,10 +232,13 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Compare two runs by their ranks of the same queries, in the same order.
+    """Compare two runs by their ranks (q,) of the same queries, in the same order.
 
-    The interval is a paired bootstrap over the queries. The p-value is that of a permutation test:
-    were the runs alike, each query's two ranks could as well be swapped.
+    The interval is that of a paired bootstrap over the queries. The p-value is that of a
+    permutation test: if the runs were alike, the two ranks of any query could be swapped.
+
+    Args:
+        confidence, resamples, seed: as in `intervals`.
 
     Raises:
         InputError: runs of different sizes, or ranks as in `summary`.
@@ -238,47 +254,55 @@ def compare(
     rng = np.random.default_rng(seed)
 
     def totals(codes: NDArray[np.integer]) -> NDArray[np.int64]:
-        return _totals(values, np.bincount(codes, minlength=len(values)))
+        return _metric_totals(values, np.bincount(codes, minlength=len(values)))
 
-    of_first, of_second = totals(codes[0]), totals(codes[1])
-    resampled, swapped = np.empty((2, resamples, len(NAMES)), dtype=np.int64)
+    first_totals, second_totals = totals(codes[0]), totals(codes[1])
+    resampled, swapped = np.empty((2, resamples, len(METRICS)), dtype=np.int64)
     for i in range(resamples):
         drawn = codes[:, rng.integers(n, size=n)]
         resampled[i] = totals(drawn[1]) - totals(drawn[0])
         swap = rng.integers(2, size=n, dtype=bool)
         swapped[i] = totals(np.where(swap, *codes)) - totals(np.where(swap, *codes[::-1]))
-    difference = of_second - of_first
-    # Whole numbers, so what is as large is exactly as large. The runs as they are count as one way.
+    difference = second_totals - first_totals
+    # Totals are whole numbers, so the comparison is exact. The runs as given are one permutation.
     as_large = (np.abs(swapped) >= np.abs(difference)).sum(axis=0)
     p_values = (1 + as_large) / (1 + resamples)
-    scale = _scale(n)
+    scale = _metric_scale(n)
     columns = (
-        *(of_first * scale, of_second * scale, difference * scale),
+        *(first_totals * scale, second_totals * scale, difference * scale),
         *(_bounds(resampled, confidence) * scale),
         p_values,
     )
     rows = np.stack(columns, axis=1).tolist()
-    return {name: Difference(*row) for name, row in zip(NAMES, rows, strict=True)}
+    return {name: Difference(*row) for name, row in zip(METRICS, rows, strict=True)}
 
 
-class _Groups:
-    """The pairs of each text, or of each segment."""
+class _PairsOf:
+    """Look up pairs by their text, or by their segment: `_PairsOf(keys, n)[key]`.
+
+    Args:
+        keys: (p,) the text, or the segment, of each pair.
+        n: the number of texts or segments; keys are below it.
+    """
 
     def __init__(self, keys: NDArray[np.int64], n: int) -> None:
         self._order = np.argsort(keys, kind="stable")
         self._bounds = np.searchsorted(keys[self._order], np.arange(n + 1))
 
     def __getitem__(self, key: int) -> NDArray[np.int64]:
+        """The indices of the pairs that have this key."""
         return self._order[self._bounds[key] : self._bounds[key + 1]]
 
 
-def _at_least(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many of the scores are not below each threshold."""
+def _count_at_least(
+    scores: NDArray[np.float64], thresholds: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Count, for each threshold, the scores that are not below it."""
     return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
 
 
-def _exponent(embeddings: NDArray, what: str) -> int:
-    """The power of two above the longest norm."""
+def _exponent(embeddings: NDArray[np.floating], kind: str) -> int:
+    """The exponent of the power of two above the longest norm."""
     longest = 0.0
     for first in range(0, len(embeddings), CHUNK_SIZE):
         rows = embeddings[first : first + CHUNK_SIZE].astype(np.float64)
@@ -286,15 +310,15 @@ def _exponent(embeddings: NDArray, what: str) -> int:
         bad = np.flatnonzero(~np.isfinite(norms))
         if len(bad):
             raise InputError(
-                f"the embedding of {what} {first + bad[0]} holds NaN or infinity, expected finite "
+                f"the embedding of {kind} {first + bad[0]} holds NaN or infinity, expected finite "
                 "numbers"
             )
         longest = max(longest, norms.max())
     return math.frexp(longest)[1]
 
 
-def _on_grid(embeddings: NDArray, exponent: int) -> NDArray[np.float64]:
-    """Embeddings as whole numbers of steps."""
+def _round_to_grid(embeddings: NDArray[np.floating], exponent: int) -> NDArray[np.float64]:
+    """Round embeddings to multiples of 2^(exponent - GRID_BITS), and return the multiples."""
     return np.rint(np.ldexp(embeddings.astype(np.float64), GRID_BITS - exponent))
 
 
@@ -302,17 +326,20 @@ def _checked(ranks: NDArray[np.integer]) -> NDArray[np.integer]:
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks) or ranks.min() < 1:
         raise InputError(
-            f"ranks are {ranks.dtype} {ranks.shape}, expected whole numbers (q,) from 1 on, and "
-            "one at least"
+            f"ranks are {ranks.dtype} {ranks.shape}, expected whole numbers (q,) from 1 on, at "
+            "least one"
         )
     return ranks
 
 
-def _totals(values: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The metrics as whole numbers: hits of each recall, lower median, sum.
+def _metric_totals(values: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The metrics of n ranks before their division by n, as whole numbers: (metrics,).
+
+    They are the number of ranks up to k for each recall at k, the lower median, and the sum of the
+    ranks. `_metric_scale` makes metrics of them.
 
     Args:
-        values: ranks in ascending order.
+        values: the different ranks in ascending order.
         counts: how often each of them occurs.
     """
     middle = (counts.sum() + 1) // 2
@@ -321,17 +348,13 @@ def _totals(values: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray
     return np.array([*hits, median, values @ counts], dtype=np.int64)
 
 
-def _scale(n: int) -> NDArray[np.float64]:
-    """What makes totals of n ranks into metrics."""
+def _metric_scale(n: int) -> NDArray[np.float64]:
+    """The factors (metrics,) by which the totals of n ranks become metrics."""
     return np.array([*(100 / n for _ in RECALL_AT), 1, 1 / n])
 
 
 def _bounds(samples: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
-    """The lower and upper bound (2, metrics) that hold this share of the samples (n, metrics)."""
+    """The bounds (2, metrics) between which this share of the samples (n, metrics) lies."""
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence:g}, expected a share between 0 and 1")
     return np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-
-
-def _named(metrics: NDArray[np.float64]) -> dict[str, float]:
-    return dict(zip(NAMES, metrics.tolist(), strict=True))

@@ -108,7 +108,7 @@ def test_what_fails_loses_no_result(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([*command, f"--plot={tmp_path / 'a.png'}"]) == 1
     printed = capsys.readouterr()
-    assert "pip install matplotlib" in printed.err and not printed.out
+    assert "mdmmt[plot]" in printed.err and not printed.out
 
 
 def test_a_folder_must_say_which_file_is_meant(tmp_path, capsys):

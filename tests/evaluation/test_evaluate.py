@@ -13,12 +13,13 @@ from tiny import TINY
 import mdmmt
 from mdmmt import InputError, experts
 from mdmmt.datasets import Caption
+from mdmmt.errors import MissingDependency
 from mdmmt.evaluation.evaluate import ablate, evaluate
-from mdmmt.evaluation.metrics import NAMES
+from mdmmt.evaluation.metrics import METRICS
+from mdmmt.evaluation.plots import plot
 from mdmmt.evaluation.results import (
     compare_results,
     comparison_table,
-    plot,
     read_results,
     table,
     write_results,
@@ -93,7 +94,7 @@ def test_an_evaluation_is_its_steps_one_by_one(tiny_model, captions, features, m
     assert result.segments == len({(c.video, c.start_s, c.end_s or 9.0) for c in captions})
     assert result.texts == len({" ".join(c.text.split()) for c in captions})
     assert (result.outside, result.missing, result.empty_segments) == ((), (), 0)
-    assert result.metrics["t2v"].keys() == result.metrics["v2t"].keys() == set(NAMES)
+    assert result.metrics["t2v"].keys() == result.metrics["v2t"].keys() == set(METRICS)
 
 
 def test_some_experts_only(tiny_model, captions, features):
@@ -272,7 +273,7 @@ def test_a_table_says_what_was_measured_and_how(results):
     assert "1 captions lay outside their video and 1 had no video" in text
     assert "experts: wide, narrow, middle\n" in text
     assert "experts: wide\n" in text
-    for name in NAMES:
+    for name in METRICS:
         assert f"{results[0].metrics['v2t'][name]:.2f}" in text
     assert max(map(len, text.split("\n")[2:])) <= 96
 
@@ -289,7 +290,7 @@ def test_a_plot_is_written(tmp_path, results, name):
 
 def test_a_plot_without_matplotlib_says_what_is_missing(tmp_path, results, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match="a plot needs Matplotlib"):
+    with pytest.raises(MissingDependency, match=r"a plot needs .*mdmmt\[plot\]"):
         plot(results, tmp_path / "plot.png")
 
 
