@@ -11,8 +11,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import pytest
-from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, parsed, snapshot
-from packaging.version import Version
+from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, snapshot
 
 from mdmmt import cli
 from mdmmt import operator_folder as hub
@@ -217,28 +216,6 @@ def test_place_is_where_towhee_looks(package, tmp_path, monkeypatch, way):
 
 def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
-
-
-def pyproject():
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads(read("pyproject.toml"))["project"]
-
-
-def test_requirements_are_those_of_pyproject():
-    assert read("requirements.txt").splitlines() == pyproject()["dependencies"]
-    assert "torchvision" not in parsed(read("requirements.txt"))
-
-
-def test_the_oldest_that_are_tested_are_those_required():
-    pins = dict(re.findall(r"^(\S+)==(\S+)$", read("tests/oldest.txt"), re.MULTILINE))
-    least = dict(re.findall(r"^(\S+)>=([^,]+),", read("requirements.txt"), re.MULTILINE))
-    assert least.pop("towhee") == "0.9"
-    assert pins.keys() == least.keys()
-    for name, version in least.items():
-        assert Version(pins[name]) == Version(version), name
 
 
 def test_requirements_as_towhee_reads_them():

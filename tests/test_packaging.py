@@ -9,9 +9,11 @@ import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fresh import ROOT, clone
+from fresh import ROOT, clone, parsed
+from packaging.version import Version
 
 from mdmmt.version import VERSION
 from mdmmt.weights.layout import MODEL_FOLDER_FILES
@@ -78,6 +80,33 @@ def test_sdist_holds_what_the_wheel_is_built_from(tmp_path: Path) -> None:
     made = {"PKG-INFO", "setup.cfg"}
     names = {name for name in names if not name.startswith("mdmmt.egg-info/")}
     assert names == package_files() | papers | made
+
+
+def pyproject() -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_requirements_are_those_of_pyproject() -> None:
+    requirements = (ROOT / "requirements.txt").read_text()
+    assert requirements.splitlines() == pyproject()["dependencies"]
+    assert "torchvision" not in parsed(requirements)
+
+
+def test_oldest_pins_are_the_lower_bounds() -> None:
+    """All that the operator needs is pinned, and of the extras what the tests run in that way."""
+    bound = re.compile(r"^(\S+)>=([^,]+),", re.M)
+    required = dict(bound.findall((ROOT / "requirements.txt").read_text()))
+    assert required.pop("towhee") == "0.9"  # has an environment of its own
+    extras = pyproject()["optional-dependencies"].values()
+    bounds = required | dict(bound.findall("\n".join(line for extra in extras for line in extra)))
+    pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "tests/oldest.txt").read_text(), re.M))
+    assert pins.keys() >= required.keys()
+    for name, version in pins.items():
+        assert Version(version) == Version(bounds[name]), name
 
 
 def test_ci_runs_the_command_that_readme_gives() -> None:
