@@ -1,14 +1,15 @@
-# What Towhee's hub and operator folder execute: `ops.video_text_embedding.mdmmt`.
+# Towhee executes this file for `ops.video_text_embedding.mdmmt`, from its operator folder.
 #
-# Towhee compares nothing that it fetches with any hash, and keeps what was cut short on the way. So
-# where there is a MANIFEST.json (a clone has none), each file is compared with it before the
-# package is imported, which a cut could turn into a SyntaxError or into other vectors.
+# Towhee does not check what it downloads, and keeps a truncated file, which could raise a
+# SyntaxError or give other vectors. So all files are compared with MANIFEST.json before the package
+# is imported. A clone has no manifest.
 #
-# This file itself is so small that it arrives whole or empty, as a rule. Empty, it has no `mdmmt`,
-# and Towhee executes mdmmt.py instead, which tells. So does a file cut up here, above all code.
+# This file fits one network packet: it arrives whole or empty. An empty one defines no `mdmmt`, and
+# Towhee executes mdmmt.py instead, which reports it. The same happens to a file that is cut within
+# this comment, which is longer than the code.
 #
-# The package is imported relatively, since there it is not installed. That binds the name `mdmmt`
-# twice: first to the sub-package, and then, as must be, to the factory.
+# The package is not installed there, so its import is relative. That binds `mdmmt` to the package
+# first, and then to the operator.
 
 from hashlib import sha256
 from json import loads
@@ -21,11 +22,11 @@ if file.exists():
         for name, digest in loads(file.read_bytes()).items():
             file = HERE / name
             if sha256(file.read_bytes()).hexdigest() != digest:
-                raise ValueError("not as published")
+                raise ValueError
     except (OSError, ValueError) as error:
         cached = HERE.parents[1] if HERE.parent.name == "versions" else HERE
         raise RuntimeError(
-            f"{file} is cut short: save weights of yours, delete {cached}, try again"
+            f"{file} is cut short: save your own weights, delete {cached}, try again"
         ) from error
 
 from .mdmmt.operator import MDMMT, mdmmt  # noqa: E402

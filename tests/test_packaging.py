@@ -22,6 +22,8 @@ DATA = {
     "mdmmt/py.typed",
     "mdmmt/sample/model/report.json",
     "mdmmt/search/page.html",
+    "mdmmt/operator_entry.py.txt",
+    "mdmmt/operator_stand_in.py.txt",
     "mdmmt/weights/model_card.md",
 }
 BUILD = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])"
