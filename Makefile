@@ -92,6 +92,10 @@ format: $(VENV)/installed-test  ## format the code
 sample: $(VENV)/installed  ## train the shipped sample model anew
 	$(BIN)/python -m mdmmt.sample.train --out mdmmt/sample/model
 
+.PHONY: docs
+docs: $(VENV)/installed-test  ## build the site of the documentation, warnings being errors: ./site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .PHONY: pictures
 pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 	PYTHONPATH=tests/support $(BIN)/python tests/make_pictures.py

@@ -26,8 +26,8 @@ class MDMMT(NNOperator):
     Args:
         modality: 'text'; 'video'; or 'features', which only runs the experts on a video and gives
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts, precision,
-            compiled: see `mdmmt.model.load`.
+        weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled: see
+            `mdmmt.model.load`.
         segments, window_s, stride_s: cut each video, see `mdmmt.model.Model.encode_segments`.
             None: each video is one.
 

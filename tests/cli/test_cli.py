@@ -1,11 +1,9 @@
-"""The command line, as a user's shell calls it; and the README, as a user copies from it."""
+"""The command line, as a user's shell calls it."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +20,6 @@ from mdmmt.sample import demo
 from mdmmt.sample.clips import COMBINATIONS, draw
 
 ROOT = Path(__file__).parents[2]
-RUN_MARK = "<!-- run by a test -->\n```python\n"
 
 
 @pytest.fixture(scope="module")
@@ -65,23 +62,6 @@ def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
         assert name in {path.name for path in paths}
     scores = [float(row.split()[-5]) for row in rows]
     assert scores == sorted(scores, reverse=True)
-
-
-def test_readme_code_runs(
-    demo_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
-) -> None:
-    """Each marked block of README, copied as it is, in the folder where `make demo` was run."""
-    blocks = re.findall(re.escape(RUN_MARK) + "(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 3
-    monkeypatch.chdir(demo_folder.parent)
-    for number, block in enumerate(blocks):
-        script = tmp_path / f"block{number}.py"
-        script.write_text(block)
-        names = runpy.run_path(str(script))
-        if "match" in names:
-            assert names["match"].score.shape == (2, 2)
-            assert names["match"].by_expert.shape == (2, 2, 3)
-    assert "shape=(384,)" in capsys.readouterr().out
 
 
 def test_embed_texts_as_npy(tmp_path: Path) -> None:

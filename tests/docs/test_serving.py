@@ -1,36 +1,34 @@
-"""README's service, as a user runs it: a real server process, and many clients at once."""
+"""The service of docs/operator.md, as a user runs it: a server process, many clients at once."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from pages import ROOT, SERVED, read_blocks
 
 import mdmmt
 
-ROOT = Path(__file__).parents[2]
-MARK = "<!-- served by a test -->\n```python\n"
 CLIENTS = 50
 TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> str:
-    """The address of README's program under uvicorn."""
+    """The address of the page's program under uvicorn."""
     folder = tmp_path_factory.mktemp("service")
-    (code,) = re.findall(re.escape(MARK) + "(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = read_blocks(ROOT / "docs" / "operator.md")
+    (code,) = (block.code for block in blocks if block.mark == SERVED)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     (folder / "serve.py").write_text(code)
     with socket.socket() as free:
@@ -57,7 +55,9 @@ def server(tmp_path_factory) -> str:
         process.wait(timeout=30)
 
 
-def test_fifty_clients_at_once_each_get_their_own(server):
+@pytest.mark.towhee
+@pytest.mark.slow
+def test_service_gives_each_of_fifty_clients_its_own_vector(server):
     texts = [f"a {colour} {shape}" for colour in ("red", "blue") for shape in ("ball", "star")]
     texts = [
         f"{texts[i % 4]} moves {('left', 'up')[i % 2]} {'and on ' * i}" for i in range(CLIENTS)

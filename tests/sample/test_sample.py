@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import av
 import numpy as np
@@ -168,10 +167,6 @@ def test_the_report_is_of_the_shipped_model():
     seeds = [result["seed"] for result in report["results"]]
     assert len(set(seeds)) >= 3
     assert report["results"][0]["seen pairs"]["R@1"] >= 90  # the shipped one's
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for result in report["results"]:
-        seen, unseen = (result[name]["R@1"] for name in ("seen pairs", "unseen pairs"))
-        assert f"| {result['seed']} | {seen} | {unseen} |" in readme
     assert report["clips"] == {
         "train": TRAIN_CLIPS,
         "seen pairs": TEST_CLIPS,

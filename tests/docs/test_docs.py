@@ -1,0 +1,99 @@
+"""The pages of docs/, as a reader copies from them, and what they must list."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pages import NOT_RUN, PAGES, README, ROOT, RUN, SERVED, read_blocks, run_blocks
+
+import mdmmt
+from mdmmt.cli import main
+from mdmmt.storage.paths import SAMPLE_FOLDER
+
+DOCS = ROOT / "docs"
+RUN_PAGES = [page for page in PAGES if any(block.mark == RUN for block in read_blocks(page))]
+# The only reasons why a block may not be run.
+REASONS = {
+    "makes an environment",
+    "needs Towhee 0.9",
+    "needs the released weights",
+    "runs all tests",
+    "starts a server",
+    "takes about 12 minutes",
+    "the tests of the demo run it",
+    "uploads to Hugging Face",
+}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    for block in read_blocks(page):
+        if block.language not in ("python", "sh"):
+            continue
+        assert block.mark is not None, f"{block.place} has no mark"
+        is_run = block.mark in (RUN, SERVED)
+        assert is_run or block.mark.removeprefix(NOT_RUN) in REASONS, f"{block.place}: {block.mark}"
+
+
+@pytest.mark.towhee
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
+def test_code_of_the_page_runs(page: Path, demo_clips: Path) -> None:
+    run_blocks(page)
+
+
+def test_operator_page_lists_every_argument() -> None:
+    constructor = (DOCS / "operator.md").read_text().split("## Factory constructor")[1]
+    for name in inspect.signature(mdmmt.MDMMT).parameters:
+        assert re.search(rf"^\|.*`{name}`.*\|", constructor, re.M), name
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parsers: list[argparse.ArgumentParser] = []
+
+    def keep(self: argparse.ArgumentParser, _: object) -> None:
+        parsers.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", keep)
+    with pytest.raises(KeyboardInterrupt):
+        main([])
+    return parsers[0]
+
+
+def test_cli_page_lists_every_command_and_option(parser: argparse.ArgumentParser) -> None:
+    page = (DOCS / "cli.md").read_text()
+    for name, command in read_commands(parser):
+        assert f"mdmmt {name}" in page, name
+        for action in command._actions:
+            for option in action.option_strings:
+                if option not in ("-h", "--help"):
+                    assert f"`{option}" in page, f"{name} {option}"
+
+
+def read_commands(
+    parser: argparse.ArgumentParser, prefix: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield each command without sub-commands, by its full name."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        if any(isinstance(a, argparse._SubParsersAction) for a in command._actions):
+            yield from read_commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def test_sample_model_page_gives_the_scores_of_the_report() -> None:
+    page = (DOCS / "sample-model.md").read_text()
+    report = json.loads((SAMPLE_FOLDER / "report.json").read_text())
+    for result in report["results"]:
+        seen, unseen = (result[name]["R@1"] for name in ("seen pairs", "unseen pairs"))
+        assert f"| {result['seed']} | {seen} | {unseen} |" in page
