@@ -1,11 +1,10 @@
-"""`mdmmt index` and `mdmmt search`: a collection of videos, and what a sentence finds in it."""
+"""`mdmmt index` and `mdmmt search`: keep a collection of videos, and search it by a sentence."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,16 @@ if TYPE_CHECKING:
     from ..model import Similarity
     from ..search.index import Hit
 
-DATABASE_HELP = "a local database, by custom NAME.db, or the address of a Milvus server"
+DATABASE_HELP = "a local database, by convention NAME.db, or the address of a Milvus server"
 
 
 def add_commands(commands: Commands) -> None:
-    """Tell the parser of these commands."""
+    """Add these commands to the parser."""
     index = commands.add_parser(
         "index", help="keep a collection of videos to be searched"
     ).add_subparsers(required=True, metavar="build|delete")
     build = index.add_parser(
-        "build", help="add videos, window by window; those that are there already are kept"
+        "build", help="add videos, window by window; a video that is there already is skipped"
     )
     build.add_argument(
         "videos", nargs="+", metavar="FILE", help="videos, feature files, folders of videos"
@@ -39,59 +38,60 @@ def add_commands(commands: Commands) -> None:
         "--metadata",
         type=Path,
         metavar="FILE",
-        help='what to filter by: JSON lines, {"path": "videos/a.mp4", "year": 2021}; of files that '
-        "it leaves out, the database keeps what it has",
+        help='facts to filter by, as JSON lines: {"path": "videos/a.mp4", "year": 2021}; a video '
+        "without a line keeps its metadata in the database",
     )
     build.add_argument(
         "--features",
         type=Path,
         metavar="DIR",
-        help="folder of feature files of these videos, which spare running the experts",
+        help="folder of feature files, which are read in the place of their videos",
     )
     build.set_defaults(run=_build)
-    delete = index.add_parser("delete", help="take videos out")
-    delete.add_argument("videos", nargs="+", metavar="FILE", help="files, no folders")
+    delete = index.add_parser("delete", help="remove videos")
+    delete.add_argument("videos", nargs="+", metavar="FILE", help="files, not folders")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
 
     search = commands.add_parser("search", help="find the moments that a sentence describes")
-    what = search.add_mutually_exclusive_group(required=True)
-    what.add_argument("text", nargs="?", help="what is to be seen and heard")
-    what.add_argument("--video", metavar="FILE", help="find what is like this video")
+    query = search.add_mutually_exclusive_group(required=True)
+    query.add_argument("text", nargs="?", help="the scene or sound to find, in words")
+    query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search)
-    search.add_argument("-k", type=int, default=10, help="how many; default: %(default)s")
+    search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")
     search.add_argument(
         "--filter",
         metavar="EXPR",
         help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
-        "'metadata[\"shot-at\"] == 3' for a name that is no word",
+        "'metadata[\"shot-at\"] == 3' for a name that is not a word",
     )
     search.add_argument("--json", action="store_true", help="print JSON lines")
-    search.add_argument("--html", type=Path, metavar="FILE", help="write a page that plays them")
+    search.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page that plays the results"
+    )
     search.set_defaults(run=_search)
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from ..batch.extract import find_videos
     from ..features.files import find_feature_files
-    from ..search.build import index_files, read_metadata
-    from ..search.index import Index
+    from ..search import Index, index_files, read_metadata
 
     if arguments.features:
-        find_feature_files(arguments.features)  # refuses a slip before there is a database
+        find_feature_files(arguments.features)  # refuses a wrong folder before a database is made
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
     window_s, stride_s = model.reader.window_lengths(arguments.window, arguments.stride)
     with Index.open(arguments.db, model) as index:
-        found = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
-        outcomes = list(progress(found, len(paths), "video"))
+        run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
+        outcomes = list(progress(run, len(paths), "video"))
         count = index.count()
     failures = [f"{outcome.path}: {outcome.error}" for outcome in outcomes if outcome.error]
     known = {os.path.abspath(path) for path in paths}
     failures += [
-        f"{arguments.metadata} speaks of {path}, which is not among these videos"
+        f"{arguments.metadata} describes {path}, which is not among these videos"
         for path in metadata
         if path not in known
     ]
@@ -101,36 +101,36 @@ def _build(arguments: argparse.Namespace) -> int:
     return report(
         failures,
         f"{added} windows of {len(outcomes) - kept - failed} videos added, {kept} videos "
-        f"were there; {arguments.db} holds {count} windows",
+        f"skipped; {arguments.db} holds {count} windows",
     )
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    from ..search.index import Index
+    from ..search import Index
 
     with Index.open(arguments.db) as index:
-        # By another program, a file may have been added under the path as it is given here.
-        gone = {
+        # Another program may have added a file under its relative path.
+        windows_of = {
             path: sum(map(index.delete, {os.path.abspath(path), path})) for path in arguments.videos
         }
-    failures = [f"{path}: it was not there" for path, windows in gone.items() if not windows]
-    return report(failures, f"{len(arguments.videos) - len(failures)} videos taken out")
+    failures = [f"{path}: is not in the index" for path, count in windows_of.items() if not count]
+    return report(failures, f"{len(arguments.videos) - len(failures)} videos removed")
 
 
 def _search(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..search.index import Index
+    from ..search import Index
     from ..storage.files import check_writable
 
     if arguments.html is not None:
         check_writable(arguments.html)
     model = load_model(arguments)
     with Index.open(arguments.db, model, create=False) as index:
-        is_text = arguments.video is None
-        query = (
-            model.encode_text(arguments.text) if is_text else model.encode_video(arguments.video)
-        )
+        if arguments.video is None:
+            query = model.encode_text(arguments.text)
+        else:
+            query = model.encode_video(arguments.video)
         hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
         names = index.metadata_names() if arguments.filter and not hits else None
     similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
@@ -142,13 +142,13 @@ def _search(arguments: argparse.Namespace) -> int:
     else:
         print("nothing was found")
     if names is not None:
-        spelt = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
-        say(f"names in the metadata are {spelt}" if names else "no file has metadata")
+        spellings = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
+        say(f"names in the metadata are {spellings}" if names else "no file has metadata")
     if arguments.html is not None:
-        from ..search.page import write_page
+        from ..search import write_page
 
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
-        print(f"{len(hits)} found; the page is {arguments.html}", file=sys.stderr)
+        say(f"{len(hits)} results; the page is {arguments.html}")
     return 0
 
 

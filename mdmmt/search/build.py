@@ -1,4 +1,4 @@
-"""Many videos -> an index of their windows; what is done is kept, so a stopped run goes on."""
+"""Add many video files to an index; a run that was stopped goes on where it ended."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import InputError, describe_error
 from ..features.files import find_feature_files, read_header
+from ..model import Model
 from ..storage.files import sha256_of
 from ..storage.text import numbered_lines, parse_json, read_text
-from .index import Index, checked_metadata
+from .checks import checked_metadata
+from .index import Index
 
-if TYPE_CHECKING:
-    from ..model import Model
-
-PATH = "path"  # names the file in a line of metadata
+PATH = "path"  # the field of a line of metadata that names the file
 
 
 class Outcome(NamedTuple):
-    """What became of one file."""
+    """The result for one file."""
 
     path: str
-    windows: int  # that were added
-    kept: bool  # the index had them already
-    error: str | None  # why it has none
+    windows: int  # added
+    kept: bool  # the index had the windows already
+    error: str | None  # why the index has no windows of the file
 
 
 def index_files(
@@ -38,95 +37,136 @@ def index_files(
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
     features: Path | None = None,
 ) -> Iterator[Outcome]:
-    """Add the windows of each file, one file by the other, unless they are there.
+    """Add the windows of each file, one file after the other, unless the index has them.
 
     Args:
-        paths: video files and feature files; the index knows them by their absolute paths.
+        paths: video files and feature files; the index stores their absolute paths.
         window_s, stride_s: see `Model.encode_segments`.
-        metadata: of some files, by their absolute paths, see `read_metadata`; the others keep
-            what the index has of them.
-        features: a folder of feature files; that of a video, of the same content and with all
-            that the model's experts found in it, spares running them.
+        metadata: of files, by absolute path, see `read_metadata`; a file that it leaves out keeps
+            the metadata that the index has.
+        features: a folder of feature files. A video is not decoded if the folder has the features
+            of all experts of the model for the same content.
 
     Raises:
-        InputError: no feature file is in `features`.
+        InputError: `features` holds no feature file.
     """
     metadata = metadata or {}
-    experts = list(model.reader.names)
-    made_before: dict[str, list[Path]] = {}
-    for file, video in find_feature_files(features) if features else ():
-        made_before.setdefault(video.name, []).append(file)
+    by_name = feature_files_by_name(features) if features else {}
     for path in paths:
-        name = os.path.abspath(path)
+        feature_files = by_name.get(os.path.basename(path), ())
         try:
-            if not os.path.isfile(path):
-                raise InputError("there is no such file")
-            content = sha256_of(Path(path))
-            known = index.metadata(name)
-            about = metadata.get(name, known)
-            files = made_before.get(os.path.basename(path), ())
-            made, versions = _made_before(files, content, experts)
-            facts = [content, window_s, stride_s, experts]
-            held = index.source(name)
-            if held is not None and _is_of(held, facts, versions):
-                if about != known:
-                    index.add(name, index.segments(name), held, about)
-                yield Outcome(path, 0, True, None)
-                continue
-            found = model.encode_segments(made or path, window_s=window_s, stride_s=stride_s)
-            source = json.dumps({"facts": facts, "versions": versions})
-            index.add(name, found, source, about)
-        except Exception as error:  # what a file makes a decoder raise must not end the run
+            about = metadata.get(os.path.abspath(path))
+            windows = index_file(index, model, path, window_s, stride_s, about, feature_files)
+        except Exception as error:  # a damaged file makes decoders raise nearly anything
             yield Outcome(path, 0, False, describe_error(error))
         else:
-            yield Outcome(path, len(found.vectors), False, None)
+            yield Outcome(path, windows or 0, windows is None, None)
 
 
-def _made_before(
+def feature_files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """The feature files in a folder, by the name of the video that each was made from.
+
+    Raises:
+        InputError: the folder holds no feature file.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for file, video in find_feature_files(folder):
+        by_name.setdefault(video.name, []).append(file)
+    return by_name
+
+
+def index_file(
+    index: Index,
+    model: Model,
+    path: str,
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    feature_files: Sequence[Path] = (),
+) -> int | None:
+    """Add the windows of one file, unless the index has them.
+
+    Args:
+        path: a video file or a feature file; the index stores its absolute path.
+        window_s, stride_s: see `Model.encode_segments`.
+        metadata: of the file. None keeps what the index has.
+        feature_files: feature files that may be of this video; the first one with the same content
+            and the features of all experts is used in place of the video.
+
+    Returns:
+        The number of windows that were added; None if the index had them already.
+
+    Raises:
+        InputError: the file is missing, or `Model.encode_segments` refuses it.
+    """
+    if not os.path.isfile(path):
+        raise InputError("there is no such file")
+    name = os.path.abspath(path)
+    content = sha256_of(Path(path))
+    experts = list(model.reader.names)
+    file, versions = _matching_feature_file(feature_files, content, experts)
+    stored_metadata = index.metadata(name)
+    if metadata is None:
+        metadata = stored_metadata
+    # What the windows depend on: if all of it is as it was, they would come out the same.
+    facts = [content, window_s, stride_s, experts]
+    source = index.source(name)
+    if source is not None and _is_current(source, facts, versions):
+        if metadata != stored_metadata:
+            index.add(name, index.segments(name), source, metadata)
+        return None
+    segments = model.encode_segments(file or path, window_s=window_s, stride_s=stride_s)
+    source = json.dumps({"facts": facts, "versions": versions})
+    index.add(name, segments, source, metadata)
+    return len(segments.vectors)
+
+
+def _matching_feature_file(
     files: Iterable[Path], content: str, experts: Sequence[str]
 ) -> tuple[Path | None, dict[str, str] | None]:
-    """The feature file of this content by all of these experts, and their versions."""
+    """The first feature file of this content by all of these experts, and the experts' versions."""
     for file in files:
         try:
             source, versions = read_header(file)
-        except InputError:  # as good as none
+        except InputError:  # a damaged feature file counts as missing
             continue
         if source.sha256 == content and set(experts) <= set(versions):
             return file, {name: versions[name] for name in experts}
     return None, None
 
 
-def _is_of(held: str, facts: list[Any], versions: Mapping[str, str] | None) -> bool:
-    """Whether what the index holds by this `source` is what would be made again.
+def _is_current(source: str, facts: list[Any], versions: Mapping[str, str] | None) -> bool:
+    """Whether a stored `source` was made from the same facts and by the same experts.
 
-    Without a feature file, the versions of the experts are not known before they are run.
+    Without a feature file, the versions of the experts are unknown until they run; they are then
+    taken to be the same.
     """
     try:
-        was = json.loads(held)
-        return was["facts"] == facts and versions in (None, was["versions"])
-    except (KeyError, TypeError, ValueError):  # of another program
+        stored = json.loads(source)
+        return bool(stored["facts"] == facts and versions in (None, stored["versions"]))
+    except (KeyError, TypeError, ValueError):  # written by another program
         return False
 
 
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
-    """What is known of some files besides: JSON lines, `{"path": "a.mp4", "year": 2021}`.
+    """Read the metadata of files from JSON lines, such as `{"path": "a.mp4", "year": 2021}`.
 
     Returns:
-        by the absolute path; a path in the file may be relative to the current folder.
+        The metadata by absolute path; a path in the file may be relative to the current folder.
 
     Raises:
-        InputError: with file and line.
+        InputError: naming the file and the line.
     """
-    found: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, dict[str, Any]] = {}
     for line, where in numbered_lines(file, read_text(file)):
         record = parse_json(line, where)
         if not isinstance(record, dict) or not isinstance(record.get(PATH), str):
             raise InputError(f"{where}: {line[:80]!r}, expected a JSON object with a {PATH!r}")
         path = os.path.abspath(record.pop(PATH))
-        if path in found:
-            raise InputError(f"{where}: there was a line of {path!r} before")
+        if path in metadata:
+            raise InputError(f"{where}: an earlier line names {path!r} as well")
         try:
-            found[path] = checked_metadata(record)
+            metadata[path] = checked_metadata(record)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-    return found
+    return metadata

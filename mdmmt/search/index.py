@@ -1,87 +1,60 @@
-"""A collection of embeddings that is searched: Milvus, in a local database or on a server.
+"""An index of embeddings in Milvus, as a local database or on a server.
 
-A row is a segment of a file. Its id is made of the file's path and the segment's number, so to add
-a file again overwrites its rows, and what is known of a file is found without a search.
+A row is a segment of a file. Its id is made from the path of the file and the number of the
+segment. So a file that is added again overwrites its rows, and the facts about a file are looked up
+without a search.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..errors import InputError, InputTypeError, WeightsError
+from ..errors import InputError, InputTypeError
 from ..model import Model, Segments
-from ..storage.paths import SAMPLE, SAMPLE_FOLDER
-from ..weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_tower
+from ..weights.identity import Identity, identity_of
 from . import milvus
-from .milvus import COLLECTION, LOCAL_SEARCH, METRIC, MOST_BYTES, Identity
+from .checks import checked_metadata, checked_path, checked_spans, checked_text, checked_vectors
+from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, redact_password
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
-FOUND_FIELDS = ["path", "start_s", "end_s", "segments", "metadata"]
-MOST_HITS = 16_384  # of one search, by Milvus
-ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB of the released model's
-UNCLEAN = "UNCLEAN"  # a file in a local database that is open, or whose process was killed
-# Milvus Lite keeps new rows in a log, from which nothing is lost, and searches them slowly.
-SLOW_ROWS = 100
-LOG_BYTES = 64 << 20  # of vectors, at most so many before the log becomes part of the database
+HIT_FIELDS = ["path", "start_s", "end_s", "segments", "metadata"]
+MAX_HITS = 16_384  # of one search, a limit of Milvus
+ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB for the released model
+UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process was killed
+# Milvus Lite puts new rows into a log, which survives a kill but is searched slowly.
+MAX_LOG_ROWS = 100  # rows in the log that a search may meet
+MAX_LOG_BYTES = 64 << 20  # of vectors; a larger log becomes part of the database
 
 
 class Hit(NamedTuple):
-    """A segment that was found."""
+    """A segment that a search has found."""
 
     id: str
     path: str
     start_s: float
     end_s: float
-    score: float  # inner product with what was searched for
+    score: float  # inner product with the query
     metadata: dict[str, Any]
-    vector: NDArray[np.float32] | None = None  # (D,), if it was asked for
-
-
-def identity(model: Model) -> Identity:
-    """Whose embeddings `model` makes.
-
-    The hash is that of the tensors under today's names and of the order of the experts, so
-    converted weights are the same model as those they were made of. All weights are read.
-
-    Raises:
-        WeightsError: they cannot be read; one of the towers may be missing.
-    """
-    video = model.config.video
-    experts = [expert.name for expert in video.experts]
-    digest = hashlib.sha256(json.dumps([experts, video.same_dim]).encode())
-    towers: dict[str, Tensor] = {}
-    for prefixes in (VIDEO_PREFIXES, TEXT_PREFIXES):
-        try:
-            towers |= read_tower(model.path, prefixes)
-        except WeightsError:
-            if prefixes == TEXT_PREFIXES and not towers:
-                raise
-    for name, tensor in sorted(towers.items()):
-        tensor = tensor.float()  # as it is computed with, whatever the file holds
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    name = SAMPLE if model.path == SAMPLE_FOLDER else model.path.name
-    return Identity(name, digest.hexdigest(), len(experts) * video.same_dim)
+    vector: NDArray[np.float32] | None = None  # (D,), if the search asked for vectors
 
 
 class Index:
-    """Embeddings with the files and seconds they are of. Made by `open`; threads may share it."""
+    """Embeddings of segments, with their files and times.
+
+    `Index.open` makes it, and threads may share it.
+    """
 
     def __init__(self, client: MilvusClient, uri: str, dim: int) -> None:
         self.dim = dim
@@ -90,9 +63,9 @@ class Index:
         self._local = milvus.is_local(uri)
         self._closing = ExitStack()
         self._closed = False
-        self._writing = threading.Lock()  # Milvus Lite takes one writer, and no reader meanwhile
-        self._unflushed = 0  # rows
-        self._whole = True  # no rows that are to be deleted
+        self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
+        self._log_rows = 0
+        self._has_pending_deletes = False  # rows that were replaced still wait for their deletion
 
     @classmethod
     def open(
@@ -105,54 +78,41 @@ class Index:
         """Open a database, or make a new one.
 
         Args:
-            uri: the folder of a local database, by custom `NAME.db`; or the address of a Milvus
-                server or cloud: `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token in the
-                place of user and password.
-            model: whose embeddings are added and searched. None: that is not checked, and no
-                database is made.
-            create: whether to make a database where there is none.
+            uri: the folder of a local database, by convention `NAME.db`; or the address of a
+                Milvus server or cloud: `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token in
+                the place of user and password.
+            model: the model whose embeddings are added and searched for. None: the model is not
+                checked, and no database is made.
+            create: whether to make a database if there is none.
 
         Raises:
-            InputError, InputTypeError: there is none and none is to be made, it is open already,
-                holds embeddings of another model or something else, or the server does not answer.
+            InputError, InputTypeError: there is no database and none is to be made; it is open
+                already, or holds something other than embeddings of this model; or the server
+                does not answer.
+            MissingDependency: Milvus is not installed.
+            WeightsError: the weights of the model cannot be read.
         """
-        uri = _checked_path(uri, "uri")
+        uri = checked_path(uri, "uri")
         if not isinstance(model, Model | Identity | None):
             raise InputTypeError(
                 f"model is a {type(model).__name__}, expected what `mdmmt.load` gives, or None"
             )
-        pymilvus = milvus.import_pymilvus()
-        local = milvus.is_local(uri)
-        if local:  # before all weights are read
-            milvus.check_database(Path(uri), model is not None and create)
-        wanted = model if isinstance(model, Identity | None) else identity(model)
-        if local and not Path(uri).exists():
-            milvus.make_local(Path(uri), wanted)
+        milvus.import_pymilvus()
+        create = create and model is not None
+        if milvus.is_local(uri):  # before the weights are hashed, which may take seconds
+            milvus.check_database(Path(uri), create)
+        if isinstance(model, Model):
+            model = identity_of(model.path, model.config)
+        if model is not None and milvus.is_local(uri) and not Path(uri).exists():
+            milvus.make_local_database(Path(uri), model)
         with ExitStack() as stack:
-            address = stack.enter_context(milvus.lite(Path(uri))) if local else uri
-            with milvus.errors(uri):
-                client = pymilvus.MilvusClient(
-                    address, grpc_options=milvus.LOCAL_GRPC if local else {}
-                )
-                stack.callback(client.close)
-                if not client.has_collection(COLLECTION):
-                    if wanted is None or not create:
-                        raise InputError(f"{milvus.shown(uri)} holds no index, expected one")
-                    milvus.make_collection(client, wanted)
-                held = milvus.held(client, uri)
-                if wanted is not None and held[1:] != wanted[1:]:
-                    raise InputError(
-                        f"{milvus.shown(uri)} holds embeddings of the model {held}, which those of "
-                        f"{wanted} cannot be compared with; expected the same model, or another "
-                        "database"
-                    )
-                milvus.load(client, local)
-            index = cls(client, uri, held.dim)
-            if local:
-                if (Path(uri) / UNCLEAN).exists():
-                    index._mend()
-                (Path(uri) / UNCLEAN).touch()
-                stack.callback(index._settle)
+            client = stack.enter_context(milvus.connect(uri))
+            with milvus.translate_errors(uri):
+                identity = _open_collection(client, uri, model, create)
+            index = cls(client, uri, identity.dim)
+            if index._local:
+                index._mark_unclean()
+                stack.callback(index._close_cleanly)
             index._closing = stack.pop_all()
         return index
 
@@ -163,91 +123,93 @@ class Index:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put a file's segments in the place of all that the index holds of this file.
+        """Add the segments of a file, in the place of those that the index has of this file.
 
-        Once this has returned, the rows are there even if the process is killed. If it is killed
-        before, all of the old rows are there or all of the new ones, up to ROWS_AT_ONCE of them.
+        Once this has returned, the rows survive a kill of the process. If the process is killed
+        before, the index has either all of the old rows or all of the new ones; this holds for up
+        to ROWS_AT_ONCE rows.
 
         Args:
-            path: of the file, kept as it is given.
+            path: of the file, stored as it is given.
             segments: (n, D) vectors and (n, 2) seconds, as `Model.encode_segments` gives them.
-            source: what tells whether the file is to be added anew, such as its SHA-256.
-            metadata: of the file, what JSON can hold by names of its own; `search` can filter by
+            source: a text by which a caller tells whether the file must be added again, such as
+                its SHA-256.
+            metadata: facts about the file that JSON can hold, by name; `search` can filter by
                 them.
 
         Raises:
-            InputError, InputTypeError: what cannot be stored, said by argument.
+            InputError, InputTypeError: an argument, which the message names, cannot be stored.
         """
-        path = _checked_path(path)
+        path = checked_path(path)
         if not isinstance(segments, Segments):
             raise InputTypeError(
                 f"segments is a {type(segments).__name__}, expected mdmmt.model.Segments, as "
                 "`encode_segments` gives them"
             )
-        vectors = _checked_vectors(segments.vectors, self.dim, "segments.vectors")
-        spans_s = _checked_spans(segments.spans_s, len(vectors))
+        vectors = checked_vectors(segments.vectors, self.dim, "segments.vectors")
+        spans_s = checked_spans(segments.spans_s, len(vectors))
         metadata = checked_metadata(metadata or {})
-        # Filters see the metadata as fields of their own, which Milvus Lite filters by far faster.
-        same = {
+        # The metadata are stored as fields too: Milvus Lite filters by those far faster.
+        shared = {
             "path": path,
-            "source": _checked_text(source, "source"),
+            "source": checked_text(source, "source"),
             "segments": len(vectors),
             "metadata": metadata,
         }
-        same |= metadata
+        shared |= metadata
         rows = [
-            same | {"id": _id(path, i), "start_s": start_s, "end_s": end_s, "vector": vector}
+            shared | {"id": _id(path, i), "start_s": start_s, "end_s": end_s, "vector": vector}
             for i, ((start_s, end_s), vector) in enumerate(zip(spans_s, vectors, strict=True))
         ]
-        with self._writing:
-            # In one write with the new rows, what is left of the old ones becomes no segment of
-            # anything; so no kill leaves rows of both.
-            left = [_id(path, i) for i in range(len(rows), self._segments(path))]
-            rows += [rows[0] | {"id": id_, "segments": 0} for id_ in left]
-            rows.reverse()  # the first segment, which stands for the file, comes last
+        with self._lock:
+            # The old rows that have no successor become rows to be deleted in the same write that
+            # brings the new ones, so that a kill cannot leave segments of both.
+            leftover = [_id(path, i) for i in range(len(rows), self._segment_count(path))]
+            rows += [rows[0] | {"id": id_, "segments": 0} for id_ in leftover]
+            rows.reverse()  # the first segment, which stands for the file, is written last
             self._put(rows)
-            if left:
-                self._whole = False
-                self._ask("delete", ids=left)
-                self._whole = True
-            if self._unflushed * vectors[0].nbytes >= LOG_BYTES:
+            if leftover:
+                self._has_pending_deletes = True
+                self._call("delete", ids=leftover)
+                self._has_pending_deletes = False
+            if self._log_rows * vectors[0].nbytes >= MAX_LOG_BYTES:
                 self._flush()
 
     def source(self, path: str | os.PathLike[str]) -> str | None:
-        """The `source` that a file was added with; None if it is not there."""
-        return self._of_file(_checked_path(path), "source")
+        """The `source` that a file was added with; None if the index does not have the file."""
+        return self._field(checked_path(path), "source")
 
     def metadata(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """What a file was added with; nothing if it is not there."""
-        return self._of_file(_checked_path(path), "metadata") or {}
+        """The metadata that a file was added with; empty if the index does not have the file."""
+        return self._field(checked_path(path), "metadata") or {}
 
     def segments(self, path: str | os.PathLike[str]) -> Segments:
-        """What a file was added as.
+        """The segments that a file was added with.
 
         Raises:
-            InputError: it is not there.
+            InputError: the index does not have the file.
         """
-        path = _checked_path(path)
-        ids = [_id(path, i) for i in range(self._segments(path))]
+        path = checked_path(path)
+        ids = [_id(path, i) for i in range(self._segment_count(path))]
         if not ids:
             raise InputError(f"the index has nothing of {path!r}")
         fields = ["start_s", "end_s", "vector"]
-        rows = {}
+        by_id: dict[str, Any] = {}
         for i in range(0, len(ids), ROWS_AT_ONCE):
-            found = self._ask("get", ids=ids[i : i + ROWS_AT_ONCE], output_fields=fields)
-            rows |= {row["id"]: row for row in found}
-        in_order = [rows[id_] for id_ in ids]
+            rows = self._call("get", ids=ids[i : i + ROWS_AT_ONCE], output_fields=fields)
+            by_id |= {row["id"]: row for row in rows}
+        in_order = [by_id[id_] for id_ in ids]
         return Segments(
             np.array([row["vector"] for row in in_order], dtype=np.float32),
             np.array([[row["start_s"], row["end_s"]] for row in in_order]),
         )
 
     def metadata_names(self) -> list[str]:
-        """Names in the metadata, by which `search` can filter; those of up to MOST_HITS segments.
+        """The names in the metadata of up to MAX_HITS segments, by which `search` can filter.
 
-        A name that is in none of them is no error to Milvus, which then finds nothing.
+        A filter by another name is no error to Milvus, which then finds nothing.
         """
-        rows = self._ask("query", filter='id != ""', output_fields=["metadata"], limit=MOST_HITS)
+        rows = self._call("query", filter='id != ""', output_fields=["metadata"], limit=MAX_HITS)
         return sorted({name for row in rows for name in row["metadata"]})
 
     def search(
@@ -261,60 +223,60 @@ class Index:
 
         Args:
             vectors: (D,), or (n, D) for n searches.
-            k: how many segments at most.
+            k: the largest number of segments to return.
             filter: an expression of Milvus over `path`, `start_s`, `end_s`, `source` and the names
                 in the metadata, as `year >= 2020 and path like "%.mp4"`.
-            with_vectors: whether the hits bring their vectors.
+            with_vectors: whether to return the vectors of the hits as well.
 
         Returns:
-            a list of hits for (D,), a list of n such lists for (n, D).
+            A list of hits for (D,), a list of n such lists for (n, D).
 
         Raises:
-            InputError, InputTypeError: the vectors are not of this index, k is out of range, or
+            InputError, InputTypeError: the vectors do not fit this index, k is out of range, or
                 Milvus does not understand the filter.
         """
         single = np.ndim(vectors) == 1
-        queries = _checked_vectors(vectors, self.dim, "vectors")
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_HITS:
-            raise InputError(f"k is {k!r}, expected a whole number from 1 to {MOST_HITS}")
+        queries = checked_vectors(vectors, self.dim, "vectors")
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_HITS:
+            raise InputError(f"k is {k!r}, expected a whole number from 1 to {MAX_HITS}")
         if not isinstance(filter, str | None):
             raise InputTypeError(f"filter is a {type(filter).__name__}, expected a str or None")
-        with self._writing if self._local else nullcontext():
-            if self._unflushed > SLOW_ROWS:
+        with self._lock if self._local else nullcontext():
+            if self._log_rows > MAX_LOG_ROWS:
                 self._flush()
-            found = self._ask(
+            rows_by_query = self._call(
                 "search",
                 data=list(queries),
                 limit=k,
                 filter=filter or "",
-                output_fields=FOUND_FIELDS + ["vector"] * with_vectors,
+                output_fields=HIT_FIELDS + ["vector"] * with_vectors,
                 search_params={
                     "metric_type": METRIC,
                     "params": LOCAL_SEARCH if self._local else {},
                 },
-                said=f"the filter {filter!r}" if filter else None,
+                subject=f"the filter {filter!r}" if filter else None,
             )
-        hits = [[_hit(row) for row in rows if row["entity"]["segments"]] for rows in found]
+        hits = [[_hit(row) for row in rows if row["entity"]["segments"]] for rows in rows_by_query]
         return hits[0] if single else hits
 
     def delete(self, path: str | os.PathLike[str]) -> int:
-        """Take a file out; returns how many segments it had, 0 if it was not there."""
-        path = _checked_path(path)
-        with self._writing:
-            ids = [_id(path, i) for i in range(self._segments(path))]
-            # The first one says how many there are, so it is kept until the others are gone.
+        """Remove a file; returns the number of its segments, 0 if the index does not have it."""
+        path = checked_path(path)
+        with self._lock:
+            ids = [_id(path, i) for i in range(self._segment_count(path))]
+            # The first row holds the number of rows, so it goes last.
             for i in reversed(range(0, len(ids), ROWS_AT_ONCE)):
-                self._ask("delete", ids=ids[i : i + ROWS_AT_ONCE])
+                self._call("delete", ids=ids[i : i + ROWS_AT_ONCE])
         return len(ids)
 
     def count(self) -> int:
-        """How many segments there are."""
-        # Milvus Lite counts slowly with a filter, and needs none since it is mended.
+        """The number of segments in the index."""
+        # Milvus Lite counts slowly with a filter, and needs none: `_repair` deletes such rows.
         live = "" if self._local else "segments > 0"
-        return self._ask("query", filter=live, output_fields=["count(*)"])[0]["count(*)"]
+        return self._call("query", filter=live, output_fields=["count(*)"])[0]["count(*)"]
 
     def close(self) -> None:
-        """Let others open the database; nothing is lost without it."""
+        """Let others open the database; nothing is lost if this is not called."""
         try:
             self._closing.close()
         finally:
@@ -326,57 +288,89 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _segments(self, path: str) -> int:
-        """How many rows the index holds of a file."""
-        return self._of_file(path, "segments") or 0
+    def _segment_count(self, path: str) -> int:
+        """The number of segments of a file in the index."""
+        return self._field(path, "segments") or 0
 
-    def _of_file(self, path: str, field: str) -> Any:
-        """What all rows of a file have in this field; None if there are none."""
-        first = self._ask("get", ids=[_id(path, 0)], output_fields=[field])
+    def _field(self, path: str, field: str) -> Any:
+        """The value that all rows of a file have in a field; None if there are no rows."""
+        first = self._call("get", ids=[_id(path, 0)], output_fields=[field])
         return first[0][field] if first else None
 
     def _put(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows, each in the place of the one of its id."""
-        # Milvus Lite's upsert would keep the old row's metadata, and its insert does replace.
+        """Write rows, each in the place of the row with the same id."""
+        # In Milvus Lite, upsert keeps the metadata of the old row, and insert replaces the row.
         method = "insert" if self._local else "upsert"
         for i in range(0, len(rows), ROWS_AT_ONCE):
-            self._ask(method, rows[i : i + ROWS_AT_ONCE])
-        self._unflushed += len(rows)
+            self._call(method, rows[i : i + ROWS_AT_ONCE])
+        self._log_rows += len(rows)
 
     def _flush(self) -> None:
-        """Let new rows be searched as fast as the others."""
+        """Move new rows out of the log, so that they are searched as fast as the others."""
         if self._local:
-            self._ask("flush")
-            with milvus.errors(self._uri):
+            self._call("flush")
+            with milvus.translate_errors(self._uri):
                 milvus.index_if_large(self._client)
-        self._unflushed = 0
+        self._log_rows = 0
 
-    def _settle(self) -> None:
-        """The end of a local database that was not killed."""
+    def _mark_unclean(self) -> None:
+        """Mark a local database as open, and repair it if a process left the mark behind."""
+        mark = Path(self._uri) / UNCLEAN
+        if mark.exists():
+            self._repair()
+        mark.touch()
+
+    def _close_cleanly(self) -> None:
+        """Flush, and remove the mark, which a killed process leaves behind."""
         self._flush()
-        if self._whole:
+        if not self._has_pending_deletes:
             (Path(self._uri) / UNCLEAN).unlink(missing_ok=True)
 
-    def _mend(self) -> None:
-        """Repair what a process left in a local database that was killed."""
-        self._ask("delete", filter="segments == 0")
-        # Killed while its log becomes part of the database, Milvus Lite 3.2 has the rows in both,
-        # finds them twice, and would write the same file again, over the one that is in use.
-        # Written anew, a row takes the place of both.
-        ids = Counter(row["id"] for row in self._ask("query", filter='id != ""'))
-        double = [id_ for id_, times in ids.items() if times > 1]
-        for i in range(0, len(double), ROWS_AT_ONCE):
-            rows = self._ask("get", ids=double[i : i + ROWS_AT_ONCE], output_fields=list(FIELDS))
+    def _repair(self) -> None:
+        """Repair a local database whose process was killed."""
+        self._call("delete", filter="segments == 0")
+        # Milvus Lite 3.2, killed while its log becomes part of the database, has the rows in both.
+        # It would find them twice, and write the same file again, over the one that is in use.
+        # A row that is written anew takes the place of both.
+        counts = Counter(row["id"] for row in self._call("query", filter='id != ""'))
+        doubled = [id_ for id_, count in counts.items() if count > 1]
+        for i in range(0, len(doubled), ROWS_AT_ONCE):
+            ids = doubled[i : i + ROWS_AT_ONCE]
+            rows = self._call("get", ids=ids, output_fields=list(FIELDS))
             self._put([row["metadata"] | dict(row) for row in rows])
         self._flush()
 
-    def _ask(self, method: str, *args: Any, said: str | None = None, **kwargs: Any) -> Any:
+    def _call(self, method: str, *args: Any, subject: str | None = None, **kwargs: Any) -> Any:
+        """Call a method of the client for the collection, with errors in our words."""
         if self._closed:
             raise InputError(
-                f"the index {milvus.shown(self._uri)} was closed, expected an open one"
+                f"the index {redact_password(self._uri)} was closed, expected an open one"
             )
-        with milvus.errors(self._uri, said):
+        with milvus.translate_errors(self._uri, subject):
             return getattr(self._client, method)(COLLECTION, *args, **kwargs)
+
+
+def _open_collection(
+    client: MilvusClient, uri: str, model: Identity | None, create: bool
+) -> Identity:
+    """Load the collection, or make it, and return the model whose embeddings it holds.
+
+    Raises:
+        InputError: there is no collection, or it holds embeddings of another model.
+    """
+    if not client.has_collection(COLLECTION):
+        if model is None or not create:
+            raise InputError(f"{redact_password(uri)} holds no index, expected one")
+        milvus.make_collection(client, model)
+    identity = milvus.read_identity(client, uri)
+    # The name may differ: the same weights can lie in several places.
+    if model is not None and identity[1:] != model[1:]:
+        raise InputError(
+            f"{redact_password(uri)} holds embeddings of the model {identity}, which those of "
+            f"{model} cannot be compared with; expected the same model, or another database"
+        )
+    milvus.load_collection(client, milvus.is_local(uri))
+    return identity
 
 
 def _id(path: str, segment: int) -> str:
@@ -393,81 +387,3 @@ def _hit(row: Mapping[str, Any]) -> Hit:
         entity["metadata"],
         None if vector is None else np.asarray(vector, dtype=np.float32),
     )
-
-
-def _checked_path(path: str | os.PathLike[str], what: str = "path") -> str:
-    text = _checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, what)
-    if not text or "\0" in text:
-        raise InputError(f"{what} is {text!r}, expected a path")
-    return text
-
-
-def _checked_text(text: Any, what: str) -> str:
-    if not isinstance(text, str):
-        raise InputTypeError(f"{what} is {text!r}, expected a str")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what} is {text!r}, expected Unicode (it has a surrogate)") from error
-    if size > MOST_BYTES:
-        raise InputError(f"{what} is {size} bytes long, expected up to {MOST_BYTES}")
-    return text
-
-
-def _checked_vectors(vectors: Any, dim: int, what: str) -> NDArray[np.float32]:
-    """(n, dim) float32, of one vector too."""
-    try:
-        rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(f"{what} is {type(vectors).__name__}, expected numbers") from error
-    if rows.ndim != 2 or rows.shape[1] != dim or len(rows) == 0:
-        raise InputError(f"{what} is {np.shape(vectors)}, expected (n, {dim}) with n at least 1")
-    if not np.isfinite(rows).all():
-        raise InputError(f"{what} holds NaN or infinity, expected finite numbers")
-    return rows
-
-
-def _checked_spans(spans_s: Any, n: int) -> list[list[float]]:
-    rows = np.asarray(spans_s, dtype=np.float64)
-    if rows.shape != (n, 2) or not (
-        np.isfinite(rows).all() and (rows[:, 0] >= 0).all() and (rows[:, 0] <= rows[:, 1]).all()
-    ):
-        raise InputError(
-            f"segments.spans_s is {rows.shape}, expected ({n}, 2) with 0 <= start_s <= end_s"
-        )
-    return rows.tolist()
-
-
-def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What can be stored with a file.
-
-    Raises:
-        InputError, InputTypeError: what cannot.
-    """
-    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
-        raise InputTypeError(f"metadata is {metadata!r}, expected a dict with names as keys")
-    taken = [key for key in metadata if key in FIELDS or key.startswith("$")]
-    if taken:
-        raise InputError(
-            f"metadata has the name {taken[0]!r}, expected none with a $ in front and none of "
-            f"{', '.join(FIELDS)}"
-        )
-    try:
-        text = json.dumps(dict(metadata), allow_nan=False)
-        json.loads(text, parse_int=_int64)
-        size = len(text.encode())
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata cannot be stored as JSON ({error})") from error
-    if size > MOST_BYTES:
-        raise InputError(f"metadata is {size} bytes of JSON, expected up to {MOST_BYTES}")
-    return dict(metadata)
-
-
-def _int64(digits: str) -> int:
-    number = int(digits)
-    if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError(f"{digits} has more than 64 bits")
-    return number
-
-
-__all__: Sequence[str] = ("Hit", "Identity", "Index", "identity")

@@ -1,7 +1,7 @@
-"""Milvus, as a local database in this process (Milvus Lite) or a server: opened, made, made ready.
+"""Milvus, as a local database in this process (Milvus Lite) or as a server.
 
-What differs between the two, and what Milvus Lite does otherwise than it should, is here and in
-`Index._put`, `_flush` and `_mend`.
+What differs between the two, and how to get around the faults of Milvus Lite, is written here and
+in `Index._put`, `_flush` and `_repair`.
 """
 
 from __future__ import annotations
@@ -10,66 +10,63 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import InputError
+from ..errors import InputError, MissingDependency
 from ..storage.files import check_writable
+from ..weights.identity import Identity
+from .local_server import serve
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 COLLECTION = "mdmmt"
-MODEL = "mdmmt.model"  # the property of a collection that says whose embeddings it holds
-METRIC = "IP"
-# Of Milvus Lite: one cell that holds everything, all of which is compared, so what is found is
-# exact. It takes what configures an index from a dict of its own.
-LOCAL_INDEX = {"index_type": "IVF_FLAT", "params": {"params": {"nlist": 1}}}
+FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
+MODEL_PROPERTY = "mdmmt.model"  # property of the collection: the model that made its embeddings
+METRIC = "IP"  # inner product
+# For Milvus Lite, a single cell that holds all vectors: a search compares all of them, so it is
+# exact. Milvus Lite reads the settings of an index from a dict inside the parameters.
+LOCAL_INDEX: dict[str, Any] = {"index_type": "IVF_FLAT", "params": {"params": {"nlist": 1}}}
 LOCAL_SEARCH = {"nprobe": 1}
-# Loggers of errors that are raised besides, and of one that is none.
-TALKATIVE = ("pymilvus.decorators", "milvus_lite.adapter", "grpc._server")
-# Else gRPC complains on stderr, after half a minute without a call, that it is asked too often.
-LOCAL_GRPC = {"grpc.keepalive_time_ms": 2**31 - 1}
-INDEXED_ROWS = 500  # from which on it pays; few rows make the index complain on stderr
-SERVER_INDEX = {"index_type": "AUTOINDEX"}
-MOST_BYTES = 65_535  # of a text or of JSON, by Milvus
-
-
-class Identity(NamedTuple):
-    """Whose embeddings: those of another model lie in another space."""
-
-    name: str
-    sha256: str  # of the weights
-    dim: int
-
-    def __str__(self) -> str:
-        return f"{self.name} (weights {self.sha256[:12]}, {self.dim} wide)"
+# These loggers repeat errors that are raised, or report something that is no error.
+NOISY_LOGGERS = (
+    "pymilvus.decorators",
+    "milvus_lite.adapter",
+    "milvus_lite.server_manager",
+    "grpc._server",
+)
+# Without this, gRPC complains on stderr after half a minute without a call.
+LOCAL_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1}
+MIN_INDEXED_ROWS = 500  # an index of fewer rows gains nothing and complains on stderr
+SERVER_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX"}
+MAX_BYTES = 65_535  # of a text or of JSON, a limit of Milvus
 
 
 def import_pymilvus() -> Any:
-    """The package pymilvus, which says on stderr only what it does not raise.
+    """Import pymilvus, and silence the loggers that repeat its errors.
 
     Raises:
-        InputError: it is not installed.
+        MissingDependency: it is not installed.
     """
     try:
         import pymilvus
     except ImportError as error:
-        raise InputError("an index needs Milvus: pip install pymilvus milvus-lite") from error
-    for name in TALKATIVE:
+        raise MissingDependency("an index", extra="index") from error
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
 
 
 def is_local(uri: str) -> bool:
-    """Whether this is a folder, and no address."""
+    """Whether this is the folder of a local database, not the address of a server."""
     return "://" not in uri
 
 
-def shown(uri: str) -> str:
-    """An address as it may be shown, without the password."""
+def redact_password(uri: str) -> str:
+    """A folder, or an address without user and password, quoted for a message."""
     if is_local(uri):
         return repr(uri)
     parts = urlsplit(uri)
@@ -77,11 +74,11 @@ def shown(uri: str) -> str:
 
 
 @contextmanager
-def errors(uri: str, said: str | None = None) -> Iterator[None]:
-    """Milvus' errors as this package's.
+def translate_errors(uri: str, subject: str | None = None) -> Iterator[None]:
+    """Raise the errors of Milvus as `InputError`.
 
     Args:
-        said: what is to blame, if not the database.
+        subject: what Milvus refused, for the message; None: the database.
     """
     from pymilvus.exceptions import MilvusException
 
@@ -89,115 +86,111 @@ def errors(uri: str, said: str | None = None) -> Iterator[None]:
         yield
     except MilvusException as error:
         reason = " ".join(str(error.message).split())
-        raise InputError(f"{said or shown(uri)} was refused by Milvus: {reason}") from error
+        subject = subject or redact_password(uri)
+        raise InputError(f"{subject} was refused by Milvus: {reason}") from error
 
 
-def check_database(path: Path, create: bool) -> None:
-    """Refuse to open, or to make, a local database where there is something else, or nothing."""
-    if path.exists():
-        if not (path / "collections").is_dir():
-            raise InputError(f"{str(path)!r} is no database of Milvus Lite, expected one")
+def check_database(folder: Path, create: bool) -> None:
+    """Refuse a folder that holds no local database, and one that is missing and is not to be made.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    if folder.exists():
+        if not (folder / "collections").is_dir():
+            raise InputError(f"{str(folder)!r} is no database of Milvus Lite, expected one")
     elif not create:
         raise InputError(
-            f"there is no database {str(path)!r}, expected one that `mdmmt index build` has made"
+            f"there is no database {str(folder)!r}, expected one that `mdmmt index build` has made"
         )
     else:
-        check_writable(path)
+        check_writable(folder)
 
 
-def make_local(path: Path, wanted: Identity) -> None:
-    """Make a local database, whole or not at all."""
+def make_local_database(folder: Path, identity: Identity) -> None:
+    """Make a local database with an empty collection, whole or not at all."""
     from pymilvus import MilvusClient
 
-    path = path.absolute()
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+    folder = folder.absolute()
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         built = Path(scratch) / "built"
-        with errors(str(path)), lite(built) as address:
+        with translate_errors(str(folder)), serve(built) as address:
             client = MilvusClient(address)
-            make_collection(client, wanted)
+            make_collection(client, identity)
             client.close()
         try:
-            built.rename(path)
+            built.rename(folder)
         except OSError:
-            if not path.exists():  # else another process was faster
+            if not folder.exists():  # else another process has made it in the meantime
                 raise
 
 
 @contextmanager
-def lite(path: Path) -> Iterator[str]:
-    """Milvus Lite in this process, over a folder; gives its address."""
-    try:
-        from milvus_lite.adapter.grpc.server import start_server_in_thread
-        from milvus_lite.exceptions import DataDirLockedError
-    except ImportError as error:
-        raise InputError(
-            "a local database needs Milvus Lite: pip install pymilvus milvus-lite"
-        ) from error
-    try:
-        server, database, port = start_server_in_thread(str(path))
-    except DataDirLockedError as error:
-        raise InputError(
-            f"the database {str(path)!r} is open elsewhere, in this process or another; expected "
-            "one at a time, or a Milvus server, which takes many"
-        ) from error
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=1).wait()
-        database.close()
+def connect(uri: str) -> Iterator[MilvusClient]:
+    """Connect to a database, which for a local one includes serving it.
+
+    Raises:
+        InputError: the local database is open elsewhere, or the server does not answer.
+    """
+    from pymilvus import MilvusClient
+
+    local = is_local(uri)
+    with ExitStack() as stack:
+        address = stack.enter_context(serve(Path(uri))) if local else uri
+        with translate_errors(uri):
+            client = MilvusClient(address, grpc_options=LOCAL_GRPC_OPTIONS if local else {})
+        stack.callback(client.close)
+        yield client
 
 
-def make_collection(client: MilvusClient, wanted: Identity) -> None:
-    """Make the collection that `mdmmt.search.index` fills, without an index of vectors."""
+def make_collection(client: MilvusClient, identity: Identity) -> None:
+    """Make the collection that an index fills, without an index over the vectors."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
-    schema.add_field("path", DataType.VARCHAR, max_length=MOST_BYTES)
+    schema.add_field("path", DataType.VARCHAR, max_length=MAX_BYTES)
     schema.add_field("start_s", DataType.DOUBLE)
     schema.add_field("end_s", DataType.DOUBLE)
-    schema.add_field("source", DataType.VARCHAR, max_length=MOST_BYTES)
-    schema.add_field("segments", DataType.INT64)  # of the file; 0: a row that is to be deleted
+    schema.add_field("source", DataType.VARCHAR, max_length=MAX_BYTES)
+    schema.add_field("segments", DataType.INT64)  # of the file; 0 marks a row to be deleted
     schema.add_field("metadata", DataType.JSON)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=wanted.dim)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=identity.dim)
     client.create_collection(
         COLLECTION,
         schema=schema,
-        properties={MODEL: json.dumps(wanted._asdict())},
+        properties={MODEL_PROPERTY: json.dumps(identity._asdict())},
         consistency_level="Strong",
     )
 
 
-def make_index(client: MilvusClient, settings: Mapping[str, Any]) -> None:
-    """Make the collection's index of vectors."""
-    params = client.prepare_index_params()
-    params.add_index("vector", metric_type=METRIC, **settings)
-    client.create_index(COLLECTION, params)
+def read_identity(client: MilvusClient, uri: str) -> Identity:
+    """The model that made the embeddings of the collection.
 
-
-def held(client: MilvusClient, uri: str) -> Identity:
-    """Whose embeddings a collection holds."""
+    Raises:
+        InputError: another program has made the collection.
+    """
     properties = client.describe_collection(COLLECTION).get("properties", {})
     try:
-        return Identity(**json.loads(properties[MODEL]))
+        return Identity(**json.loads(properties[MODEL_PROPERTY]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{shown(uri)} has a collection {COLLECTION!r} that this package has not made"
+            f"{redact_password(uri)} has a collection {COLLECTION!r} that this package has not made"
         ) from error
 
 
-def load(client: MilvusClient, local: bool) -> None:
-    """Make a collection ready to be searched."""
+def load_collection(client: MilvusClient, local: bool) -> None:
+    """Make the collection ready to be searched."""
     from pymilvus.exceptions import MilvusException
 
     if not local and not client.list_indexes(COLLECTION):
-        make_index(client, SERVER_INDEX)
+        make_vector_index(client, SERVER_INDEX)
     try:
         client.load_collection(COLLECTION)
     except MilvusException:
         if not local:
             raise
-        # Killed while it writes an index, Milvus Lite leaves a part of one, and trips over it.
+        # Milvus Lite, killed while it writes an index file, leaves one that it cannot load.
         client.drop_index(COLLECTION, client.list_indexes(COLLECTION)[0])
         client.load_collection(COLLECTION)
     if local:
@@ -205,10 +198,17 @@ def load(client: MilvusClient, local: bool) -> None:
 
 
 def index_if_large(client: MilvusClient) -> None:
-    """Let Milvus Lite have an index of vectors as soon as there are enough of them."""
+    """Give the collection of Milvus Lite a vector index, once it has rows enough for one."""
     if client.list_indexes(COLLECTION):
         return
-    if client.get_collection_stats(COLLECTION)["row_count"] >= INDEXED_ROWS:
+    if client.get_collection_stats(COLLECTION)["row_count"] >= MIN_INDEXED_ROWS:
         client.release_collection(COLLECTION)
-        make_index(client, LOCAL_INDEX)
+        make_vector_index(client, LOCAL_INDEX)
         client.load_collection(COLLECTION)
+
+
+def make_vector_index(client: MilvusClient, settings: Mapping[str, Any]) -> None:
+    """Make the index over the vectors of the collection."""
+    params = client.prepare_index_params()
+    params.add_index("vector", metric_type=METRIC, **settings)
+    client.create_index(COLLECTION, params)

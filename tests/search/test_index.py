@@ -1,4 +1,4 @@
-"""The index: what it finds, what it replaces, and what is left of it when its process is killed."""
+"""The index: search, replacement of files, and the rows that survive a kill."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ from mdmmt.errors import InputError
 from mdmmt.model import Segments
 from mdmmt.search import index as index_module
 from mdmmt.search import milvus
-from mdmmt.search.index import Identity, Index, identity
-from mdmmt.storage.paths import SAMPLE_FOLDER
+from mdmmt.search.index import Index
+from mdmmt.weights.identity import Identity
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
 
@@ -37,7 +37,7 @@ def segments(n: int, seed: int = 0) -> Segments:
 def rows_of(index: Index) -> list[dict]:
     """All that a database holds, also what no search shows."""
     fields = ["id", "path", "source", "segments", "vector"]
-    return [dict(row) for row in index._ask("query", filter='id != ""', output_fields=fields)]
+    return [dict(row) for row in index._call("query", filter='id != ""', output_fields=fields)]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def index(request, database):
         lite.close()
 
 
-def test_finds_what_numpy_finds(index):
+def test_search_finds_what_numpy_finds(index):
     parts = {f"{i}.mp4": segments(7, seed=i) for i in range(9)}
     for path, part in parts.items():
         index.add(path, part)
@@ -81,23 +81,7 @@ def test_finds_what_numpy_finds(index):
     assert len(index.search(queries[0], k=100)) == len(vectors)
 
 
-def test_a_large_database_is_searched_exactly_through_its_index(database, monkeypatch):
-    monkeypatch.setattr(milvus, "INDEXED_ROWS", 200)
-    part = segments(500)
-    with Index.open(database, MODEL) as index:
-        index.add("a.mp4", part)
-        for _ in range(2):
-            queries = segments(20, seed=1).vectors
-            best = np.argsort(-(queries @ part.vectors.T), axis=1)[:, :10]
-            found = index.search(queries, k=10)
-            assert [[int(hit.start_s) for hit in hits] for hits in found] == best.tolist()
-            index.close()
-            index = Index.open(database, MODEL)
-        assert index._client.describe_index("mdmmt", "vector_idx")["index_type"] == "IVF_FLAT"
-        index.close()
-
-
-def test_filters_by_metadata_and_by_place(index):
+def test_search_filters_by_metadata_and_by_path(index):
     odd = 'it\'s "50%" <b>\\.mp4'
     index.add("old.mp4", segments(2), metadata={"year": 1999, "tags": ["a"], "by": 'O"Neil'})
     index.add(odd, segments(2), metadata={"year": 2021, "deep": {"er": [1, None]}})
@@ -119,7 +103,7 @@ def test_filters_by_metadata_and_by_place(index):
             index.search(query, filter=filter)
 
 
-def test_a_file_added_again_is_replaced(index):
+def test_add_replaces_a_file_added_before(index):
     for n, seed in ((5, 1), (2, 2), (6, 3)):
         part = segments(n, seed)
         index.add("a.mp4", part, source=f"content {seed}")
@@ -137,7 +121,7 @@ def test_a_file_added_again_is_replaced(index):
             index.segments("c.mp4")
 
 
-def test_the_metadata_of_a_replaced_file_are_gone(database):
+def test_add_replaces_the_metadata(database):
     for reopen in (False, True):
         with Index.open(database, MODEL) as index:
             index.add("a.mp4", segments(1), metadata={"year": 1999})
@@ -151,7 +135,7 @@ def test_the_metadata_of_a_replaced_file_are_gone(database):
             assert index.search(query)[0].metadata == {}
 
 
-def test_deletes(database, index):
+def test_delete_removes_all_segments_of_a_file(database, index):
     index.add("a.mp4", segments(3))
     index.add("b.mp4", segments(2))
     assert index.delete("a.mp4") == 3
@@ -160,7 +144,7 @@ def test_deletes(database, index):
     assert {hit.path for hit in index.search(segments(1).vectors[0])} == {"b.mp4"}
 
 
-def test_all_of_it_is_there_after_it_was_closed(database):
+def test_open_finds_all_that_was_added_before_close(database):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(3), "x")
         index.add("b.mp4", segments(2))
@@ -178,7 +162,7 @@ def test_all_of_it_is_there_after_it_was_closed(database):
         st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 5), st.booleans()), max_size=12
     )
 )
-def test_holds_what_a_dict_would_hold(tmp_path_factory, steps):
+def test_index_holds_what_a_dict_would_hold(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("steps")
     index, expected = Index.open(folder / "library.db", MODEL), {}
     for seed, (path, n, reopen) in enumerate(steps):
@@ -197,16 +181,16 @@ def test_holds_what_a_dict_would_hold(tmp_path_factory, steps):
     shutil.rmtree(folder)
 
 
-def test_threads_may_share_it(database, monkeypatch):
-    monkeypatch.setattr(milvus, "INDEXED_ROWS", 40)  # reached on the way
-    monkeypatch.setattr(index_module, "SLOW_ROWS", 10)
-    make_index = milvus.make_index
+def test_index_is_shared_by_threads(database, monkeypatch):
+    monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 40)  # reached on the way
+    monkeypatch.setattr(index_module, "MAX_LOG_ROWS", 10)
+    make_index = milvus.make_vector_index
 
     def slowly(*args):
         time.sleep(0.3)
         make_index(*args)
 
-    monkeypatch.setattr(milvus, "make_index", slowly)
+    monkeypatch.setattr(milvus, "make_vector_index", slowly)
     failed = []
     with Index.open(database, MODEL) as index:
 
@@ -227,7 +211,7 @@ def test_threads_may_share_it(database, monkeypatch):
         assert index.count() == len(rows_of(index)) == 120
 
 
-def test_says_nothing_on_its_own(database, capfd):
+def test_index_prints_nothing(database, capfd):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(3))
         with pytest.raises(InputError):
@@ -236,10 +220,10 @@ def test_says_nothing_on_its_own(database, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# Whose embeddings, and what is no database
+# Opening
 
 
-def test_the_embeddings_of_another_model_are_refused_by_name(database):
+def test_open_refuses_the_embeddings_of_another_model(database):
     other = Identity("theirs", "1" * 64, DIM)
     Index.open(database, MODEL).close()
     with pytest.raises(InputError, match=r"ours \(weights 0{12}, 24 wide\).* theirs \(weights 1"):
@@ -247,36 +231,30 @@ def test_the_embeddings_of_another_model_are_refused_by_name(database):
     Index.open(database, MODEL._replace(name="ours, by another name")).close()
 
 
-def test_an_identity_is_that_of_the_weights(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    sample = identity(mdmmt.load("sample"))
-    assert (sample.name, sample.dim) == ("sample", 384)
-    copy = tmp_path / "copy"
-    shutil.copytree(SAMPLE_FOLDER, copy)
-    assert identity(mdmmt.load(copy)) == sample._replace(name="copy")
-    state = load_file(copy / "model.safetensors")
-    state[min(state)].view(-1)[0] += 1e-3
-    save_file(state, copy / "model.safetensors")
-    assert identity(mdmmt.load(copy)).sha256 != sample.sha256
-
-
-@pytest.mark.parametrize("what", ["file", "folder", "missing", "no place"])
-def test_what_is_no_database_is_refused_and_left_alone(tmp_path, what):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("file", "is no database"),
+        ("folder", "is no database"),
+        ("missing", "there is no database"),
+        ("no place", "there is no folder"),
+    ],
+)
+def test_open_refuses_other_files_and_leaves_them_alone(tmp_path, kind, message):
     place = tmp_path / "library.db"
     model = MODEL
-    if what == "file":
+    if kind == "file":
         place.write_text("an old one")
-    elif what == "folder":
+    elif kind == "folder":
         (place / "holiday").mkdir(parents=True)
-    elif what == "missing":
+    elif kind == "missing":
         model = None
     else:
         place = tmp_path / "nowhere" / "library.db"
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"database"):
+    with pytest.raises(InputError, match=message):
         Index.open(place, model)
-    with pytest.raises(InputError, match=r"database"):
+    with pytest.raises(InputError, match=r"(is|there is) no database"):
         Index.open(place, MODEL, create=False)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -290,79 +268,19 @@ def test_what_is_no_database_is_refused_and_left_alone(tmp_path, what):
         ("a\0.db", MODEL, "expected a path"),
     ],
 )
-def test_what_cannot_be_opened_is_refused(uri, model, words, tmp_path, monkeypatch):
+def test_open_refuses_other_arguments(uri, model, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
         Index.open(uri, model)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_index_says_so(database):
+def test_close_makes_all_calls_fail(database):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(2))
     for call in (index.count, lambda: index.add("a.mp4", segments(3)), lambda: index.source("a")):
         with pytest.raises(InputError, match=r"library\.db' was closed"):
             call()
-
-
-def test_a_collection_of_others_is_refused(database):
-    from pymilvus import MilvusClient
-
-    client = MilvusClient(str(database))
-    client.create_collection("mdmmt", dimension=4)
-    client.close()
-    from milvus_lite.server_manager import server_manager_instance
-
-    server_manager_instance.release_server(str(database))
-    with pytest.raises(InputError, match="that this package has not made"):
-        Index.open(database, MODEL)
-
-
-def test_a_server_that_does_not_answer_is_named_without_the_password():
-    with pytest.raises(InputError, match=r"'http://127.0.0.1:9' was refused") as caught:
-        Index.open("http://me:secret@127.0.0.1:9", MODEL)
-    assert "secret" not in str(caught.value)
-
-
-def test_what_is_not_installed_is_named(database, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(InputError, match=r"pip install pymilvus milvus-lite"):
-        Index.open(database, MODEL)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"vectors": np.zeros((2, DIM + 1))}, r"vectors is \(2, 25\), expected \(n, 24\)"),
-        ({"vectors": np.full((2, DIM), np.nan)}, "NaN"),
-        ({"vectors": np.zeros((0, DIM))}, "at least 1"),
-        ({"vectors": "words"}, "expected numbers"),
-        ({"segments": np.zeros((2, DIM))}, "segments is a ndarray, expected mdmmt.model.Segments"),
-        ({"spans_s": [[0, 1]]}, r"expected \(2, 2\)"),
-        ({"spans_s": [[0, 1], [2, 1]]}, "start_s <= end_s"),
-        ({"spans_s": [[0, 1], [0, np.inf]]}, "start_s <= end_s"),
-        ({"path": ""}, "path is '', expected a path"),
-        ({"path": b"a.mp4"}, "path"),
-        ({"path": "\udcff.mp4"}, "Unicode"),
-        ({"path": 3}, "path is 3"),
-        ({"source": "x" * 70_000}, "source"),
-        ({"source": None}, "source is None"),
-        ({"metadata": {"path": "b.mp4"}}, "the name 'path'"),
-        ({"metadata": {"$x": 1}}, "the name '\\$x'"),
-        ({"metadata": {1: 2}}, "names as keys"),
-        ({"metadata": {"x": np.nan}}, "JSON"),
-        ({"metadata": {"x": object()}}, "JSON"),
-        ({"metadata": {"x": "y" * 70_000}}, "70009 bytes of JSON"),
-        ({"metadata": {"x": [{"y": 1 << 63}]}}, "9223372036854775808 has more than 64 bits"),
-    ],
-)
-def test_what_cannot_be_added_is_refused(open_index, change, message):
-    part = Segments(
-        change.pop("vectors", segments(2).vectors), change.pop("spans_s", segments(2).spans_s)
-    )
-    with pytest.raises(InputError, match=message):
-        open_index.add(**{"path": "a.mp4", "segments": part} | change)
-    assert open_index.count() == 0
 
 
 @pytest.mark.parametrize(
@@ -376,7 +294,7 @@ def test_what_cannot_be_added_is_refused(open_index, change, message):
         ({"filter": 3}, "filter is a int"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(open_index, change, message):
+def test_search_refuses_other_arguments(open_index, change, message):
     with pytest.raises(InputError, match=message):
         open_index.search(**{"vectors": np.zeros(DIM)} | change)
 
@@ -392,7 +310,7 @@ def open_index(tmp_path_factory):
 
 def build(database, log):
     """A build, which writes down what it was told is stored."""
-    index_module.LOG_BYTES, milvus.INDEXED_ROWS = 40_000, 300
+    index_module.MAX_LOG_BYTES, milvus.MIN_INDEXED_ROWS = 40_000, 300
     with log.open("a") as acknowledged, Index.open(database, MODEL) as index:
         print("open", file=acknowledged, flush=True)
         for version in (0, 1):
@@ -442,7 +360,8 @@ def wait_until_open(log: Path, times: int) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_twenty_moments_it_keeps_what_was_acknowledged(start_build, tmp_path):
+@pytest.mark.slow
+def test_add_survives_kills_at_twenty_moments(start_build, tmp_path):
     rng = np.random.default_rng(20)
     database, log = tmp_path / "library.db", tmp_path / "log"
     kills = opened = 0
@@ -459,10 +378,10 @@ def test_killed_at_twenty_moments_it_keeps_what_was_acknowledged(start_build, tm
         assert status in (0, -signal.SIGKILL)
         kills += status != 0
         opened = opened + 1 if status else 0  # what was finished is begun anew
-        check_what_is_left(database, log)
+        check_rows(database, log)
 
 
-def check_what_is_left(database: Path, log: Path) -> None:
+def check_rows(database: Path, log: Path) -> None:
     lines = [line.split() for line in log.read_text().splitlines() if line != "open"]
     acknowledged = {int(i): int(version) for i, version in lines}
     with Index.open(database, MODEL) as index:
@@ -480,7 +399,7 @@ def check_what_is_left(database: Path, log: Path) -> None:
             assert np.array_equal(found, built(i, version).vectors)
 
 
-def test_two_processes_on_one_database(start_build, tmp_path):
+def test_open_refuses_a_database_that_is_open(start_build, tmp_path):
     database, log = tmp_path / "library.db", tmp_path / "log"
     log.touch()
     process, wait = start_build(database, log)
@@ -495,7 +414,7 @@ def test_two_processes_on_one_database(start_build, tmp_path):
         Index.open(database, MODEL)
 
 
-def test_rows_that_are_in_the_log_and_in_the_database_are_found_once(database):
+def test_open_repairs_rows_that_are_in_log_and_database(database):
     """As a kill leaves them between the writing of the database and the deletion of the log."""
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(4), "x", {"year": 1999})
@@ -514,31 +433,8 @@ def test_rows_that_are_in_the_log_and_in_the_database_are_found_once(database):
     assert file.stat().st_mtime_ns == written  # a kill while it is written again would ruin it
 
 
-def test_an_index_file_cut_short_is_made_anew(database, monkeypatch):
-    monkeypatch.setattr(milvus, "INDEXED_ROWS", 100)
-    with Index.open(database, MODEL) as index:
-        index.add("a.mp4", segments(150))
-    (file,) = database.rglob("*.idx")
-    file.write_bytes(file.read_bytes()[:1000])
-    with Index.open(database, MODEL) as index:
-        part = segments(150)
-        assert index.search(part.vectors[3], 1)[0].start_s == np.argmax(
-            part.vectors @ part.vectors[3]
-        )
-    assert file.stat().st_size > 1000
-
-
-def test_of_two_that_make_a_database_at_once_one_is_kept(database):
-    with Index.open(database, MODEL) as index:
-        index.add("a.mp4", segments(3))
-    milvus.make_local(database, MODEL)
-    with Index.open(database) as index:
-        assert index.count() == 3
-    assert list(database.parent.iterdir()) == [database]
-
-
-def test_stopped_between_two_writes_a_file_is_all_new(database, monkeypatch):
-    ask = Index._ask
+def test_add_interrupted_before_its_deletes_leaves_the_new_segments(database, monkeypatch):
+    ask = Index._call
 
     def stopped(self, method, *args, **kwargs):
         if method == "delete":
@@ -548,7 +444,7 @@ def test_stopped_between_two_writes_a_file_is_all_new(database, monkeypatch):
     with Index.open(database, MODEL) as index:
         index.add("a.mp4", segments(5), "old")
         with monkeypatch.context() as patch:
-            patch.setattr(Index, "_ask", stopped)
+            patch.setattr(Index, "_call", stopped)
             with pytest.raises(KeyboardInterrupt):
                 index.add("a.mp4", segments(2, seed=1), "new")
         assert len(rows_of(index)) == 5
@@ -560,7 +456,7 @@ def test_stopped_between_two_writes_a_file_is_all_new(database, monkeypatch):
 # In Towhee
 
 
-def test_towhee_pipelines_insert_and_search(tmp_path):
+def test_index_serves_towhee_pipelines(tmp_path):
     from towhee import pipe
 
     from mdmmt.sample.clips import COMBINATIONS, draw

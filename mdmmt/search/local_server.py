@@ -1,0 +1,129 @@
+"""A local database, served by Milvus Lite in this process.
+
+This is the only file that calls an internal function of Milvus Lite. pymilvus has a way of its own
+to open a local database, which keeps it open until the process ends and gives no reason where it
+fails. So this package starts the server itself, with the function that pymilvus' way rests on. A
+probe tries that function once in each process. If another version of Milvus Lite has it no longer,
+or has changed it, pymilvus' way is used, after one logged warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import InputError, MissingDependency, describe_error
+
+TESTED_VERSION = "3.2.2"  # of Milvus Lite
+
+logger = logging.getLogger(__name__)
+_open_folders: set[str] = set()  # those that `_serve_as_pymilvus` serves in this process
+
+
+def serve(folder: Path) -> AbstractContextManager[str]:
+    """Serve a local database while the context is entered, which gives the server's address.
+
+    Raises:
+        InputError: the database is open already, or the installed Milvus Lite cannot serve it.
+        MissingDependency: Milvus Lite is not installed.
+    """
+    return _tested_way()(folder)
+
+
+@cache
+def _tested_way() -> Callable[[Path], AbstractContextManager[str]]:
+    """The first way that works with the installed Milvus Lite."""
+    try:
+        import milvus_lite  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("a local database", extra="index") from error
+    try:
+        _probe(_serve_directly)
+        return _serve_directly
+    except Exception as error:  # the function may be missing or do anything
+        reason = describe_error(error)
+    try:
+        _probe(_serve_as_pymilvus)
+    except Exception as error:
+        raise InputError(
+            f"Milvus Lite {_installed_version()} cannot serve a local database to this package "
+            f"({reason}; {describe_error(error)}); expected a version like {TESTED_VERSION}: "
+            f"pip install 'milvus-lite=={TESTED_VERSION}'"
+        ) from error
+    logger.warning(
+        "Milvus Lite %s cannot be started directly (%s); local databases are opened as pymilvus "
+        "opens them. Version %s is known to work.",
+        _installed_version(),
+        reason,
+        TESTED_VERSION,
+    )
+    return _serve_as_pymilvus
+
+
+def _probe(way: Callable[[Path], AbstractContextManager[str]]) -> None:
+    """Serve an empty database; raise unless it answers and refuses to be opened twice."""
+    with tempfile.TemporaryDirectory(prefix="mdmmt-") as scratch:
+        folder = Path(scratch) / "probe.db"
+        with way(folder) as address:
+            parts = urlsplit(address)
+            socket.create_connection((str(parts.hostname), int(parts.port or 0)), 10).close()
+            try:
+                with way(folder):
+                    pass
+            except InputError:
+                return
+            raise RuntimeError("it opens a database twice")
+
+
+@contextmanager
+def _serve_directly(folder: Path) -> Iterator[str]:
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    from milvus_lite.exceptions import DataDirLockedError
+
+    try:
+        server, database, port = start_server_in_thread(str(folder))
+    except DataDirLockedError as error:
+        raise InputError(
+            f"the database {str(folder)!r} is open elsewhere, in this process or another; expected "
+            "one at a time, or a Milvus server, which takes many"
+        ) from error
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(grace=1).wait()
+        database.close()
+
+
+@contextmanager
+def _serve_as_pymilvus(folder: Path) -> Iterator[str]:
+    from milvus_lite.server_manager import server_manager_instance as manager
+
+    path = os.path.abspath(folder)
+    # For a folder that it serves already, the manager would give the same server again.
+    address = None if path in _open_folders else manager.start_and_get_uri(path)
+    if address is None:
+        raise InputError(
+            f"the database {str(folder)!r} cannot be opened; it may be open elsewhere, in this "
+            "process or another; expected one at a time, or a Milvus server, which takes many"
+        )
+    _open_folders.add(path)
+    try:
+        yield address
+    finally:
+        _open_folders.discard(path)
+        manager.release_server(path)
+
+
+def _installed_version() -> str:
+    try:
+        return version("milvus-lite")
+    except PackageNotFoundError:
+        return "of an unknown version"

@@ -1,0 +1,203 @@
+"""Milvus: local databases, servers, and the fence around Milvus Lite's internal function."""
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+from mdmmt.errors import InputError, MissingDependency
+from mdmmt.model import Segments
+from mdmmt.search import local_server, milvus
+from mdmmt.search.index import Index
+from mdmmt.weights.identity import Identity
+
+pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
+
+DIM = 24
+MODEL = Identity("ours", "0" * 64, DIM)
+
+
+def segments(n: int, seed: int = 0) -> Segments:
+    vectors = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+    return Segments(vectors, np.array([[i, i + 1.5] for i in range(n)]))
+
+
+@pytest.fixture
+def database(tmp_path):
+    return tmp_path / "library.db"
+
+
+def test_index_if_large_keeps_a_search_exact(database, monkeypatch):
+    monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 200)
+    part = segments(500)
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", part)
+        for _ in range(2):
+            queries = segments(20, seed=1).vectors
+            best = np.argsort(-(queries @ part.vectors.T), axis=1)[:, :10]
+            found = index.search(queries, k=10)
+            assert [[int(hit.start_s) for hit in hits] for hits in found] == best.tolist()
+            index.close()
+            index = Index.open(database, MODEL)
+        assert index._client.describe_index("mdmmt", "vector_idx")["index_type"] == "IVF_FLAT"
+        index.close()
+
+
+def test_load_collection_replaces_an_index_file_cut_short(database, monkeypatch):
+    monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 100)
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(150))
+    (file,) = database.rglob("*.idx")
+    file.write_bytes(file.read_bytes()[:1000])
+    with Index.open(database, MODEL) as index:
+        part = segments(150)
+        assert index.search(part.vectors[3], 1)[0].start_s == np.argmax(
+            part.vectors @ part.vectors[3]
+        )
+    assert file.stat().st_size > 1000
+
+
+def test_make_local_database_keeps_one_made_meanwhile(database):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+    milvus.make_local_database(database, MODEL)
+    with Index.open(database) as index:
+        assert index.count() == 3
+    assert list(database.parent.iterdir()) == [database]
+
+
+def test_read_identity_refuses_the_collection_of_another_program(database):
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(database))
+    client.create_collection("mdmmt", dimension=4)
+    client.close()
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(str(database))
+    with pytest.raises(InputError, match="that this package has not made"):
+        Index.open(database, MODEL)
+
+
+def test_connect_names_a_silent_server_without_its_password():
+    with pytest.raises(InputError, match=r"'http://127.0.0.1:9' was refused") as caught:
+        Index.open("http://me:secret@127.0.0.1:9", MODEL)
+    assert "secret" not in str(caught.value)
+
+
+def test_import_pymilvus_names_the_extra(database, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(MissingDependency, match=r"an index .*'mdmmt\[index\]'"):
+        Index.open(database, MODEL)
+
+
+# The fence around Milvus Lite's internal function
+
+
+@pytest.fixture
+def fresh_probe(monkeypatch):
+    """Forgets which way of serving a database works, before and after the test."""
+    local_server._tested_way.cache_clear()
+    yield
+    monkeypatch.undo()
+    local_server._tested_way.cache_clear()
+
+
+def change_server(monkeypatch, change: str) -> None:
+    """Make Milvus Lite a version whose internal function is missing or has changed."""
+    from milvus_lite.adapter.grpc import server
+
+    start = server.start_server_in_thread
+    if change == "missing":
+        monkeypatch.delattr(server, "start_server_in_thread")
+    elif change == "other arguments":
+        monkeypatch.setattr(server, "start_server_in_thread", lambda: start("never"))
+    elif change == "other results":
+        monkeypatch.setattr(server, "start_server_in_thread", lambda path: path)
+    elif change == "no answer":
+
+        def on_another_port(path):
+            running, database, _ = start(path)
+            return running, database, 1
+
+        monkeypatch.setattr(server, "start_server_in_thread", on_another_port)
+    elif change == "opens twice":
+        opened = {}
+
+        def shared(path):
+            if path not in opened:
+                opened[path] = start(path)
+            return opened[path]
+
+        monkeypatch.setattr(server, "start_server_in_thread", shared)
+
+
+def manage_servers(monkeypatch) -> None:
+    """Give pymilvus' way of opening a database a server of its own, as a newer version has."""
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    from milvus_lite.exceptions import DataDirLockedError
+    from milvus_lite.server_manager import server_manager_instance as manager
+
+    running = {}
+
+    def start_and_get_uri(path):
+        try:
+            running[path] = start_server_in_thread(path)
+        except DataDirLockedError:
+            return None
+        return f"http://127.0.0.1:{running[path][2]}"
+
+    def release_server(path):
+        server, database, _ = running.pop(path)
+        server.stop(grace=1).wait()
+        database.close()
+
+    monkeypatch.setattr(manager, "start_and_get_uri", start_and_get_uri)
+    monkeypatch.setattr(manager, "release_server", release_server)
+
+
+CHANGES = ("missing", "other arguments", "other results", "no answer", "opens twice")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_serve_falls_back_to_the_way_of_pymilvus(
+    database, fresh_probe, monkeypatch, caplog, change
+):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+    with local_server.serve(database.parent / "locked.db"):
+        manage_servers(monkeypatch)
+        change_server(monkeypatch, change)
+        local_server._tested_way.cache_clear()
+        with pytest.raises(InputError, match=r"locked\.db' cannot be opened; it may be open"):
+            local_server.serve(database.parent / "locked.db").__enter__()
+    for count in (3, 6):  # opened twice, one after the other
+        with Index.open(database, MODEL) as index:
+            with pytest.raises(InputError, match=r"library\.db' cannot be opened; it may be open"):
+                Index.open(database, MODEL)
+            assert index.count() == count
+            assert len(index.search(segments(1).vectors[0], 20)) == count
+            index.add("b.mp4", segments(3))
+    (record,) = [r for r in caplog.records if r.name == "mdmmt.search.local_server"]
+    assert record.levelno == logging.WARNING
+    assert "opened as pymilvus opens them" in record.getMessage()
+
+
+def test_serve_names_the_version_that_works(database, fresh_probe, monkeypatch):
+    change_server(monkeypatch, "missing")  # the installed manager calls the same function
+    with pytest.raises(InputError, match=rf"milvus-lite=={local_server.TESTED_VERSION}'"):
+        Index.open(database, MODEL)
+    assert not database.exists()
+
+
+def test_serve_names_the_extra_without_milvus_lite(database, fresh_probe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "milvus_lite", None)
+    with pytest.raises(MissingDependency, match=r"a local database .*'mdmmt\[index\]'"):
+        Index.open(database, MODEL)
+
+
+def test_serve_warns_of_nothing_with_the_installed_version(database, fresh_probe, caplog):
+    Index.open(database, MODEL).close()
+    assert local_server._tested_way() is local_server._serve_directly
+    assert not [r for r in caplog.records if r.name.startswith("mdmmt")]
