@@ -1,10 +1,11 @@
-"""How fast an embedded index finds, how exactly, and what it costs; by hand, see `make help`.
+"""Measure an embedded index: its speed, its recall and its cost; run by hand, see `make help`.
 
     python benchmarks/index.py --out index.json
 
-Each way to keep the vectors in Milvus Lite gets a database of its own, a row at a time is searched
-for, and what it finds is compared with an exact search by numpy. `spread` vectors are random, and
-as far from each other as can be; `like videos` come in groups, as embeddings of videos do.
+Each way to keep the vectors in Milvus Lite gets a database of its own. The queries are searched for
+one by one, and the results are compared with those of an exact search by numpy. `spread` vectors
+are random, so they are as far from each other as can be; `like videos` vectors come in groups, as
+embeddings of videos do.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdmmt.model import Segments
-from mdmmt.search import index as ours
-from mdmmt.search.milvus import lite
+from mdmmt.search import Identity, Index
+from mdmmt.search.local_server import serve
 
 K = 10
 EXPERTS, WIDTH = 3, 512  # of the released model
-IN_A_FILE = 10  # segments
-PATIENCE_S = 20  # after which a slow way has been asked enough
-GROUPS, SPREAD = 500, 0.7  # of the vectors that come in groups; the spread within one
+SEGMENTS_PER_FILE = 10
+MAX_SEARCH_S = 20  # a slow way is searched for no longer than this
+GROUPS, SPREAD = 500, 0.7  # of `like videos`: number of groups, spread within a group
 
-Search = Callable[[NDArray[np.float32]], list[int]]  # query (D,) -> the rows found, best first
+Search = Callable[[NDArray[np.float32]], list[int]]  # query (D,) -> rows, best first
 
 
 def spread_vectors(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -57,17 +58,17 @@ def _unit_blocks(blocks: NDArray) -> NDArray[np.float32]:
 
 
 @contextmanager
-def chosen(path: Path, vectors: NDArray[np.float32]) -> Iterator[tuple[Search, float]]:
-    """What `mdmmt.search.index` does, a file at a time; searched after it was closed and opened."""
-    model = ours.Identity("benchmark", "0" * 64, vectors.shape[1])
-    spans_s = np.array([[i, i + 1.0] for i in range(IN_A_FILE)])
+def keep_in_index(path: Path, vectors: NDArray[np.float32]) -> Iterator[tuple[Search, float]]:
+    """The way of this package: `Index`, filled file by file, then closed, opened and searched."""
+    model = Identity("benchmark", "0" * 64, vectors.shape[1])
+    spans_s = np.array([[i, i + 1.0] for i in range(SEGMENTS_PER_FILE)])
     started = time.perf_counter()
-    with ours.Index.open(path, model) as index:
-        for first in range(0, len(vectors), IN_A_FILE):
-            part = vectors[first : first + IN_A_FILE]
+    with Index.open(path, model) as index:
+        for first in range(0, len(vectors), SEGMENTS_PER_FILE):
+            part = vectors[first : first + SEGMENTS_PER_FILE]
             index.add(str(first), Segments(part, spans_s[: len(part)]), metadata={"number": first})
     insert_s = time.perf_counter() - started
-    with ours.Index.open(path, model) as index:
+    with Index.open(path, model) as index:
         yield (
             lambda query: [int(hit.path) + int(hit.start_s) for hit in index.search(query, K)],
             insert_s,
@@ -77,14 +78,14 @@ def chosen(path: Path, vectors: NDArray[np.float32]) -> Iterator[tuple[Search, f
 def milvus(
     index_type: str | None, params: dict[str, Any], search: dict[str, Any], flush: bool = True
 ) -> Callable[[Path, NDArray[np.float32]], Any]:
-    """One way to keep vectors: an index by its settings, or the one-line collection for None."""
+    """A way to keep vectors: an index with these settings, or for None the one-line collection."""
 
     @contextmanager
     def keep(path: Path, vectors: NDArray[np.float32]) -> Iterator[tuple[Search, float]]:
         from pymilvus import DataType, MilvusClient
 
         with ExitStack() as stack:
-            client = MilvusClient(stack.enter_context(lite(path)))
+            client = MilvusClient(stack.enter_context(serve(path)))
             stack.callback(client.close)
             started = time.perf_counter()
             if index_type is None:
@@ -101,7 +102,7 @@ def milvus(
                 client.flush("c")
             if index_type not in (None, "none"):
                 settings = client.prepare_index_params()
-                # Milvus Lite takes them from a dict of their own only.
+                # Milvus Lite reads them from a dict inside the parameters.
                 settings.add_index(
                     "vector", index_type=index_type, metric_type="IP", params={"params": params}
                 )
@@ -110,8 +111,8 @@ def milvus(
             insert_s = time.perf_counter() - started
 
             def find(query: NDArray[np.float32]) -> list[int]:
-                asked = {"metric_type": "IP", "params": search}
-                return [hit["id"] for hit in client.search("c", [query], "", K, [], asked)[0]]
+                params = {"metric_type": "IP", "params": search}
+                return [hit["id"] for hit in client.search("c", [query], "", K, [], params)[0]]
 
             yield find, insert_s
 
@@ -126,7 +127,7 @@ WAYS = {
     "HNSW, M 32, ef 512": milvus("HNSW", {"M": 32, "efConstruction": 200}, {"ef": 512}),
     "IVF_FLAT, 16 of 128 cells": milvus("IVF_FLAT", {"nlist": 128}, {"nprobe": 16}),
     "IVF_SQ8, one cell": milvus("IVF_SQ8", {"nlist": 1}, {"nprobe": 1}),
-    "mdmmt.search.index: IVF_FLAT, one cell": chosen,
+    "mdmmt.search.Index: IVF_FLAT, one cell": keep_in_index,
 }
 DATA = {"like videos": vectors_like_videos, "spread": spread_vectors}
 
@@ -139,19 +140,19 @@ def measure(
         path = Path(folder) / "library.db"
         with keep(path, vectors) as (search, insert_s):
             search(queries[0])
-            times, right = [], 0
+            times, correct = [], 0
             for query, best in zip(queries, exact, strict=True):
                 started = time.perf_counter()
-                found = search(query)
+                rows = search(query)
                 times.append(time.perf_counter() - started)
-                right += len({*found} & {*best.tolist()})
-                if sum(times) > PATIENCE_S:
+                correct += len({*rows} & {*best.tolist()})
+                if sum(times) > MAX_SEARCH_S:
                     break
         disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return {
         "median_ms": 1e3 * statistics.median(times),
         "p95_ms": 1e3 * float(np.quantile(times, 0.95)),
-        "recall_at_10": right / (K * len(times)),
+        "recall_at_10": correct / (K * len(times)),
         "disk_mb": disk / 1e6,
         "insert_s": insert_s,
     }
@@ -162,10 +163,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--data", choices=DATA, action="append")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    where = {
+    conditions = {
         "rows": arguments.rows,
         "width": EXPERTS * WIDTH,
         "queries": arguments.queries,
@@ -173,7 +174,7 @@ def main() -> None:
         "python": platform.python_version(),
         **{name: version(name) for name in ("pymilvus", "milvus-lite", "faiss-cpu", "numpy")},
     }
-    print(*(f"{name} {value}" for name, value in where.items()), sep=", ")
+    print(*(f"{name} {value}" for name, value in conditions.items()), sep=", ")
     results = []
     for data in arguments.data or DATA:
         rng = np.random.default_rng(1)
@@ -191,7 +192,7 @@ def main() -> None:
                 flush=True,
             )
     if arguments.out:
-        arguments.out.write_text(json.dumps({**where, "results": results}, indent=1) + "\n")
+        arguments.out.write_text(json.dumps({**conditions, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ LEFT_OUT = (
     "search/*",
     "storage/text.py",
     "weights/convert.py",
+    "weights/identity.py",
     "weights/info.py",
 )
 

@@ -456,14 +456,11 @@ def test_add_interrupted_before_its_deletes_leaves_the_new_segments(database, mo
 # In Towhee
 
 
-def test_index_serves_towhee_pipelines(tmp_path):
+@pytest.mark.towhee
+def test_index_serves_towhee_pipelines(sample_clips, tmp_path):
     from towhee import pipe
 
-    from mdmmt.sample.clips import COMBINATIONS, draw
-
-    clips = [tmp_path / f"{'-'.join(COMBINATIONS[i])}.mp4" for i in (0, 500, 1000)]
-    for i, clip in zip((0, 500, 1000), clips, strict=True):
-        draw(clip, COMBINATIONS[i], seed=(5, i))
+    clips = sample_clips(6, 7)[:3]
     model = mdmmt.load("sample")
     with Index.open(tmp_path / "library.db", model) as index:
         insert = (
@@ -478,9 +475,10 @@ def test_index_serves_towhee_pipelines(tmp_path):
             .map("vec", "hits", lambda vec: index.search(vec, k=2))
             .output("text", "hits")
         )
-        insert.batch([str(clip) for clip in clips])
+        insert.batch([str(clip.path) for clip in clips])
         assert index.count() == 3
-        text = f"A {clips[1].stem.split('-')[0]} {clips[1].stem.split('-')[1]}"
+        colour_and_shape = clips[1].combination[:2]
+        text = f"A {' '.join(colour_and_shape)}"
         found = search(text).get()
         best = index.search(model.encode_text(text), k=2)
         assert found == [text, best] and len(best) == 2

@@ -1,6 +1,7 @@
 """Milvus: local databases, servers, and the fence around Milvus Lite's internal function."""
 
 import logging
+import subprocess
 import sys
 
 import numpy as np
@@ -201,3 +202,11 @@ def test_serve_warns_of_nothing_with_the_installed_version(database, fresh_probe
     Index.open(database, MODEL).close()
     assert local_server._tested_way() is local_server._serve_directly
     assert not [r for r in caplog.records if r.name.startswith("mdmmt")]
+
+
+def test_import_of_the_search_package_leaves_milvus_and_the_page_alone():
+    script = "import sys, mdmmt.search; mdmmt.search.Index; print(*sys.modules, sep='\\n')"
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "mdmmt.search.index" in names
+    assert not {"pymilvus", "milvus_lite", "mdmmt.search.page"} & {*names}

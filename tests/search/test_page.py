@@ -18,8 +18,7 @@ import mdmmt
 from mdmmt.errors import InputError
 from mdmmt.model import Similarity
 from mdmmt.sample.clips import COMBINATIONS, draw
-from mdmmt.search.index import Hit
-from mdmmt.search.page import write_page
+from mdmmt.search import Hit, write_page
 
 NASTY = [
     "<img src=x onerror=\"document.title='run'\">.mp4",
@@ -165,6 +164,7 @@ def wait_for(browser, script):
         time.sleep(0.05)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("over", ["file", "http"])
 def test_write_page_shows_pictures_plays_clips_and_runs_nothing(browser, clips, served, over):
     folder = clips[0].parent
@@ -194,6 +194,7 @@ def test_write_page_shows_pictures_plays_clips_and_runs_nothing(browser, clips, 
     assert said == []
 
 
+@pytest.mark.browser
 def test_write_page_plays_the_segment_and_no_more(browser, clips):
     out = clips[0].parent / "segment.html"
     write_page(out, "q", [hit(clips[0], 0.5, 1.0)])
@@ -205,6 +206,7 @@ def test_write_page_plays_the_segment_and_no_more(browser, clips):
     assert browser.execute_script("return v.currentTime") < 1.3
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_write_page_follows_light_and_dark(browser, clips, tmp_path, scheme):
     write_page(tmp_path / "page.html", "q", [hit(clips[0])], similarity(np.full((1, 3), 0.2)))
@@ -219,17 +221,17 @@ def test_write_page_follows_light_and_dark(browser, clips, tmp_path, scheme):
     assert (page > 200 and text < 60) if scheme == "light" else (page < 60 and text > 200)
 
 
-def test_write_page_shows_a_real_search(browser, tmp_path):
+@pytest.mark.browser
+@pytest.mark.slow
+def test_write_page_shows_a_real_search(browser, sample_clips, tmp_path):
     """As `mdmmt search --html` makes it."""
     pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
-    from mdmmt.search.index import Index
+    from mdmmt.search import Index
 
     model = mdmmt.load("sample")
     with Index.open(tmp_path / "library.db", model) as index:
-        for i in range(0, 1200, 200):
-            clip = tmp_path / f"{'-'.join(COMBINATIONS[i])}.mp4"
-            draw(clip, COMBINATIONS[i], seed=(11, i))
-            index.add(clip, model.encode_segments(clip), metadata={"number": i})
+        for i, clip in enumerate(sample_clips(6, 7)):
+            index.add(clip.path, model.encode_segments(clip.path), metadata={"number": i})
         query = model.encode_text("A white star")
         hits = index.search(query, k=4, with_vectors=True)
     match = model.similarity(query, np.stack([one.vector for one in hits]))
