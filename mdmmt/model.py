@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from .config import ModelConfig
 from .errors import InputError, InputTypeError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import WINDOWS, Reader, check_experts, is_frames
-from .features.tokens import Video, read_videos, to_tokens, token_count
+from .features.tokens import Video, read_videos, to_tokens
 from .storage.checkpoint import load_strict
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
@@ -85,7 +85,7 @@ class Model:
         Args:
             text: one text, or a list of N. Of each the first `max_length` tokens count, 30 for
                 the released model.
-            batch_size: texts, sorted by length, that are handed to the tower together.
+            batch_size: the most texts that are computed at once.
 
         Returns:
             (D,) float32 for one text, (N, D) for a list; D is 1536 for the released model. The
@@ -108,7 +108,8 @@ class Model:
                 )
         encoder = self.text_encoder  # first, since what are no weights need no tokenizer fetched
         ids = self.tokenizer(texts)
-        vectors = _in_batches(encoder, ids, [len(row) for row in ids], batch_size)
+        _check_batch_size(batch_size)
+        vectors = encoder(ids, batch_size).cpu().numpy()
         return vectors[0] if single else vectors
 
     def encode_video(
@@ -132,7 +133,7 @@ class Model:
                 - the path of a video file, if this package can run the model's experts, or of a
                   file that `mdmmt extract` has written;
                 - the frames (list or iterator) that one of Towhee's video decoders yields.
-            batch_size: videos, sorted by length, that are handed to the tower together.
+            batch_size: the most videos that are computed at once.
             start_s, end_s: what of the video is meant, in seconds; None is its end.
 
         Returns:
@@ -176,7 +177,7 @@ class Model:
             window_s: how long a window is. None: as long as the model was trained on, which is
                 28.8 seconds for the released one.
             stride_s: from one window's start to the next one's. None: windows follow each other.
-            batch_size: segments, sorted by length, that are handed to the tower together.
+            batch_size: the most segments that are computed at once.
 
         Raises:
             InputError, InputTypeError: see `encode_video`; or a segment outside the video.
@@ -233,7 +234,7 @@ class Model:
         """The video tower for inference, read when it is first needed."""
         with self._lock:
             if self._video_encoder is None:
-                self._video_encoder = FastVideoTower(
+                self._video_encoder = FastVideoTower.consume(
                     self.read_video_tower(), self.precision, self.compiled
                 )
             return self._video_encoder
@@ -243,7 +244,7 @@ class Model:
         """The text tower for inference, read when it is first needed."""
         with self._lock:
             if self._text_encoder is None:
-                self._text_encoder = FastTextTower(
+                self._text_encoder = FastTextTower.consume(
                     self.read_text_tower(), self.precision, self.compiled
                 )
             return self._text_encoder
@@ -286,8 +287,8 @@ class Model:
         return load_tokenizer(tokenizer_source(self.path))
 
     def _embed(self, videos: Sequence[Video], batch_size: int) -> np.ndarray:
-        lengths = [token_count(one) for one in videos]
-        return _in_batches(self.video_encoder, videos, lengths, batch_size)
+        _check_batch_size(batch_size)
+        return self.video_encoder(videos, batch_size).cpu().numpy()
 
     def _read_video(
         self, item: Any, where: str, start_s: float, end_s: float | None
@@ -405,26 +406,6 @@ def _as_list(value: Any, what: str, expected: str) -> list[Any]:
     return list(value)
 
 
-def _in_batches(
-    encoder: Callable[[list[Any]], Tensor],
-    items: Sequence[Any],
-    lengths: Sequence[int],
-    batch_size: int,
-) -> np.ndarray:
-    """Embed items in batches of like length, and put the vectors into the items' order.
-
-    Args:
-        encoder: items -> vectors (b, D).
-        lengths: tokens of each item; batches of like length are the fastest.
-
-    Returns:
-        (N, D) float32.
-    """
+def _check_batch_size(batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}, expected a whole number from 1 on")
-    order = sorted(range(len(items)), key=lengths.__getitem__)
-    batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
-    vectors = torch.cat([encoder([items[row] for row in rows]) for rows in batches]).cpu().numpy()
-    result = np.empty_like(vectors)
-    result[order] = vectors
-    return result

@@ -1,15 +1,17 @@
-"""The mean of what linear layers are given, for rounded weights not to shift what they put out.
+"""Bias correction for 8-bit weights, from the mean input of each linear layer.
 
-Rounding changes a weight matrix by R, and so what a layer puts out by R x, of which the mean, R
+Rounding changes a weight matrix by R, and the output of the layer by R x. The mean of that, R
 times the mean of x, can go into the bias: the bias correction of Nagel et al., Data-Free
 Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2. It helps as far as
-tokens have something in common. The means are those of a sample that is drawn, always the same, and
-not of what is embedded: so an embedding does not depend on what came before it.
+tokens have something in common. The means are those of a drawn sample, which is always the same,
+and never of the embedded items: so an embedding does not depend on those before it.
 
 Shape notation: b batch, n tokens, d width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +19,34 @@ from torch import Tensor, nn
 from ..storage.checkpoint import align
 from ..towers.transformer import Layer
 
+MeanInputs = Mapping[nn.Linear, Tensor]  # of each linear layer, [d_in]
+
 
 @torch.no_grad()
-def observe(layer: Layer, x: Tensor) -> Tensor:
-    """Give each linear layer the mean of its inputs as `mean_input` [d_in].
+def record_mean_inputs(layer: Layer, x: Tensor) -> tuple[Tensor, MeanInputs]:
+    """Run a layer, and take the mean input of each linear layer in it.
 
-    The layer's weights are aligned before, as a mean's sums, too, depend on where they begin.
+    The layer's weights are aligned before, since the sums of a mean, too, depend on where they
+    begin in memory.
 
     Args:
         x: [b, n, d], sequences without padding.
 
     Returns:
-        What the layer puts out, [b, n, d].
+        The output of the layer, [b, n, d], and the means.
     """
     align(layer)
+    means: dict[nn.Linear, Tensor] = {}
+
+    def record(linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(linear, nn.Linear)
+        means[linear] = inputs[0].flatten(0, 1).mean(dim=0)
+
     linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]
-    hooks = [linear.register_forward_pre_hook(_keep_mean) for linear in linears]
+    hooks = [linear.register_forward_pre_hook(record) for linear in linears]
     try:
-        with torch.autocast("cpu", enabled=False):  # whatever the caller is within
-            return layer(x, torch.ones(x.shape[:2], dtype=torch.bool, device="cpu"))
+        with torch.autocast("cpu", enabled=False):  # whatever the caller has enabled
+            return layer(x, torch.ones(x.shape[:2], dtype=torch.bool, device="cpu")), means
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _keep_mean(linear: nn.Linear, inputs: tuple[Tensor]) -> None:
-    linear.mean_input = inputs[0].flatten(0, 1).mean(dim=0)

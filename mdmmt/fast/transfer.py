@@ -19,13 +19,13 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
 
 
 def gather(rows: list[Tensor], device: torch.device) -> Tensor:
-    """Put tensors one behind the other, on a device."""
+    """Put tensors one behind the other, [n, ...] each, on a device."""
     if any(part.device.type != "cpu" for part in rows):
         return torch.cat([part.to(device) for part in rows])
     if device.type != "cuda" or not any(map(len, rows)):
         return torch.cat(rows).to(device)
     shape = (sum(map(len, rows)), *rows[0].shape[1:])
     pinned = torch.empty(shape, dtype=rows[0].dtype, device="cpu", pin_memory=True)
-    # torch's own takes some microseconds for each of many tensors, in which the device idles.
+    # `torch.cat` takes some microseconds for each of many tensors, in which the device idles.
     np.concatenate([part.numpy() for part in rows], out=pinned.numpy())
     return pinned.to(device, non_blocking=True)

@@ -165,11 +165,6 @@ def collate(
     return features, times, mask
 
 
-def token_count(video: Video) -> int:
-    """How many valid tokens a video has over all its experts."""
-    return sum(len(tokens.times) for tokens in video.values())
-
-
 def _arrays(item: Mapping[str, Any], expert: ExpertConfig, where: str) -> tuple[Tensor, ...]:
     """Features [(b,) n, d] float32, times [(b,) n] float32 and mask [(b,) n] bool of one expert."""
     missing = [part for part in PARTS if expert.name not in item[part]]

@@ -1,0 +1,26 @@
+"""What the processor can compute, and whether oneDNN is there for it."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+
+def has_onednn(device: torch.device) -> bool:
+    """Whether oneDNN's operators take tensors of this device: on x86 processors alone."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
+
+
+def has_avx512() -> bool:
+    """Whether torch computes in AVX512 here; ATEN_CPU_CAPABILITY can restrict it to less."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def has_instructions(name: str) -> bool:
+    """Whether the processor has a further set of AVX512 instructions, such as 'avx512_vnni'.
+
+    Old releases of torch do not tell, and count as having none.
+    """
+    return has_avx512() and bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))

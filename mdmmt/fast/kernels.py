@@ -1,0 +1,280 @@
+"""All private operators of torch that the fast path uses, each behind a probe.
+
+They have no public name, so any release of torch may drop or change them. A probe computes
+something small once and compares it with the public operator. Where the private operator is
+missing, fails or gives other numbers, the probe logs one warning, answers False, and the caller
+takes the public way.
+
+Shape notation: t tokens of all sequences, s sequences, h heads, d width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..towers.transformer import ACTIVATION
+from . import cpu
+
+logger = logging.getLogger(__name__)
+
+Activation = Callable[[Tensor], Tensor]
+
+TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number of tokens
+ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
+NOT_CAUSAL = 0  # the attention kernel's code for no mask beyond the bounds of the sequences
+HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple of this
+CPU = torch.device("cpu")
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2**-6}  # between private and public operators
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """Lay out a weight [d_out, d_in] as `packed_linear` needs it."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS_EXPECTED)
+
+
+def packed_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    """A linear layer and its activation in one product of oneDNN: [t, d_in] -> [t, d_out]
+
+    Args:
+        x: of the weight's dtype.
+        weight: from `pack_weight`.
+        activation: one of 'none', 'gelu', 'relu', 'swish'.
+    """
+    return torch.ops.mkldnn._linear_pointwise(
+        x, weight, bias, activation, [], ALGORITHM[activation]
+    )
+
+
+def pack_int8_weight(weight: Tensor) -> Tensor:
+    """Lay out a weight [d_out, d_in] int8 as `int8_linear` needs it."""
+    return torch.ops.onednn.qlinear_prepack(weight, [TOKENS_EXPECTED, weight.shape[1]])
+
+
+def int8_linear(
+    x: Tensor,
+    step: float,
+    zero: int,
+    weight: Tensor,
+    scale: Tensor,
+    weight_zeros: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    activation: str = "none",
+) -> Tensor:
+    """A linear layer on 8-bit numbers and its activation: [t, d_in] -> [t, d_out] of `dtype`
+
+    Args:
+        x: uint8, which stands for (x - zero) * step.
+        weight: from `pack_int8_weight`; each row of it is multiplied by its `scale` [d_out].
+        weight_zeros: [d_out] int32, all 0: the operator asks for them.
+        activation: one of 'none', 'gelu', 'relu', 'swish'.
+    """
+    return torch.ops.onednn.qlinear_pointwise(
+        x, step, zero, weight, scale, weight_zeros, bias,
+        1.0, 0, dtype, activation, [], ALGORITHM[activation],
+    )  # fmt: skip
+
+
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first_query: Tensor,
+    first_key: Tensor,
+    keys: Tensor,
+    max_queries: int,
+    max_keys: int,
+    scale: float,
+) -> Tensor:
+    """Attention of packed sequences of any lengths in one kernel of CUDA.
+
+    It is what `F.scaled_dot_product_attention` itself takes for nested tensors.
+
+    Args:
+        q: [1, queries, h, d/h]; d/h is a multiple of `HEAD_ALIGNMENT`.
+        k, v: [1, t, h, d/h].
+        first_query, first_key: [s + 1] int32, where each sequence begins, and where the last ends.
+        keys: [s] int32, the number of keys of each sequence.
+        max_queries, max_keys: the most of any sequence.
+
+    Returns:
+        [1, queries, h, d/h].
+    """
+    out, *_ = torch.ops.aten._efficient_attention_forward(
+        q, k, v, None, first_query, first_key, max_queries, max_keys,
+        0.0, NOT_CAUSAL, scale=scale, seqlen_k=keys,
+    )  # fmt: skip
+    return out
+
+
+@lru_cache
+def has_packed_linear(dtype: torch.dtype) -> bool:
+    """Whether `packed_linear` computes in this dtype what `F.linear` does."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        x, weight, bias = (part.to(dtype) for part in _small_layer())
+        packed = pack_weight(weight)
+        for activation in ALGORITHM:
+            y = F.linear(x.float(), weight.float(), bias.float())
+            wanted = _activate(y, activation).to(dtype)
+            yield packed_linear(x, packed, bias, activation), wanted
+
+    return _agrees(
+        f"mkldnn._reorder_linear_weight with mkldnn._linear_pointwise in {dtype}",
+        "torch.nn.functional.linear",
+        compare,
+        CPU,
+    )
+
+
+@lru_cache
+def has_int8_linear(dtype: torch.dtype) -> bool:
+    """Whether `int8_linear` computes what `F.linear` does, and puts it out in this dtype."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        x, weight, bias = _small_layer()
+        step, zero = 0.25, 5
+        x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
+        scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
+        packed = pack_int8_weight(weight)
+        weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
+        for activation in ALGORITHM:
+            found = int8_linear(x, step, zero, packed, scale, weight_zeros, bias, dtype, activation)
+            y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+            yield found, _activate(y, activation).to(dtype)
+
+    return _agrees(
+        f"onednn.qlinear_prepack with onednn.qlinear_pointwise in {dtype}",
+        "a precision of 16 or 32 bits",
+        compare,
+        CPU,
+    )
+
+
+@lru_cache
+def has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `varlen_attention` computes what `F.scaled_dot_product_attention` does."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        heads, width, scale = 2, HEAD_ALIGNMENT, 0.3
+        bounds = (0, 3, 8)  # of two sequences; no query attends to the first key of the first one
+        q, k, v = (
+            (_small_numbers(bounds[-1] * heads * width, period) / 4)
+            .view(1, bounds[-1], heads, width)
+            .to(device, dtype)
+            for period in (7, 5, 11)
+        )
+        first_query, first_key, keys = (
+            torch.tensor(numbers, dtype=torch.int32, device=device)
+            for numbers in ((0, 3, 8), (1, 3, 8), (2, 5))
+        )
+        found = varlen_attention(q, k, v, first_query, first_key, keys, 5, 5, scale)
+        for queries, begin, end in ((slice(0, 3), 1, 3), (slice(3, 8), 3, 8)):
+            wanted = F.scaled_dot_product_attention(
+                q[:, queries].transpose(1, 2),
+                k[:, begin:end].transpose(1, 2),
+                v[:, begin:end].transpose(1, 2),
+                scale=scale,
+            )
+            yield found[:, queries], wanted.transpose(1, 2)
+
+    return _agrees(
+        f"aten._efficient_attention_forward in {dtype}",
+        "torch.nn.functional.scaled_dot_product_attention",
+        compare,
+        device,
+    )
+
+
+@lru_cache
+def supports_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16 here; where torch does not tell, AVX512 decides."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except Exception as error:  # whatever torch raises for an operator that changed
+        _warn("mkldnn._is_mkldnn_bf16_supported", "a look at the processor", str(error))
+        return cpu.has_avx512()
+
+
+@lru_cache
+def in_place_activations(device: torch.device) -> dict[str, Activation]:
+    """Activations that overwrite their argument, by name; 'none' returns it unchanged."""
+    gelu = torch.ops.aten.gelu_ if _has_in_place_gelu(device) else F.gelu
+    silu = partial(F.silu, inplace=True)
+    return {"none": _unchanged, "gelu": gelu, "relu": torch.relu_, "swish": silu}
+
+
+def _has_in_place_gelu(device: torch.device) -> bool:
+    """Whether the in-place GELU, which has no public name, computes what `F.gelu` does."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        x = _small_numbers(16, 9).to(device)
+        wanted = F.gelu(x)
+        torch.ops.aten.gelu_(x)
+        yield x, wanted
+
+    return _agrees("aten.gelu_", "torch.nn.functional.gelu", compare, device)
+
+
+def _agrees(
+    operators: str,
+    instead: str,
+    compare: Callable[[], Iterator[tuple[Tensor, Tensor]]],
+    device: torch.device,
+) -> bool:
+    """Whether all pairs of a private and a public result are equal but for rounding."""
+    reason = ""
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for private, public in compare():
+                if not _equal_but_for_rounding(private, public):
+                    reason = "it computes other numbers"
+                    break
+    except Exception as error:  # whatever torch raises for an operator that changed
+        reason = str(error) or type(error).__name__
+    if reason:
+        _warn(operators, instead, reason)
+    return not reason
+
+
+def _equal_but_for_rounding(private: Tensor, public: Tensor) -> bool:
+    tolerance = TOLERANCE[public.dtype]
+    alike = private.shape == public.shape and private.dtype == public.dtype
+    return alike and torch.allclose(private, public, rtol=tolerance, atol=tolerance)
+
+
+def _warn(operators: str, instead: str, reason: str) -> None:
+    first_line = reason.strip().split("\n")[0]
+    logger.warning(
+        "%s cannot be used with torch %s (%s): %s takes its place, which may be slower",
+        operators,
+        torch.__version__,
+        first_line,
+        instead,
+    )
+
+
+def _small_layer() -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs [5, 32], weight [16, 32] and bias [16], whose numbers and sums bfloat16 can hold."""
+    x = _small_numbers(5 * 32, 7).view(5, 32) / 4
+    weight = _small_numbers(16 * 32, 5).view(16, 32) / 4
+    return x, weight, _small_numbers(16, 3) / 4
+
+
+def _small_numbers(count: int, period: int) -> Tensor:
+    """Whole numbers around 0, [count] float32; no random generator is touched."""
+    return (torch.arange(count, device=CPU) % period - period // 2).to(torch.float32)
+
+
+def _activate(y: Tensor, activation: str) -> Tensor:
+    return y if activation == "none" else ACTIVATION[activation](y)
+
+
+def _unchanged(y: Tensor) -> Tensor:
+    return y

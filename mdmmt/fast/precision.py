@@ -1,0 +1,180 @@
+"""What a precision means on a device: which linear layers, which attention, which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from . import cpu, kernels
+from .attention import (
+    Attention,
+    GroupedAttention,
+    SequenceGroup,
+    VarlenAttention,
+    batched_attention,
+)
+from .linear import (
+    FastLinear,
+    Int8Linear,
+    OneDnnLinear,
+    OneDnnLinearBFloat16,
+    TorchLinear,
+    TorchLinearBFloat16,
+)
+
+PRECISIONS = ("exact", "bfloat16", "int8", "auto")
+# From this many tokens on, a thread by itself is no slower than its share of all threads: in low
+# precision, where the processor has instructions for bfloat16, and otherwise.
+FEW_TOKENS, MANY_TOKENS = 8, 96
+
+MakeAttention = Callable[[Sequence[SequenceGroup], torch.device], Attention]
+
+
+class ConsumeLinear(Protocol):
+    """Makes a layer for inference from a linear layer, whose weights it takes away."""
+
+    def __call__(self, layer: nn.Linear, mean_input: Tensor | None = None, /) -> FastLinear:
+        """Move the weights out of `layer`.
+
+        Args:
+            mean_input: [d_in], the mean of the layer's inputs, for layers that need calibration.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What each linear layer of an encoder becomes, and what computes its attention."""
+
+    query_key: ConsumeLinear  # the queries and keys of an attention
+    value: ConsumeLinear  # its values
+    attention_output: ConsumeLinear  # its output projection
+    feed_forward: ConsumeLinear  # both layers between the encoder's width and the wider one
+    full_precision: ConsumeLinear  # the first layer, the last one, and the experts' features
+    residual_dtype: torch.dtype  # of the numbers that go from layer to layer
+    attention: MakeAttention
+    needs_calibration: bool = False  # whether `ConsumeLinear` needs the mean inputs
+    min_tokens_per_thread: int | None = None  # None: all threads share each batch
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Resolve 'auto', and 'int8' where torch's operators for it have changed.
+
+    'auto' is 'int8' on processors with instructions for it (AVX512-VNNI), 'bfloat16' on CUDA
+    devices that compute in it, and 'exact' elsewhere: other processors are slow in bfloat16, and
+    in int8 coarser, and slower with few tokens. Old releases of torch do not tell of VNNI.
+
+    Returns:
+        'exact', 'bfloat16' or 'int8'.
+
+    Raises:
+        InputError: not one of `PRECISIONS`, or 'int8' on CUDA or on a processor other than x86.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and not cpu.has_onednn(device):
+        raise InputError(
+            "precision is 'int8', which needs an x86 processor; 'auto' takes what fits"
+        )
+    if precision == "auto":
+        precision = _best_precision(device)
+    has_bfloat16 = cpu.has_instructions("avx512_bf16")
+    if precision == "int8" and not kernels.has_int8_linear(
+        torch.bfloat16 if has_bfloat16 else torch.float32
+    ):
+        return "bfloat16" if has_bfloat16 else "exact"
+    return precision
+
+
+def _best_precision(device: torch.device) -> str:
+    """What 'auto' stands for on a device."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if has_bfloat16 else "exact"
+    return "int8" if cpu.has_onednn(device) and cpu.has_instructions("avx512_vnni") else "exact"
+
+
+def plan_layers(precision: str, device: torch.device, quantize_values: bool = False) -> LayerPlan:
+    """Choose layers and attention for a precision on a device.
+
+    In 'int8' queries, keys and the feed-forward layers have 8 bits; attention itself, the last
+    layer, and the layers for the experts' features are in bfloat16, or exact. In 'bfloat16' on
+    CUDA the sums and norms stay in float32, as they do under `torch.autocast`; on a processor they
+    are in bfloat16, which is a tenth faster. The last layer attends to numbers of the residual
+    dtype.
+
+    Args:
+        precision: from `resolve_precision`.
+        quantize_values: in 'int8' the values and the output of an attention have 8 bits, too, but
+            in the first layer. That takes a seventh less time. Texts stay near enough; the least
+            cosine of a block of a video with a single token would fall from 0.9996 to 0.9990.
+    """
+    has_onednn = cpu.has_onednn(device)
+    has_bfloat16 = cpu.has_instructions("avx512_bf16")
+    is_low = has_bfloat16 and precision != "exact"
+    min_tokens = (FEW_TOKENS if is_low else MANY_TOKENS) if has_onednn else None
+    attention = plan_attention(precision, device)
+    if precision == "int8":
+        full: type[TorchLinear] = _bfloat16(device) if has_bfloat16 else _float32(device)
+        query_key = partial(Int8Linear.consume, dtype=full.dtype)
+        wide = Int8Linear.consume
+        values = (query_key, wide) if quantize_values else (full.consume, full.consume)
+        return LayerPlan(
+            query_key, *values, wide, full.consume, torch.float32, attention,
+            needs_calibration=True, min_tokens_per_thread=min_tokens,
+        )  # fmt: skip
+    linear = _bfloat16(device) if precision == "bfloat16" else _float32(device)
+    residual_dtype = linear.dtype if device.type == "cpu" else torch.float32
+    return plan_alike(linear.consume, residual_dtype, attention, min_tokens)
+
+
+def plan_alike(
+    linear: ConsumeLinear,
+    residual_dtype: torch.dtype,
+    attention: MakeAttention,
+    min_tokens_per_thread: int | None = None,
+) -> LayerPlan:
+    """A plan in which all linear layers are of one kind."""
+    return LayerPlan(
+        linear, linear, linear, linear, linear, residual_dtype, attention,
+        min_tokens_per_thread=min_tokens_per_thread,
+    )  # fmt: skip
+
+
+def plan_attention(precision: str, device: torch.device) -> MakeAttention:
+    """Choose what computes attention in a precision on a device."""
+    if cpu.has_onednn(device) and cpu.has_avx512():  # with AVX2 it gains nothing
+        return partial(GroupedAttention, attention=batched_attention)
+    if device.type != "cuda" or torch.version.hip is not None:  # AMD's kernel masks no tokens
+        return GroupedAttention
+    dtypes = [torch.float32]  # in which the last layer attends, in each precision
+    if precision == "bfloat16":
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return GroupedAttention
+        dtypes.append(torch.bfloat16)
+    if all(kernels.has_varlen_attention(device, dtype) for dtype in dtypes):
+        return VarlenAttention
+    return GroupedAttention
+
+
+def _float32(device: torch.device) -> type[TorchLinear]:
+    if cpu.has_onednn(device) and kernels.has_packed_linear(torch.float32):
+        return OneDnnLinear
+    return TorchLinear
+
+
+def _bfloat16(device: torch.device) -> type[TorchLinear]:
+    if (
+        cpu.has_onednn(device)
+        and kernels.supports_bfloat16()
+        and kernels.has_packed_linear(torch.bfloat16)
+    ):
+        return OneDnnLinearBFloat16
+    return TorchLinearBFloat16

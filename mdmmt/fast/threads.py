@@ -1,0 +1,52 @@
+"""A pool of threads that compute side by side, each by itself.
+
+A thread that has a batch to itself waits for no other. Where all threads share one batch, each of
+a layer's dozens of operators starts for all of them together, and ends with the slowest.
+`torch.set_num_threads(1)` switches this off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Thread
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> list[Result]:
+    """Call a function for each item, in this thread for 1, else in a pool of `threads`."""
+    if threads == 1:
+        return [function(item) for item in items]
+    return list(_pool(threads).map(torch.inference_mode()(function), items))
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """A shared pool of `threads` workers, each limited to one torch thread."""
+    return ThreadPoolExecutor(threads, "mdmmt", _limit_to_one_thread, (threads,))
+
+
+def _limit_to_one_thread(usual: int) -> None:
+    """Let the operators of the calling thread use no other thread.
+
+    Torch keeps that number for each thread, and gives a new thread the number that any thread has
+    set last. So another thread, which ends at once, sets the usual number again.
+    """
+    torch.get_num_threads()  # gives this thread its number, which would overwrite a later one
+    torch.set_num_threads(1)
+    other = Thread(target=torch.set_num_threads, args=(usual,))
+    other.start()
+    other.join()
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
