@@ -86,12 +86,14 @@ def run_text_oracle(oracle: torch.nn.Module, texts: list[str], half: bool) -> li
         return in_batches(lambda part: oracle(part).cpu(), texts, BATCH_SIZE)
 
 
-def to_cpu(tower: FastVideoTower | FastTextTower, items: list) -> torch.Tensor:
-    return tower(items).cpu()
-
-
 def run_fast(tower: FastVideoTower, batch: Batch) -> torch.Tensor:
-    return to_cpu(tower, read_videos(as_dict(batch), RELEASED.video.experts)[0])
+    return tower(read_videos(as_dict(batch), RELEASED.video.experts)[0]).cpu()
+
+
+def run_fast_text_to_cpu(
+    tokenizer: Tokenizer, tower: FastTextTower, texts: list[str]
+) -> torch.Tensor:
+    return run_fast_text(tokenizer, tower, texts).cpu()
 
 
 def show_error(name: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -102,7 +104,7 @@ def show_error(name: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 def cases(pair: Pair) -> Iterator[Case]:
     theirs, ours = pair.theirs_video.to(DEVICE), pair.ours_video.to(DEVICE)
-    fast = {name: FastVideoTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
+    fast = {name: FastVideoTower.consume(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
     for size, valid in VIDEO_CASES:
         batch = make_batch(size, valid)
         ways: dict[str, Way] = {
@@ -115,7 +117,7 @@ def cases(pair: Pair) -> Iterator[Case]:
     for name, way in ways.items():
         show_error(f"video, {name}", way(), wanted)
     theirs, ours = pair.theirs_text.to(DEVICE), pair.ours_text.to(DEVICE)
-    fast = {name: FastTextTower(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
+    fast = {name: FastTextTower.consume(copy.deepcopy(ours), *way) for name, way in WAYS.items()}
     tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
     for count in TEXTS:
         texts = make_texts(count)
@@ -124,15 +126,13 @@ def cases(pair: Pair) -> Iterator[Case]:
             "towhee.models, autocast": partial(run_text_oracle, theirs, texts, True),
         }
         ways |= {
-            name: partial(run_fast_text, tokenizer, partial(to_cpu, tower), texts)
+            name: partial(run_fast_text_to_cpu, tokenizer, tower, texts)
             for name, tower in fast.items()
         }
         yield Case(text_case(count), count, ways)
-    texts = sorted(texts, key=lambda text: len(tokenizer([text])[0]))  # one order for all
     wanted = torch.cat(run_text_oracle(theirs, texts, False))
     for name, tower in fast.items():
-        found = torch.cat(run_fast_text(tokenizer, partial(to_cpu, tower), texts))
-        show_error(f"text, {name}", found, wanted)
+        show_error(f"text, {name}", run_fast_text_to_cpu(tokenizer, tower, texts), wanted)
 
 
 def main() -> None:

@@ -59,10 +59,10 @@ def compare_towers(folder: Path, seed: int) -> None:
         (FastVideoTower, pair.ours_video, {"ragged videos": videos}),
         (FastTextTower, pair.ours_text, texts),
     ):
-        exact = kind(copy.deepcopy(tower), EXACT)
-        low = {precision: kind(copy.deepcopy(tower), precision) for precision in LOW}
+        exact = kind.consume(copy.deepcopy(tower), EXACT)
+        low = {precision: kind.consume(copy.deepcopy(tower), precision) for precision in LOW}
         with emulated_vnni():
-            low["int8 with VNNI, emulated"] = kind(copy.deepcopy(tower), "int8")
+            low["int8 with VNNI, emulated"] = kind.consume(copy.deepcopy(tower), "int8")
         for what, items in given.items():
             wanted = exact(items)
             for name, fast in low.items():

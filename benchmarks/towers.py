@@ -39,13 +39,17 @@ from tiny import WORDS, Pair, make_pair, write_vocabulary
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.fast.batching import Portion, portions, side_by_side
-from mdmmt.features.tokens import Video, read_videos, token_count
+from mdmmt.fast.batching import Batch as Indices
+from mdmmt.fast.batching import plan_batches
+from mdmmt.fast.packing import count_tokens, packed_shapes
+from mdmmt.fast.threads import run_in_threads
+from mdmmt.features.tokens import Video, read_videos
 from mdmmt.model import BATCH_SIZE
 from mdmmt.towers.tokenizer import Tokenizer
 
 BASE = "towhee.models"  # what all else is compared with
 PRECISIONS = ("exact", "bfloat16", "int8")
+CPU = torch.device("cpu")
 EXPERTS = [expert.name for expert in RELEASED.video.experts]
 INPUTS = [f"{part}_{name}" for part in ("features", "times", "mask") for name in EXPERTS]
 PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino")
@@ -100,61 +104,64 @@ def timing(times_s: list[float]) -> Timing:
     return Timing(median, float(three_quarters - quarter) / median, len(times_s))
 
 
-def products(tower: Tower, lengths: list[int], read: int, batch_size: int) -> Way:
-    """The matrix products of a tower's encoder alone, in the portions that sequences come in.
+def products(tower: Tower, lengths: list[int], outputs: int, batch_size: int) -> Way:
+    """The matrix products of a tower's encoder alone, in the batches that the tower makes.
 
     Args:
         lengths: tokens of each sequence.
-        read: rows of each sequence that the last layer is computed for.
+        outputs: rows of each sequence that the last layer is computed for.
+        batch_size: the most sequences that are computed at once.
     """
     encoder = tower.encoder
     last = encoder.last
     key, value = last.attention.key, last.attention.value
-    batches = in_batches(list, sorted(lengths), batch_size)
-    plans = [portions(b, torch.device("cpu"), tower.least) for b in batches]
-    most = max(map(sum, batches))
-    all_x = torch.randn(most, key.shape[-1])
-    all_wide = torch.randn(most, last.finish.widen.bias.numel())
+    parts = in_batches(list, sorted(lengths), batch_size)
+    plans = [plan_batches(part, CPU, tower.min_tokens_per_thread) for part in parts]
+    max_tokens = max(map(sum, parts))
+    all_x = torch.randn(max_tokens, key.shape[-1])
+    all_wide = torch.randn(max_tokens, last.feed_forward.up.bias.numel())
 
-    def compute(batch: list[int], part: Portion) -> None:
-        tokens, rows = sum(batch[i] for i in part), read * len(part)
+    def compute(part: list[int], batch: Indices) -> None:
+        tokens, rows = sum(part[i] for i in batch), outputs * len(batch)
         x, wide = all_x[:tokens], all_wide[:tokens]
         for layer in encoder.layers:
-            for dense in (*layer.attention.parts, layer.finish.mix.dense, layer.finish.widen):
-                dense(x)
-            layer.finish.narrow.dense(wide)
+            after = layer.feed_forward
+            for linear in (*layer.attention.projections, after.attention_out.dense, after.up):
+                linear(x)
+            after.down.dense(wide)
         x, wide = x[:rows], wide[:rows]
-        for dense in (last.attention.query, last.finish.mix.dense, last.finish.widen):
-            dense(x)
+        after = last.feed_forward
+        for linear in (last.attention.query, after.attention_out.dense, after.up):
+            linear(x)
         by_head = x.unflatten(1, (len(key), -1)).transpose(0, 1)
         torch.bmm(torch.bmm(by_head, key), value.transpose(1, 2))
-        last.finish.narrow.dense(wide)
+        after.down.dense(wide)
 
     @torch.inference_mode()
     def run() -> None:
-        for batch, (parts, at_once) in zip(batches, plans, strict=True):
-            side_by_side(partial(compute, batch), parts, at_once)
+        for part, plan in zip(parts, plans, strict=True):
+            run_in_threads(partial(compute, part), plan.batches, plan.threads)
 
     return run
 
 
 def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
-    fast = {one: FastVideoTower(copy.deepcopy(pair.ours_video), one) for one in PRECISIONS}
+    fast = {one: FastVideoTower.consume(copy.deepcopy(pair.ours_video), one) for one in PRECISIONS}
     engines = load_engines(export_video(pair.theirs_video, folder), threads)
     for size, valid in VIDEO_CASES:
         batch = make_batch(size, valid)
         videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
         feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
-        lengths = [token_count(video) + 1 + len(EXPERTS) for video in videos]
+        shapes = packed_shapes(count_tokens(videos, RELEASED.video.experts))
         ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
-        ways |= {name: partial(in_batches, tower, videos, size) for name, tower in fast.items()}
+        ways |= {name: partial(tower, videos) for name, tower in fast.items()}
         ways |= {name: partial(engine, feed) for name, engine in engines.items()}
-        ways["limit"] = products(fast["exact"], lengths, len(EXPERTS), size)
+        ways["limit"] = products(fast["exact"], [n for n, _ in shapes], len(EXPERTS), size)
         yield Case(video_case(size, valid), size, ways)
 
 
 def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> Iterator[Case]:
-    fast = {one: FastTextTower(copy.deepcopy(pair.ours_text), one) for one in PRECISIONS}
+    fast = {one: FastTextTower.consume(copy.deepcopy(pair.ours_text), one) for one in PRECISIONS}
     engines = load_engines(export_text(pair.theirs_text, folder), threads)
     tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
     for count in (1, *corpora):
@@ -219,8 +226,8 @@ def run_text_oracle(oracle: nn.Module, texts: list[str]) -> list[Tensor]:
     return in_batches(oracle, texts, ORACLES_BATCH_SIZE)
 
 
-def run_fast_text(tokenizer: Tokenizer, tower: FastTextTower, texts: list[str]) -> list[Tensor]:
-    return in_batches(tower, sorted(tokenizer(texts), key=len), BATCH_SIZE)
+def run_fast_text(tokenizer: Tokenizer, tower: FastTextTower, texts: list[str]) -> Tensor:
+    return tower(tokenizer(texts), BATCH_SIZE)
 
 
 def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) -> list:
