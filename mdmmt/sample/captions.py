@@ -9,7 +9,7 @@ import numpy as np
 
 from .clips import Combination
 
-PHRASES = {
+PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     "colour": {
         "red": ("red", "scarlet", "crimson"),
         "orange": ("orange", "tangerine"),

@@ -207,7 +207,7 @@ def _write(
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             container.mux(video.encode(picture.reformat(format="yuv420p")))
         container.mux(video.encode())
-        if audio is not None:
+        if audio is not None and sound is not None:
             for start in range(0, len(sound), AAC_FRAME):
                 block = sound[None, start : start + AAC_FRAME]
                 frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE
 from ..storage.text import format_table
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 CLIPS = 40
 QUERIES = 4
@@ -131,7 +134,7 @@ def draw_answers(answers: Sequence[Answer], paths: Sequence[Path], picture: Path
     canvas.save(picture)
 
 
-def _frames(path: Path) -> list:
+def _frames(path: Path) -> list[PIL.Image.Image]:
     """The middle squares of FRAMES_SHOWN frames, in the order of time.
 
     Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is

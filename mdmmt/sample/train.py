@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -99,7 +99,7 @@ def split() -> tuple[list[Combination], list[Combination], list[Combination]]:
 
 def make_tokenizer() -> Any:
     """A Hugging Face WordPiece tokenizer: words of captions are whole, all others in letters."""
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined] # not in its types
 
     characters = string.ascii_lowercase + string.digits
     pieces = sorted(words() | set(characters) | set(string.punctuation))
@@ -140,7 +140,10 @@ def make_config(vocab_size: int) -> ModelConfig:
 
 
 def draw_clips(
-    folder: Path, combinations: Sequence[Combination], seed: int, map_: Callable = map
+    folder: Path,
+    combinations: Sequence[Combination],
+    seed: int,
+    map_: Callable[..., Iterable[Any]] = map,
 ) -> list[Path]:
     """Write a clip of each combination into `folder`, unless it is there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +161,7 @@ def draw_clips(
 
 
 def read_clips(
-    paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable = map
+    paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable[..., Iterable[Any]] = map
 ) -> list[Video]:
     """What the experts find in each file; a feature file beside it holds that, then or before."""
     files = [path.with_name(path.name + SUFFIX) for path in paths]
@@ -202,8 +205,9 @@ def standardise(tower: VideoTower, videos: Sequence[Video]) -> None:
     for name, reduce in tower.video_dim_reduce.items():
         features = torch.cat([video[name].features for video in videos if name in video])
         mean, deviation = features.mean(dim=0), features.std(dim=0) + FAINT
-        reduce.fc.weight /= deviation
-        reduce.fc.bias -= reduce.fc.weight @ mean
+        assert isinstance(reduce.fc, nn.Linear)
+        reduce.fc.weight.div_(deviation)
+        reduce.fc.bias.sub_(reduce.fc.weight @ mean)
 
 
 def train(

@@ -13,6 +13,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urljoin
 
 import requests
 from tqdm import tqdm
@@ -96,7 +97,7 @@ def _request(session: requests.Session, file_id: str) -> requests.Response:
         page = _Page(html)
         if page.action is None:
             break
-        url, parameters = requests.compat.urljoin(answer.url, page.action), page.inputs
+        url, parameters = urljoin(answer.url, page.action), page.inputs
     raise requests.RequestException(
         f"Google Drive sent a page instead of the file, status {answer.status_code}: {page.text}"
     )

@@ -81,7 +81,11 @@ def load_tokenizer(source: str | Path) -> Any:
     Raises:
         WeightsError: there is none, or it cannot be had here.
     """
-    from transformers import AutoTokenizer, BertConfig, BertTokenizerFast
+    from transformers import (  # type: ignore[attr-defined] # its types lack the third
+        AutoTokenizer,
+        BertConfig,
+        BertTokenizerFast,
+    )
 
     try:
         settings = _read_settings(Path(source))

@@ -8,13 +8,19 @@ Sub-modules carry the names of the checkpoints. The two lineages spell one of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
 
-ACTIVATION = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu}
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "swish": F.silu,
+}
 
 
 class SelfAttention(nn.Module):

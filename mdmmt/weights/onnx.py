@@ -51,7 +51,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
     check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path)
-    names, example, shapes = (_video if isinstance(tower, VideoTower) else _text)(tower)
+    names, example, shapes = _video(tower) if isinstance(tower, VideoTower) else _text(tower)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own insides
         program = torch.onnx.export(
@@ -64,6 +64,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # as from the exporter without dynamo
     with atomic_file(path) as part:
         program.save(str(part))
 
