@@ -31,7 +31,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from mdmmt.batch.extract import extract_file
 from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
-from mdmmt.experts.ircsn import MEAN, STD, IrCSN, Published, VideoExpert
+from mdmmt.experts.ircsn import MEAN, STD, IrCSN, PublishedIrCSN, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.media.decode import read_clips
 
@@ -174,7 +174,7 @@ def cost(path: Path, name: str) -> dict[str, float]:
 def make_video() -> tuple[VideoExpert, PlainCSN]:
     """The expert and the network as it is written plainly, with the same random weights."""
     with torch.device("meta"):
-        plain, published = PlainCSN(), Published()
+        plain, published = PlainCSN(), PublishedIrCSN()
     shapes = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
     state = seeded.state(0, shapes)
     plain.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""What an expert is: what it wants of a file, and clips of that -> features.
+"""The base class of experts: the kind of clip an expert takes, and clips -> features.
 
 Shape notation: k clips, d width of the expert's features.
 """
@@ -23,27 +23,27 @@ WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it
 
 
 class Expert(ABC):
-    """Turns clips of one kind into features, without state: the same clips, the same features."""
+    """Turns clips of one kind into features. It has no state: equal clips give equal features."""
 
     name: str
     dim: int  # d
-    spec: FrameSpec | AudioSpec
-    version = "1"  # another one, when the same clips would give other features
+    spec: FrameSpec | AudioSpec  # the kind of clip
+    version: str = "1"  # to be changed when the same clips would give other features
 
     @classmethod
     def load(
         cls, weights: WeightsSource | None = None, device: str | torch.device = "cpu"
     ) -> Expert:
-        """The expert, ready to run. One that is made by hand needs neither weights nor device."""
+        """Load the expert, ready to run. Light experts ignore the weights and the device."""
         return cls()
 
     @abstractmethod
     def features(self, clips: NDArray) -> NDArray[np.float32]:
-        """Features of k clips.
+        """Compute the features of k clips.
 
         Args:
-            clips: (k, clip_frames, crop, crop, 3) uint8 RGB, or (k, samples) float32 within
-                -1 and 1, as `spec` says; k >= 1.
+            clips: of the kind `spec`: (k, clip_frames, crop, crop, 3) uint8 RGB, or (k, samples)
+                float32 from -1 to 1; k >= 1.
 
         Returns:
             (k, d) float32.

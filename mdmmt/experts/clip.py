@@ -1,9 +1,9 @@
 """The `CLIP` expert: the image tower of CLIP ViT-B/32, on one frame a second.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
-arXiv 2103.00020, as `transformers` has it. The authors of MDMMT cut the middle 228 x 228 pixels
-of frames whose short side is 228, and the network saw the upper left 224 x 224 of those: so here,
-and not what CLIP's own image processor does.
+arXiv 2103.00020, as implemented in `transformers`. The authors of MDMMT cut out the middle
+228 x 228 pixels of frames whose short side is 228, and the network saw the upper left 224 x 224 of
+those. This expert does the same, which differs from CLIP's own image processor.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .pretrained import MODEL_FILES, PretrainedExpert, normalise
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
 STD = (0.26862954, 0.26130258, 0.27577711)
-CONFIG_FILE = "config.json"  # as Hugging Face names it
-SEEN = 224  # pixels along each side of what the network sees, from the upper left
+INPUT_SIZE = 224  # pixels along each side of the network's input, the upper left of a clip
+CONFIG_FILE = "config.json"  # beside the weights
 
 LAYOUT = CheckpointLayout(
     # The text tower, and a buffer of old `transformers` releases that holds no weights.
@@ -32,7 +32,7 @@ LAYOUT = CheckpointLayout(
 
 
 class ClipExpert(PretrainedExpert):
-    """One frame -> what is to be seen in it."""
+    """One frame -> a feature of the things in it."""
 
     name = "CLIP"
     dim = 512
@@ -42,27 +42,19 @@ class ClipExpert(PretrainedExpert):
         "https://huggingface.co/openai/clip-vit-base-patch32 (with config.json, as a folder CLIP)"
     )
     repository = "openai/clip-vit-base-patch32"
-
-    @classmethod
-    def fetch(cls, repository: str) -> Path:
-        from huggingface_hub import hf_hub_download
-
-        file = super().fetch(repository)
-        name, _, revision = repository.partition("@")
-        hf_hub_download(name, CONFIG_FILE, revision=revision or None)  # lands beside it
-        return file
+    companions = (CONFIG_FILE,)
 
     @classmethod
     def read(cls, file: Path) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
         if not (file.parent / CONFIG_FILE).is_file():  # transformers would take a default one
-            raise WeightsError(f"beside {file} lies no {CONFIG_FILE}, which belongs to it")
+            raise WeightsError(f"{file} needs its {CONFIG_FILE} beside it, where there is none")
         config = CLIPVisionConfig.from_pretrained(file.parent)
-        if (config.image_size, config.projection_dim) != (SEEN, cls.dim):
+        if (config.image_size, config.projection_dim) != (INPUT_SIZE, cls.dim):
             raise WeightsError(
                 f"{file.parent} holds a CLIP model for {config.image_size} pixels with "
-                f"{config.projection_dim} features, expected {SEEN} and {cls.dim}"
+                f"{config.projection_dim} features, expected {INPUT_SIZE} and {cls.dim}"
             )
         network = CLIPVisionModelWithProjection(config)
         load_strict(network, read_tensors(file, LAYOUT), file)
@@ -71,5 +63,5 @@ class ClipExpert(PretrainedExpert):
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Clips (k, 1, 228, 228, 3) uint8 -> (k, 512) float32, projected and not normalised."""
-        pixels = normalise(clips[:, 0, :SEEN, :SEEN], MEAN, STD, self.device)
+        pixels = normalise(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE], MEAN, STD, self.device)
         return self.network(pixels.permute(0, 3, 1, 2)).image_embeds.cpu().numpy()

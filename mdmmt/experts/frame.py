@@ -1,7 +1,7 @@
-"""The `frame` expert: what one picture looks like, by hand-made statistics.
+"""The `frame` expert: the look of one frame, by hand-made statistics.
 
-Light, deterministic, and not learnt. It describes what stands out against the border of the
-picture: its colours, the directions of its edges, and its outline, wherever in the picture it is.
+It is light, deterministic and not learnt. It describes whatever stands out against the border of
+the frame: its colours, the directions of its edges, and its outline, wherever in the frame it is.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ HUES = 12
 BRIGHTNESSES = 6
 DIRECTIONS = 16  # of edges, signed
 GRID = 8  # cells along each side of the outline
-GRID_REACH = 2.6  # half the side of the grid, in standard deviations of what stands out
-NOISE_FLOOR = 0.12  # differences from the border below this do not stand out; colours are 0 to 1
-FAINT = 1e-3  # mean contrast of a picture in which nothing stands out
+GRID_REACH = 2.6  # half the side of the grid, in standard deviations of the contrast
+NOISE_FLOOR = 0.12  # smaller differences from the border do not count; colours are 0 to 1
+FAINT = 1e-3  # mean contrast of a frame in which nothing stands out
 
 
 def contrast(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How far each pixel's colour is from that of its frame's border: [..., h, w, 3] -> [..., h, w]
+    """How far each pixel's colour is from the colour of the border: [..., h, w, 3] -> [..., h, w]
 
-    The colour of the border is its median, and differences within the noise count as none.
+    The colour of the border is its median. Differences up to NOISE_FLOOR count as 0.
     """
     x = frames.astype(np.float32) / 255
     edges = (x[..., 0, :, :], x[..., -1, :, :], x[..., :, 0, :], x[..., :, -1, :])
@@ -34,7 +34,7 @@ def contrast(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class FrameExpert(Expert):
-    """One frame -> colours, edge directions and outline of what stands out in it."""
+    """One frame -> colours, edge directions and outline of its foreground."""
 
     name = "frame"
     spec = FrameSpec(fps=4, short_side=64, crop=64, clip_frames=1)
@@ -66,7 +66,7 @@ def _describe(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _colours(frame: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shares of the hues, weighed by saturation, and of the brightnesses: [hues + brightnesses]"""
+    """Shares of the hues, weighted by saturation, and of the brightnesses: [hues + brightnesses]"""
     rgb = frame.astype(np.float32) / 255
     high, low = rgb.max(axis=-1), rgb.min(axis=-1)
     red, green, blue = np.moveaxis(rgb, -1, 0)
@@ -78,7 +78,7 @@ def _colours(frame: NDArray[np.uint8], weight: NDArray[np.float32]) -> NDArray[n
 
 
 def _edges(salience: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shares of the directions into which the contrast grows, flat ground left out: [directions]"""
+    """Shares of the directions in which the contrast grows, weighted by its slope: [directions]"""
     down, right = np.gradient(salience)
     strength = np.hypot(down, right)
     turn = np.arctan2(down, right) / (2 * np.pi)
@@ -89,22 +89,23 @@ def _edges(salience: NDArray[np.float32]) -> NDArray[np.float32]:
 def _outline(
     salience: NDArray[np.float32], centre_y: float, centre_x: float, spread: float
 ) -> NDArray[np.float32]:
-    """What stands out, moved to the middle and scaled to one size: [grid * grid]"""
+    """The foreground, moved to the middle and scaled to one size: [grid * grid]"""
     cell = (np.arange(GRID * 2) + 0.5) / GRID - 1  # two samples a cell, from -1 to 1
-    rows = _within(centre_y + GRID_REACH * spread * cell, salience.shape[0])
-    columns = _within(centre_x + GRID_REACH * spread * cell, salience.shape[1])
+    rows = _pixels(centre_y + GRID_REACH * spread * cell, salience.shape[0])
+    columns = _pixels(centre_x + GRID_REACH * spread * cell, salience.shape[1])
     sampled = salience[np.ix_(rows, columns)].reshape(GRID, 2, GRID, 2).mean(axis=(1, 3))
     return (sampled / (sampled.max() + NOISE_FLOOR)).ravel()
 
 
-def _within(position: NDArray[np.float64], size: int) -> NDArray[np.intp]:
+def _pixels(position: NDArray[np.float64], size: int) -> NDArray[np.intp]:
+    """The nearest pixels of a side of `size`."""
     return position.round().clip(0, size - 1).astype(int)
 
 
 def _histogram(
     position: NDArray[np.float32], weight: NDArray[np.float32], bins: int, circular: bool
 ) -> NDArray[np.float64]:
-    """Weights shared between the two nearest bins: [h, w], [h, w] -> [bins]"""
+    """A histogram whose weights are shared by the two nearest bins: [h, w], [h, w] -> [bins]"""
     below = np.floor(position).astype(int)
     share = position - below
     counts = np.zeros(bins)

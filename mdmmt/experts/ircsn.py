@@ -2,18 +2,18 @@
 
 Tran et al., "Video Classification with Channel-Separated Convolutional Networks", 2019, arXiv
 1904.02811: a 3-D ResNet-152 whose 3 x 3 x 3 convolutions see one channel each. The weights are
-VMZ's (https://github.com/facebookresearch/VMZ), as they are or as ported for mmaction2.
+those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmaction2.
 
-`Published` has the layout of the checkpoint and is only there to check and hold it; `IrCSN` is
-the same function arranged for speed. In it
-- each batch norm is part of its convolution;
-- channels lie last in memory, and the 1 x 1 x 1 convolutions are matrix products;
-- a block adds to its input in place, and its bias waits: where a block should make
-  relu(x + bias), it makes max(x, -bias), which is less by the bias. That shift is carried to the
-  next block, whose first layer's bias makes up for it.
+`PublishedIrCSN` has the layout of the checkpoint, and only serves to check and load it. `IrCSN` is
+the same function arranged for speed:
+- Each batch norm is part of its convolution.
+- Channels lie last in memory, and the 1 x 1 x 1 convolutions are matrix products.
+- A bottleneck adds to its input in place and leaves out its bias: where its output should be
+  relu(x + bias), it is max(x, -bias), which is less by the bias. The next bottleneck is told this
+  shift, and the bias of its first layer makes up for it.
 
-Shape notation: k clips, t frames, h w pixels, c channels of a block's inside, d those between
-blocks.
+Shape notation: k clips, t frames, h w pixels, c channels inside a bottleneck, d channels between
+bottlenecks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .pretrained import PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
 STEM_CHANNELS = 64
-STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, blocks, stride
+STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, bottlenecks, stride
 EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
 POOL = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)}
@@ -53,26 +53,26 @@ LAYOUT = CheckpointLayout(
 )
 
 
-class Published(nn.Module):
-    """The tensors of the checkpoint, under its names."""
+class PublishedIrCSN(nn.Module):
+    """The tensors of the checkpoint, by its names."""
 
     def __init__(self) -> None:
         super().__init__()
         stem = nn.Conv3d(3, STEM_CHANNELS, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
         self.stem = _with_norm(stem)
         d = STEM_CHANNELS
-        for number, (c, blocks, stride) in enumerate(STAGES, start=1):
-            stage = nn.Sequential(PublishedBlock(d, c, stride))
+        for number, (c, count, stride) in enumerate(STAGES, start=1):
+            stage = nn.Sequential(PublishedBottleneck(d, c, stride))
             d = EXPANSION * c
-            stage.extend(PublishedBlock(d, c, 1) for _ in range(blocks - 1))
+            stage.extend(PublishedBottleneck(d, c, 1) for _ in range(count - 1))
             self.add_module(f"layer{number}", stage)
 
-    def blocks(self) -> Iterator[PublishedBlock]:
-        return (module for module in self.modules() if isinstance(module, PublishedBlock))
+    def bottlenecks(self) -> Iterator[PublishedBottleneck]:
+        return (module for module in self.modules() if isinstance(module, PublishedBottleneck))
 
 
-class PublishedBlock(nn.Module):
-    """One bottleneck; those that change the number of channels have a `downsample`."""
+class PublishedBottleneck(nn.Module):
+    """A bottleneck of the checkpoint, with a `downsample` if it changes the number of channels."""
 
     def __init__(self, d_in: int, c: int, stride: int) -> None:
         super().__init__()
@@ -91,16 +91,16 @@ def _with_norm(convolution: nn.Conv3d) -> nn.Sequential:
 class IrCSN(nn.Module):
     """The network without its classifier, for inference only."""
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: PublishedIrCSN) -> None:
         super().__init__()
         weight, bias = _folded(published.stem)
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last_3d))
         self.register_buffer("bias", bias)
-        self.blocks = nn.ModuleList()
+        self.bottlenecks = nn.ModuleList()
         shift = torch.zeros_like(bias)
-        for block in published.blocks():
-            self.blocks.append(Block(block, shift))
-            shift = self.blocks[-1].shift
+        for bottleneck in published.bottlenecks():
+            self.bottlenecks.append(Bottleneck(bottleneck, shift))
+            shift = self.bottlenecks[-1].shift
         self.register_buffer("shift", shift)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -108,18 +108,18 @@ class IrCSN(nn.Module):
         x = clips.permute(0, 4, 1, 2, 3)
         x = F.conv3d(x, self.weight, self.bias, stride=(1, 2, 2), padding=(1, 3, 3)).relu_()
         x = F.max_pool3d(x, **POOL).permute(0, 2, 3, 4, 1).contiguous()
-        for block in self.blocks:
-            x = block(x)
+        for bottleneck in self.bottlenecks:
+            x = bottleneck(x)
         return x.mean(dim=(1, 2, 3)) + self.shift
 
 
-class Block(nn.Module):
-    """A bottleneck that takes its input less one shift and gives its output less another.
+class Bottleneck(nn.Module):
+    """A bottleneck whose input lacks one shift and whose output lacks another, `self.shift`.
 
-    It changes its input in place.
+    Its input is changed in place.
     """
 
-    def __init__(self, published: PublishedBlock, shift: Tensor) -> None:
+    def __init__(self, published: PublishedBottleneck, shift: Tensor) -> None:
         super().__init__()
         reduce, reduce_bias = _folded(published.conv1)
         depthwise, depthwise_bias = _folded(published.conv2)
@@ -157,7 +157,7 @@ class Block(nn.Module):
 
 
 def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution and its norm as one."""
+    """Weight and bias of the convolution that equals a convolution and its norm."""
     convolution, norm = layer
     weight, bias = fuse_conv_bn_weights(
         convolution.weight,
@@ -172,7 +172,7 @@ def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
 
 
 class VideoExpert(PretrainedExpert):
-    """A second of 32 frames -> what is done in it."""
+    """A second of 32 frames -> a feature of the action in it."""
 
     name = "VIDEO"
     dim = 2048
@@ -186,10 +186,10 @@ class VideoExpert(PretrainedExpert):
         "https://download.openmmlab.com/mmaction/recognition/csn/"
     )
 
-    @staticmethod
-    def read(file: Path) -> IrCSN:
+    @classmethod
+    def read(cls, file: Path) -> IrCSN:
         with torch.device("meta"):
-            published = Published()
+            published = PublishedIrCSN()
         load_strict(published, read_tensors(file, LAYOUT), file)
         return IrCSN(published)
 
@@ -197,7 +197,7 @@ class VideoExpert(PretrainedExpert):
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Clips (k, 32, 224, 224, 3) uint8 -> (k, 2048) float32, not normalised.
 
-        One clip at a time: it keeps a processor busy, and more would only take memory.
+        Clips run one at a time: one keeps a processor busy, and more would only take memory.
         """
         rows = [self.network(normalise(clip[None], MEAN, STD, self.device)) for clip in clips]
         return torch.cat(rows).cpu().numpy()

@@ -1,9 +1,9 @@
 """The `motion` expert: how a second of video moves and changes, by hand-made statistics.
 
-Light, deterministic, and not learnt. Between each two frames it fits one shift and one growth to
-the whole picture by least squares on the brightness gradients (Lucas and Kanade, 1981); over the
-whole second it follows where the middle of what is seen drifts, and how much there is to be seen,
-which tells blinking.
+It is light, deterministic and not learnt. For each two successive frames it fits one shift and one
+growth to the whole frame, by least squares on the gradients of the contrast (Lucas and Kanade,
+1981). Over the whole second it follows the drift of the foreground's centre, and the amount of
+foreground, which tells blinking.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ FPS = 12
 CLIP_FRAMES = 12
 THIRDS = 3  # parts of a clip in which the movement is averaged
 GRID = 4  # cells along each side of the map of change
-RIDGE = 1e-4  # times the number of pixels: keeps the fit calm where nothing is to be seen
+RIDGE = 1e-4  # per pixel; keeps the fit calm where there is no foreground
 FLOW_LIMIT_PX = 4.0  # larger shifts between two frames are beyond the method
-GROWTH_SCALE = 20.0  # growth a frame is of a few hundredths
-FAINT = 0.003  # mean contrast of a picture in which nothing stands out
+GROWTH_SCALE = 20.0  # the growth from frame to frame is a few hundredths
+FAINT = 0.003  # mean contrast of a frame in which nothing stands out
 CHANGE_SCALE = 10.0
 TINY = 1e-6
-SHORT_S2 = 0.01  # spread of time, squared, from which on a drift is trusted
-DRIFT_SCALE = 3.0  # a drift is a share of the picture a second, of a few tenths
+SHORT_S2 = 0.01  # variance of the time, in s^2, below which a drift is damped
+DRIFT_SCALE = 3.0  # a drift is a few tenths of the frame per second
 
 
 class MotionExpert(Expert):
-    """A second of frames -> shift, growth, flicker, and where the picture changes."""
+    """A second of frames -> shift, growth, flicker, and a map of change."""
 
     name = "motion"
     spec = FrameSpec(fps=FPS, short_side=64, crop=64, clip_frames=CLIP_FRAMES)
@@ -45,22 +45,22 @@ class MotionExpert(Expert):
 
 def _describe(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[frames, h, w, 3] -> [dim]"""
-    seen = contrast(clip)  # [frames, h, w]
-    amount = seen.mean(axis=(1, 2)) + FAINT
-    # A shape that comes or goes is no movement: such pairs of frames count for little.
+    salience = contrast(clip)  # [frames, h, w]
+    amount = salience.mean(axis=(1, 2)) + FAINT
+    # A shape that appears or vanishes is no movement: such pairs of frames count for little.
     steady = np.minimum(amount[1:], amount[:-1]) / np.maximum(amount[1:], amount[:-1])
-    flow = _flow(seen) * (steady**4)[:, None]  # [pairs, 3]
+    flow = _flow(salience) * (steady**4)[:, None]  # [pairs, 3]
     thirds = np.array_split(np.column_stack([flow, np.log(amount[1:] / amount[:-1])]), THIRDS)
-    change = np.abs(np.diff(seen, axis=0))  # [pairs, h, w]
+    change = np.abs(np.diff(salience, axis=0))  # [pairs, h, w]
     level = amount / amount.max()
     spectrum = np.abs(np.fft.rfft(level - level.mean()))[1:] / len(level)
-    cells = change.mean(axis=0).reshape(GRID, seen.shape[1] // GRID, GRID, -1).mean(axis=(1, 3))
+    cells = change.mean(axis=0).reshape(GRID, salience.shape[1] // GRID, GRID, -1).mean(axis=(1, 3))
     return np.concatenate(
         [
             np.concatenate([part.mean(axis=0) for part in thirds]).clip(-3, 3),
             flow.mean(axis=0),
             [level.std()],
-            _drift(seen),
+            _drift(salience),
             level,
             4 * spectrum,
             (change.mean(axis=(1, 2)) / amount.max()).clip(0, 2),
@@ -69,33 +69,33 @@ def _describe(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     )
 
 
-def _drift(seen: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How fast the middle of what is seen goes right and down: [frames, h, w] -> [2]
+def _drift(salience: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How fast the centre of the foreground goes right and down: [frames, h, w] -> [2]
 
-    The slope of a line through the middles of all frames, in which dark frames have no weight.
+    It is the slope of a line through the centres of all frames, weighted by their foreground.
     """
-    frames, height, width = seen.shape
-    amount = seen.sum(axis=(1, 2)) + TINY
+    frames, height, width = salience.shape
+    amount = salience.sum(axis=(1, 2)) + TINY
     weight = amount / amount.sum()
-    x = seen.sum(axis=1) @ np.arange(width) / width / amount
-    y = seen.sum(axis=2) @ np.arange(height) / height / amount
+    x = salience.sum(axis=1) @ np.arange(width) / width / amount
+    y = salience.sum(axis=2) @ np.arange(height) / height / amount
     t = np.arange(frames) / FPS
     t = t - weight @ t
-    middle = np.stack([x - weight @ x, y - weight @ y], axis=1)
-    slope = (weight * t) @ middle / (weight @ t**2 + SHORT_S2)
+    centre = np.stack([x - weight @ x, y - weight @ y], axis=1)
+    slope = (weight * t) @ centre / (weight @ t**2 + SHORT_S2)
     return (DRIFT_SCALE * slope).clip(-3, 3)
 
 
-def _flow(seen: NDArray[np.float32]) -> NDArray[np.float64]:
+def _flow(salience: NDArray[np.float32]) -> NDArray[np.float64]:
     """Shift right, shift down (pixels) and growth of each pair of frames: [f, h, w] -> [f - 1, 3]
 
-    Solves, in the least squares over all pixels, right * gx + down * gy + growth * (x gx + y gy)
-    = -difference, where x and y are measured from the middle of what is seen.
+    Solves right * gx + down * gy + growth * (x gx + y gy) = -difference by least squares over all
+    pixels, where x and y are measured from the centre of the foreground.
     """
-    _, height, width = seen.shape
+    _, height, width = salience.shape
     x, y = np.arange(width), np.arange(height)[:, None]
-    flow = np.zeros((len(seen) - 1, 3))
-    for i, (before, after) in enumerate(itertools.pairwise(seen)):
+    flow = np.zeros((len(salience) - 1, 3))
+    for i, (before, after) in enumerate(itertools.pairwise(salience)):
         mean = (before + after) / 2
         total = mean.sum() + FAINT * mean.size
         gy, gx = np.gradient(mean)

@@ -1,9 +1,9 @@
-"""Experts that are pretrained networks: where their weights are, and what their loading shares.
+"""Experts that are pretrained networks: finding and loading their weights.
 
-Weights are looked for in one folder for all experts: the one given, else that which the variable
-MDMMT_EXPERTS names, else `weights/experts/` beside the operator. In it lie the files under the
-names they are published with, or a folder for each expert, such as `CLIP/`. A file, a folder or a
-Hugging Face repository can also be named for one expert alone.
+One folder is searched for the weights of all experts: the given one, else the one that the
+environment variable MDMMT_EXPERTS names, else `weights/experts/` beside the operator. It holds the
+files under their published names, or a folder for each expert, such as `CLIP/`. A file, a folder or
+a Hugging Face repository can also be named for one expert alone.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..storage.checkpoint import align
 from ..storage.files import sha256_of
-from ..storage.huggingface import is_repository
+from ..storage.huggingface import fetch_file, is_repository
 from ..storage.paths import WEIGHTS_FOLDER
 from .base import Expert, WeightsSource
 
 EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"
 EXPERTS_VARIABLE = "MDMMT_EXPERTS"
-MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of one expert's own
+MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # names in a folder of one expert
 PIXEL_MAX = 255
 
 
 class PretrainedExpert(Expert):
-    """A network with its weights. Made by `load`."""
+    """A network with its weights. `load` makes one from a file."""
 
-    files: tuple[str, ...]  # names under which the weights are published, the best first
-    published: str  # where they are published, for people
-    repository: str | None = None  # on Hugging Face, taken where no folder holds the weights
+    files: tuple[str, ...]  # published names of the weights, the preferred one first
+    companions: tuple[str, ...] = ()  # files that must lie beside the weights
+    published: str  # where to get the weights, for error messages
+    repository: str | None = None  # on Hugging Face, used if no folder holds the weights
 
     def __init__(self, network: nn.Module, device: torch.device, file: Path | None = None) -> None:
+        """file: the weights of the network, by which `version` tells them apart."""
         self.device = device
         self.network = network.to(device).eval()
-        self.file = file  # of its weights
+        self.file = file
 
     @cached_property
     def version(self) -> str:
-        """That of the code, and what its weights are."""
+        """The version of the code, and the hash of the weights."""
         return f"{Expert.version}, weights {sha256_of(self.file) if self.file else 'unknown'}"
 
     @classmethod
@@ -55,67 +57,68 @@ class PretrainedExpert(Expert):
         """Find the weights, read them, and build the network.
 
         Args:
-            weights: the file, a folder that holds it, or a Hugging Face repository; None: see
-                the text of `mdmmt.experts.pretrained`.
+            weights: the file, a folder that holds it, or a Hugging Face repository. None: the
+                places that the docstring of `mdmmt.experts.pretrained` lists.
 
         Raises:
-            WeightsError: they are not there, cannot be read, or do not fit.
+            WeightsError: the weights are missing, cannot be read, or do not fit.
         """
         file = cls.find(weights)
         network = cls.read(file)
         align(network)
         return cls(network, torch.device(device), file)
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def read(file: Path) -> nn.Module:
-        """The network with the weights of a file.
+    def read(cls, file: Path) -> nn.Module:
+        """Build the network with the weights of a file.
 
         Raises:
-            WeightsError: the file cannot be read, or lists the keys that do not fit.
+            WeightsError: the file cannot be read, or its tensors do not fit, which are listed.
         """
 
     @classmethod
     def find(cls, weights: WeightsSource | None) -> Path:
-        """The weights file that `weights`, or their absence, means."""
+        """Find the weights file in the given place, or else in the usual ones.
+
+        Raises:
+            WeightsError: there is none.
+        """
         if weights is not None:
-            path = Path(weights).expanduser()
-            if path.is_file():
-                return path
-            if not path.is_dir() and is_repository(os.fspath(weights)):
+            place = Path(weights).expanduser()
+            if place.is_file():
+                return place
+            if not place.is_dir() and is_repository(os.fspath(weights)):
                 return cls.fetch(os.fspath(weights))
-            places = (path,)
         else:
             named = os.environ.get(EXPERTS_VARIABLE)
-            places = (Path(named).expanduser() if named else EXPERTS_FOLDER,)
-        for folder in (places[0] / cls.name, places[0]):
+            place = Path(named).expanduser() if named else EXPERTS_FOLDER
+        for folder in (place / cls.name, place):
             for name in (*cls.files, *MODEL_FILES):
                 if (folder / name).is_file():
                     return folder / name
         if weights is None and cls.repository is not None:
             return cls.fetch(cls.repository)
-        raise WeightsError(cls.missing(f"not in {places[0]}"))
+        raise WeightsError(cls._missing_message(f"not in {place}"))
 
     @classmethod
     def fetch(cls, repository: str) -> Path:
-        """The weights file in a Hugging Face repository, from its cache or downloaded into it."""
-        from huggingface_hub import errors, hf_hub_download
+        """Fetch the weights file of a Hugging Face repository, from the cache or the hub.
 
-        name, _, revision = repository.partition("@")
-        for file in (*cls.files, *MODEL_FILES):
-            try:
-                return Path(hf_hub_download(name, file, revision=revision or None))
-            except errors.LocalEntryNotFoundError:
-                reason = "its cache lacks it and the hub cannot be reached"
-            except errors.EntryNotFoundError:
-                reason = "it holds no such file"
-            except Exception as error:  # of its HTTP library, another one in each of its versions
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                break
-        raise WeightsError(cls.missing(f"not in the repository {repository!r}: {reason}"))
+        Raises:
+            WeightsError: the repository, or the hub, does not give it.
+        """
+        try:
+            file = fetch_file(repository, (*cls.files, *MODEL_FILES))
+            for name in cls.companions:
+                fetch_file(repository, (name,))  # the cache lays it beside the weights
+        except WeightsError as error:
+            where = f"not in the repository {repository!r}: {error}"
+            raise WeightsError(cls._missing_message(where)) from error
+        return file
 
     @classmethod
-    def missing(cls, where: str) -> str:
+    def _missing_message(cls, where: str) -> str:
         return (
             f"the expert {cls.name} needs its weights, {' or '.join(cls.files)} ({where}): get "
             f"them from {cls.published}, and put them into {EXPERTS_FOLDER} or a folder that "
@@ -129,7 +132,14 @@ def normalise(
     std: tuple[float, ...],
     device: torch.device,
 ) -> Tensor:
-    """RGB [..., 3] -> float32 [..., 3] with the given mean and deviation of colours from 0 to 1."""
+    """Shift and scale colours by a mean and a deviation, which are given for colours from 0 to 1.
+
+    Args:
+        frames: RGB, [..., 3] uint8.
+
+    Returns:
+        [..., 3] float32, on the device.
+    """
     colours = torch.from_numpy(frames).to(device, torch.float32)
     colours.sub_(torch.tensor(mean, device=device) * PIXEL_MAX)
     return colours.div_(torch.tensor(std, device=device) * PIXEL_MAX)

@@ -1,18 +1,17 @@
 """The `sound` expert: the pitch and loudness of half a second of sound.
 
-Light, deterministic, and not learnt: a log-mel spectrogram, and in each of its slices how loud it
-is and where on the mel scale the sound lies.
+It is light, deterministic and not learnt: a log-mel spectrogram, and for each of its slices the
+loudness and the mean position on the mel scale.
 """
 
 from __future__ import annotations
-
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media.specs import AudioSpec
 from .base import Expert
+from .mel import mel_filters
 
 SAMPLE_RATE_HZ = 16000
 WINDOW_S = 0.5
@@ -21,11 +20,11 @@ BANDS = 24
 LOWEST_HZ, HIGHEST_HZ = 120.0, 5000.0
 FFT_SIZE = 1024
 FLOOR = 1e-6  # power of a band that counts as silence
-LOG_RANGE = 12.0  # natural logarithm of the loudest band over the floor, about
+LOG_RANGE = 12.0  # about the natural logarithm of the loudest band over the floor
 
 
 class SoundExpert(Expert):
-    """Half a second of sound -> its mel spectrum, pitch and loudness over time."""
+    """Half a second of sound -> its mel spectrum, loudness and pitch over time."""
 
     name = "sound"
     spec = AudioSpec(sample_rate_hz=SAMPLE_RATE_HZ, window_s=WINDOW_S, hop_s=WINDOW_S)
@@ -37,7 +36,8 @@ class SoundExpert(Expert):
         windowed = slices * np.hanning(slices.shape[-1])
         size = max(FFT_SIZE, slices.shape[-1])
         power = np.abs(np.fft.rfft(windowed, n=size)) ** 2 / slices.shape[-1]
-        bands = power @ _mel_filters(size)  # [k, slices, bands]
+        filters = mel_filters(SAMPLE_RATE_HZ, size, BANDS, LOWEST_HZ, HIGHEST_HZ)
+        bands = power @ filters  # [k, slices, bands]
         mel = np.log(bands / FLOOR + 1) / LOG_RANGE
         loudness = np.sqrt(np.mean(slices**2, axis=-1))  # [k, slices]
         share = bands / (bands.sum(axis=-1, keepdims=True) + BANDS * FLOOR)
@@ -46,17 +46,3 @@ class SoundExpert(Expert):
         glide = (pitch[:, -1:] - pitch[:, :1]) * 4
         parts = [mel.reshape(len(clips), -1), np.sqrt(loudness), pitch, step, glide]
         return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-@cache
-def _mel_filters(size: int) -> NDArray[np.float64]:
-    """Triangles evenly spaced on the mel scale: [size / 2 + 1, bands]"""
-
-    def mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return 1127 * np.log1p(np.asarray(hz) / 700)
-
-    corners = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), BANDS + 2)
-    at = mel(np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ))[:, None]
-    rising = (at - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - at) / (corners[2:] - corners[1:-1])
-    return np.clip(np.minimum(rising, falling), 0, None)

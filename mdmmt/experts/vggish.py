@@ -2,11 +2,11 @@
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017, arXiv 1609.09430,
 and its release with AudioSet
-(https://github.com/tensorflow/models/tree/master/research/audioset/vggish). The features are what
-the network puts out, without that release's PCA and quantisation.
+(https://github.com/tensorflow/models/tree/master/research/audioset/vggish). The features are the
+network's output, without that release's PCA and quantisation.
 
-The weights are one of the PyTorch ports; or the checkpoint of that release, which TensorFlow must
-read; or its variables by their names as .npz.
+The weights are one of the PyTorch ports, or that release's checkpoint, which needs TensorFlow, or
+an .npz file of its variables by name.
 
 Shape notation: k windows.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,13 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..media.specs import AudioSpec
 from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
+from .mel import mel_filters
 from .pretrained import PretrainedExpert
 
 SAMPLE_RATE_HZ = 16000
 FRAME, HOP, FFT_SIZE = 400, 160, 512  # samples
-FRAMES = 96  # of a window
-WINDOW = (FRAMES - 1) * HOP + FRAME  # samples that the frames of a window reach over
+FRAMES = 96  # in a window
+WINDOW = (FRAMES - 1) * HOP + FRAME  # samples
 BANDS = 64
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 LOG_OFFSET = 0.01
@@ -42,10 +42,10 @@ LAYOUT = CheckpointLayout(
         (r"^features_network\.", "features."),  # torchaudio
         (r"^embedding_network\.", "embeddings."),
     ),
-    ignored=(r"^pproc\.", r"^classifier\."),  # what some ports put behind the features
+    ignored=(r"^pproc\.", r"^classifier\."),  # later layers that some ports add
 )
 TENSORFLOW_SCOPE = "vggish/"
-TENSORFLOW_NAMES = {  # layers of the checkpoint -> of the network
+TENSORFLOW_NAMES = {  # layer of the checkpoint -> layer of the network
     "vggish/conv1": "features.0",
     "vggish/conv2": "features.3",
     "vggish/conv3/conv3_1": "features.6",
@@ -59,7 +59,7 @@ TENSORFLOW_NAMES = {  # layers of the checkpoint -> of the network
 
 
 class VGGish(nn.Module):
-    """Log-mel patches -> features; names as in the common PyTorch port."""
+    """Log-mel patches -> features. The layers have the names of the common PyTorch port."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,30 +91,21 @@ def log_mel(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = np.lib.stride_tricks.sliding_window_view(windows, FRAME, axis=1)[:, ::HOP]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
     magnitude = np.abs(np.fft.rfft(frames * hann, n=FFT_SIZE))
-    return np.log(magnitude @ _mel_filters() + LOG_OFFSET).astype(np.float32)
-
-
-@cache
-def _mel_filters() -> NDArray[np.float64]:
-    """Triangles that are linear on HTK's mel scale, and nothing of the DC: [257, 64]"""
-
-    def mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return 1127 * np.log1p(np.asarray(hz) / 700)
-
-    corners = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), BANDS + 2)
-    at = mel(np.fft.rfftfreq(FFT_SIZE, 1 / SAMPLE_RATE_HZ))[:, None]
-    rising = (at - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - at) / (corners[2:] - corners[1:-1])
-    return np.clip(np.minimum(rising, falling), 0, None)
+    filters = mel_filters(SAMPLE_RATE_HZ, FFT_SIZE, BANDS, LOWEST_HZ, HIGHEST_HZ)
+    return np.log(magnitude @ filters + LOG_OFFSET).astype(np.float32)
 
 
 def from_tensorflow(variables: Mapping[str, NDArray], source: Path) -> dict[str, Tensor]:
-    """The variables of TensorFlow's checkpoint, by its names, as tensors of `VGGish`.
+    """Turn the variables of TensorFlow's checkpoint into the state of a `VGGish`.
 
     Variables outside the scope `vggish/`, such as a step counter, are left out.
 
+    Args:
+        variables: by their names in the checkpoint.
+        source: the file that error messages name.
+
     Raises:
-        WeightsError: a variable in that scope that is not known.
+        WeightsError: an unknown variable in that scope.
     """
     state = {}
     unknown = []
@@ -140,7 +131,7 @@ def _read_npz(file: Path) -> dict[str, NDArray]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{file} is no readable .npz file: {error}") from error
+        raise WeightsError(f"{file} cannot be read as an .npz file: {error}") from error
 
 
 def _read_checkpoint(file: Path) -> dict[str, NDArray]:
@@ -148,24 +139,24 @@ def _read_checkpoint(file: Path) -> dict[str, NDArray]:
         from tensorflow import train
     except ImportError as error:
         raise WeightsError(
-            f"{file} is a checkpoint that TensorFlow must read: pip install tensorflow, or take "
-            "one of the PyTorch ports"
+            f"{file} is a TensorFlow checkpoint, which needs TensorFlow: pip install tensorflow, "
+            "or take one of the PyTorch ports"
         ) from error
     try:
         checkpoint = train.load_checkpoint(str(file).removesuffix(".index"))
         names = checkpoint.get_variable_to_shape_map()
         return {name: checkpoint.get_tensor(name) for name in names}
-    except Exception as error:  # of TensorFlow's own kinds
+    except Exception as error:  # TensorFlow has its own classes
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"{file} is no readable checkpoint of TensorFlow: {reason}") from error
+        raise WeightsError(f"{file} cannot be read as a TensorFlow checkpoint: {reason}") from error
 
 
-# By the end of the file's name; the newer format of checkpoints has its data beside the index.
+# By the suffix of the file. Newer checkpoints have an index file, with the data beside it.
 TENSORFLOW_READERS = {".npz": _read_npz, ".ckpt": _read_checkpoint, ".index": _read_checkpoint}
 
 
 class VggishExpert(PretrainedExpert):
-    """0.96 seconds of sound -> what makes it."""
+    """0.96 seconds of sound -> a feature of the kind of sound."""
 
     name = "tf_vggish"
     dim = 128
@@ -182,8 +173,8 @@ class VggishExpert(PretrainedExpert):
         "https://storage.googleapis.com/audioset/vggish_model.ckpt (with `pip install tensorflow`)"
     )
 
-    @staticmethod
-    def read(file: Path) -> VGGish:
+    @classmethod
+    def read(cls, file: Path) -> VGGish:
         if file.suffix in TENSORFLOW_READERS:
             state = from_tensorflow(TENSORFLOW_READERS[file.suffix](file), file)
         else:
@@ -195,5 +186,5 @@ class VggishExpert(PretrainedExpert):
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Windows (k, 15600) float32 -> (k, 128) float32, at least 0."""
+        """Windows (k, 15600) float32 -> (k, 128) float32, none below 0."""
         return self.network(torch.from_numpy(log_mel(clips)).to(self.device)).cpu().numpy()

@@ -145,7 +145,7 @@ def test_another_clip_is_refused(tmp_path, other):
 def test_weights_without_their_configuration_are_refused(tower, tmp_path):
     published_layout(tmp_path, tower)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin lies no config\.json"):
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin needs its config\.json"):
         ClipExpert.load(tmp_path)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
 from mdmmt.experts import expert_classes, extract
-from mdmmt.experts.ircsn import MEAN, STD, Published, VideoExpert
+from mdmmt.experts.ircsn import MEAN, STD, PublishedIrCSN, VideoExpert
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
@@ -20,7 +20,7 @@ FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
 
 def shapes() -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in Published().state_dict().items()}
+        return {name: tuple(tensor.shape) for name, tensor in PublishedIrCSN().state_dict().items()}
 
 
 def hollow() -> dict[str, torch.Tensor]:
@@ -90,8 +90,8 @@ def test_the_fast_network_equals_the_plain_one(plain, expert, size):
 
 
 def test_sizes():
-    assert sum(p.numel() for p in Published().parameters()) == 28_883_968
-    assert len(Published().state_dict()) == 930
+    assert sum(p.numel() for p in PublishedIrCSN().parameters()) == 28_883_968
+    assert len(PublishedIrCSN().state_dict()) == 930
     spec = VideoExpert.spec
     assert (spec.fps, spec.short_side, spec.crop, spec.clip_frames) == (32, 224, 224, 32)
 
@@ -133,7 +133,7 @@ def test_safetensors(state, expert, tmp_path):
     save_file(state, tmp_path / "own.safetensors")
     network = VideoExpert.load(tmp_path / "own.safetensors").network
     (tmp_path / "own.safetensors").unlink()
-    assert torch.equal(network.blocks[7].reduce, expert.network.blocks[7].reduce)
+    assert torch.equal(network.bottlenecks[7].reduce, expert.network.bottlenecks[7].reduce)
 
 
 def test_keys_that_do_not_fit_are_listed(tmp_path):

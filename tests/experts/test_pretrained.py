@@ -95,6 +95,12 @@ def test_clip_comes_from_its_repository_where_no_folder_holds_it(found, tmp_path
     assert found["CLIP"] == file and (file.parent / "config.json").is_file()
 
 
+def test_clip_without_its_configuration_in_the_repository_is_refused(tmp_path):
+    in_hub_cache(tmp_path, "openai/clip-vit-base-patch32", "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="the expert CLIP needs its weights"):
+        load(["CLIP"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_one_is_named_with_its_file_and_the_ways_to_get_it(name, tmp_path):
     with pytest.raises(WeightsError) as caught:
