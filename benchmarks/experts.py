@@ -29,10 +29,10 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mdmmt.batch.extract import extract_file
-from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.ircsn import MEAN, STD, IrCSN, PublishedIrCSN, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
+from mdmmt.features import extract
 from mdmmt.media.decode import read_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
@@ -161,7 +161,7 @@ def cost(path: Path, name: str) -> dict[str, float]:
         extract_file(path, file, {name: expert})  # warms up
         disk = file.stat().st_size
         started = time.perf_counter()
-        features, _ = extract(path, {name: expert})[name]
+        features = extract(path, {name: expert})[name]
         took = time.perf_counter() - started
     minutes = len(features) * expert.spec.clip_s / 60
     return {

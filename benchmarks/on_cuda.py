@@ -48,7 +48,7 @@ from tiny import Pair, make_pair, write_vocabulary
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.features.tokens import read_videos
+from mdmmt.features.tokens import read_input
 from mdmmt.model import BATCH_SIZE
 from mdmmt.towers.tokenizer import Tokenizer
 
@@ -87,7 +87,7 @@ def run_text_oracle(oracle: torch.nn.Module, texts: list[str], half: bool) -> li
 
 
 def run_fast(tower: FastVideoTower, batch: Batch) -> torch.Tensor:
-    return tower(read_videos(as_dict(batch), RELEASED.video.experts)[0]).cpu()
+    return tower(read_input(as_dict(batch), RELEASED.video.experts)[0]).cpu()
 
 
 def run_fast_text_to_cpu(

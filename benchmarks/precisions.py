@@ -31,7 +31,7 @@ import mdmmt
 from mdmmt.config import RELEASED
 from mdmmt.evaluation.metrics import ranks, summary
 from mdmmt.fast import FastTextTower, FastVideoTower
-from mdmmt.features.tokens import read_videos
+from mdmmt.features.tokens import read_input
 from mdmmt.sample.captions import caption
 from mdmmt.sample.train import SEEN_DRAW, UNSEEN_DRAW, draw_clips, split
 from mdmmt.towers.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def cosines(found: Tensor, exact: Tensor, width: int = RELEASED.video.same_dim) 
 def compare_towers(folder: Path, seed: int) -> None:
     pair = make_pair(RELEASED, folder, seed)
     batch = as_dict(make_batch(VIDEOS, RAGGED))
-    videos = read_videos(batch, RELEASED.video.experts)[0]
+    videos = read_input(batch, RELEASED.video.experts)[0]
     ids = Tokenizer(pair.tokenizer, RELEASED.text)(make_texts(TEXTS))
     draw = np.random.default_rng(seed)
     drawn = [draw.integers(RELEASED.text.bert.vocab_size, size=len(row)).tolist() for row in ids]

@@ -43,7 +43,7 @@ from mdmmt.fast.batching import Batch as Indices
 from mdmmt.fast.batching import plan_batches
 from mdmmt.fast.packing import count_tokens, packed_shapes
 from mdmmt.fast.threads import run_in_threads
-from mdmmt.features.tokens import Video, read_videos
+from mdmmt.features.tokens import VideoTokens, read_input
 from mdmmt.model import BATCH_SIZE
 from mdmmt.towers.tokenizer import Tokenizer
 
@@ -150,7 +150,7 @@ def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
     engines = load_engines(export_video(pair.theirs_video, folder), threads)
     for size, valid in VIDEO_CASES:
         batch = make_batch(size, valid)
-        videos = read_videos(as_dict(batch), RELEASED.video.experts)[0]
+        videos = read_input(as_dict(batch), RELEASED.video.experts)[0]
         feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
         shapes = packed_shapes(count_tokens(videos, RELEASED.video.experts))
         ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
@@ -240,7 +240,7 @@ def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) ->
     return in_batches(run, sorted(tokenizer(texts), key=len), ORACLES_BATCH_SIZE)
 
 
-def in_batches(run: Callable, rows: list[Video] | list, size: int) -> list:
+def in_batches(run: Callable, rows: list[VideoTokens] | list, size: int) -> list:
     return [run(rows[i : i + size]) for i in range(0, len(rows), size)]
 
 

@@ -52,13 +52,11 @@ def describe_error(error: BaseException) -> str:
 def warn(message: str) -> None:
     """Emit a `UserWarning` that points to the line which called this package.
 
-    Python 3.10 and 3.11 have no `skip_file_prefixes`, so the frames are counted here.
+    A callback may lie between: the outermost frame of the package counts.
     """
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+    level, own, frame = 1, 1, sys._getframe()
+    while frame.f_back is not None:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
-
-
-def _is_ours(filename: str) -> bool:
-    return os.path.abspath(filename).startswith(PACKAGE_FOLDER)
+        if os.path.abspath(frame.f_code.co_filename).startswith(PACKAGE_FOLDER):
+            own = level
+    warnings.warn(message, stacklevel=own + 1)

@@ -11,27 +11,33 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .device import resolve_device
 from .errors import InputError, InputTypeError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
-from .features.reader import WINDOWS, Reader, check_experts, is_frames
-from .features.tokens import Video, read_videos, to_tokens
+from .features.reader import (
+    WINDOWS,
+    Span,
+    VideoInput,
+    VideoReader,
+    check_experts,
+    split_list,
+)
+from .features.tokens import InputDict, VideoTokens
 from .storage.checkpoint import load_strict
+from .storage.text import is_unicode
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
 from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_mmtvid_params
 from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
 from .weights.locate import find_weights
-
-if TYPE_CHECKING:
-    from .experts import Extracted
 
 BATCH_SIZE = 1024  # a GPU is busy with so many texts; the towers cut it to what suits the device
 
@@ -71,7 +77,9 @@ class Model:
         self.precision = precision
         self.compiled = compiled
         names = [expert.name for expert in config.video.experts]
-        self.reader = Reader(config.video.experts, names if experts is None else experts, device)
+        self.reader = VideoReader(
+            config.video.experts, names if experts is None else experts, device
+        )
         self._txt_bert = txt_bert
         self._given_tokenizer = tokenizer
         self._lock = threading.Lock()
@@ -82,10 +90,11 @@ class Model:
     def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed texts.
 
+        The tower reads the first `max_length` tokens of each text, 30 for the released model.
+
         Args:
-            text: one text, or a list of N. Of each the first `max_length` tokens count, 30 for
-                the released model.
-            batch_size: the most texts that are computed at once.
+            text: one text, or a list of N.
+            batch_size: the most texts that the tower computes at once.
 
         Returns:
             (D,) float32 for one text, (N, D) for a list; D is 1536 for the released model. The
@@ -97,16 +106,8 @@ class Model:
         single = isinstance(text, str)
         texts = [text] if single else _as_list(text, "text", "a str or a list of str")
         for index, one in enumerate(texts):
-            where = "text" if single else f"text {index}"
-            if not isinstance(one, str):
-                raise InputTypeError(f"{where} is a {type(one).__name__}, expected a str")
-            if not one.strip():
-                raise InputError(f"{where} is {one!r}, expected some words")
-            if any("\ud800" <= character <= "\udfff" for character in one):
-                raise InputError(
-                    f"{where} is {one!r}, which is not valid Unicode (a lone surrogate)"
-                )
-        encoder = self.text_encoder  # first, since what are no weights need no tokenizer fetched
+            check_text(one, "text" if single else f"text {index}")
+        encoder = self.text_encoder  # before the tokenizer, which may have to be downloaded
         ids = self.tokenizer(texts)
         _check_batch_size(batch_size)
         vectors = encoder(ids, batch_size).cpu().numpy()
@@ -114,7 +115,7 @@ class Model:
 
     def encode_video(
         self,
-        video: Any,
+        video: VideoInput | Sequence[VideoInput],
         batch_size: int = BATCH_SIZE,
         *,
         start_s: float = 0.0,
@@ -122,86 +123,96 @@ class Model:
     ) -> np.ndarray:
         """Embed videos.
 
-        A video file of which an expert makes more tokens than the model was trained on (30 for
-        the released one) gives the embedding of its beginning, and a warning that says so;
-        `encode_segments` takes all of it.
+        The model was trained on at most 30 tokens of each expert. A longer video gives the
+        embedding of its beginning and a warning; `encode_segments` embeds all of it.
 
         Args:
-            video: one of, or a list of N of the first three kinds:
-                - the expert features of a video (a dict, see `mdmmt.features.tokens`), which with a
-                  leading axis b is a batch;
+            video: one video, or a list of N. A video is
+                - a dict of expert features (see `mdmmt.features.tokens`), which with a leading
+                  axis b on its arrays is a batch of b videos and must not be in a list;
+                - `mdmmt.features.VideoFeatures`;
                 - the path of a video file, if this package can run the model's experts, or of a
                   file that `mdmmt extract` has written;
                 - the frames (list or iterator) that one of Towhee's video decoders yields.
-            batch_size: the most videos that are computed at once.
-            start_s, end_s: what of the video is meant, in seconds; None is its end.
+            batch_size: the most videos that the tower computes at once.
+            start_s, end_s: the part of the video to embed, in seconds; None is its end.
 
         Returns:
             (D,) float32 for one video, (b, D) for a batched dict, (N, D) for a list; D is 1536
             for the released model. The norm of an embedding is sqrt(number of experts).
 
         Raises:
-            InputError, InputTypeError: naming the expert, the index in the list, what was given
-                and what was expected.
+            InputError, InputTypeError: the message names the expert, the index in the list, the
+                given and the expected.
         """
-        if isinstance(video, list | tuple) and not is_frames(video):
-            batched = True
-            videos = []
-            wanted = "a dict of expert features, a path, frames, or a list of them"
-            for index, item in enumerate(_as_list(video, "video", wanted)):
-                rows, is_batch = self._read_video(item, f"video {index}", start_s, end_s)
-                if is_batch:
-                    raise InputError(
-                        f"video {index} has a batch axis, expected un-batched dicts in a list"
-                    )
-                videos += rows
-        else:
-            videos, batched = self._read_video(video, "video", start_s, end_s)
-        vectors = self._embed(videos, batch_size)
-        return vectors if batched else vectors[0]
+        videos, several = split_list(video)
+        tokens: list[VideoTokens] = []
+        for where, one in videos:
+            rows, is_batch = self.reader.tokens(one, where, start_s, end_s)
+            if is_batch and several:
+                raise InputError(f"{where} has a batch axis, expected un-batched dicts in a list")
+            tokens += rows
+        vectors = self.encode_tokens(tokens, batch_size)
+        return vectors if several or is_batch else vectors[0]
 
     def encode_segments(
         self,
-        video: Any,
-        segments: str | Sequence[tuple[float, float]] = WINDOWS,
+        video: VideoInput,
+        segments: str | Sequence[Span] = WINDOWS,
         window_s: float | None = None,
         stride_s: float | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Segments:
-        """Embed parts of one video, on which the experts are run once.
+        """Embed parts of one video, on which the experts run once.
 
         Args:
-            video: the path of a video file or of a file that `mdmmt extract` has written, or the
-                frames of one of Towhee's video decoders.
+            video: the path of a video file or of a file that `mdmmt extract` has written,
+                `mdmmt.features.VideoFeatures`, or the frames of one of Towhee's video decoders.
             segments: 'windows', which cover all of the video, or a list of (start_s, end_s).
-            window_s: how long a window is. None: as long as the model was trained on, which is
-                28.8 seconds for the released one.
-            stride_s: from one window's start to the next one's. None: windows follow each other.
-            batch_size: the most segments that are computed at once.
+            window_s: the length of a window in seconds. None: the longest in which every expert
+                stays within the tokens that the model was trained on, 28.8 for the released model.
+            stride_s: seconds from one window's start to the next one's. None: one window.
+            batch_size: the most segments that the tower computes at once.
 
         Raises:
             InputError, InputTypeError: see `encode_video`; or a segment outside the video.
         """
-        parts = self.reader.parts(video, segments, window_s, stride_s)
-        videos = [self._videos(part, "video")[0] for _, part in parts]
-        spans_s = np.array([span for span, _ in parts], dtype=float)
-        return Segments(self._embed(videos, batch_size), spans_s)
+        parts = self.reader.segment_tokens(video, segments, window_s, stride_s)
+        vectors = self.encode_tokens([tokens for _, tokens in parts], batch_size)
+        return Segments(vectors, np.array([span for span, _ in parts], dtype=float))
 
     def extract(
-        self, video: Any, *, start_s: float = 0.0, end_s: float | None = None
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """What the model's experts find in a video: the dict that `encode_video` takes.
+        self, video: VideoInput, *, start_s: float = 0.0, end_s: float | None = None
+    ) -> InputDict:
+        """Run the model's experts on one video.
 
         Args:
-            video, start_s, end_s: see `encode_video`; one video.
+            video, start_s, end_s: see `encode_video`.
+
+        Returns:
+            the dict of expert features that `encode_video` takes.
 
         Raises:
             InputError: a file that cannot be read, or an expert that this package cannot run.
-            WeightsError: the weights of a pretrained expert are not there.
+            WeightsError: the weights of a pretrained expert are missing.
         """
-        return to_tokens(
-            self.reader.part(video, "video", start_s, end_s), self.config.video.experts
-        )
+        return self.reader.input_dict(video, start_s, end_s)
+
+    def encode_tokens(
+        self, videos: Sequence[VideoTokens], batch_size: int = BATCH_SIZE
+    ) -> np.ndarray:
+        """Embed N videos of which the tokens are known, see `mdmmt.features.tokens` -> (N, D)."""
+        _check_batch_size(batch_size)
+        return self.video_encoder(videos, batch_size).cpu().numpy()
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """The experts that are run on videos."""
+        return self.reader.names
+
+    def window_lengths(self, window_s: float | None, stride_s: float | None) -> tuple[float, float]:
+        """The window and stride in seconds that `encode_segments` uses for these arguments."""
+        return self.reader.window_lengths(window_s, stride_s)
 
     def similarity(self, text: Any, video: Any) -> Similarity:
         """Inner products of t texts and v videos, and what each expert contributes.
@@ -286,27 +297,6 @@ class Model:
             return load_tokenizer(self._txt_bert)
         return load_tokenizer(tokenizer_source(self.path))
 
-    def _embed(self, videos: Sequence[Video], batch_size: int) -> np.ndarray:
-        _check_batch_size(batch_size)
-        return self.video_encoder(videos, batch_size).cpu().numpy()
-
-    def _read_video(
-        self, item: Any, where: str, start_s: float, end_s: float | None
-    ) -> tuple[list[Video], bool]:
-        """The videos in one item, and whether it was a batch."""
-        if isinstance(item, Mapping):
-            if start_s != 0.0 or end_s is not None:
-                raise InputError(
-                    f"{where} is a dict of features, of which no part can be taken by start_s and "
-                    "end_s; expected a path or frames"
-                )
-            return read_videos(item, self.config.video.experts, where)
-        return self._videos(self.reader.part(item, where, start_s, end_s), where), False
-
-    def _videos(self, extracted: Extracted, where: str) -> list[Video]:
-        experts = self.config.video.experts
-        return read_videos(to_tokens(extracted, experts), experts, where)[0]
-
 
 def load(
     weight_path: str | os.PathLike[str] | None = None,
@@ -373,29 +363,14 @@ def load(
     )
 
 
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device meant; None is CUDA where there is one, else the CPU.
-
-    Raises:
-        InputError, InputTypeError: not a device, not one this package runs on, or not there.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    expected = "expected 'cpu', 'cuda', 'cuda:N' or None"
-    if not isinstance(device, str | torch.device):
-        raise InputTypeError(f"device is a {type(device).__name__}, {expected}")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device is {device!r}, {expected}") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise InputError(f"device is {str(device)!r}, {expected}")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device is {str(device)!r}, but torch sees {torch.cuda.device_count()} CUDA devices "
-            "here; device='cpu' runs without, device=None takes what there is"
-        )
-    return resolved
+def check_text(text: Any, where: str) -> None:
+    """Raise an InputError or InputTypeError unless this is a text with words in valid Unicode."""
+    if not isinstance(text, str):
+        raise InputTypeError(f"{where} is a {type(text).__name__}, expected a str")
+    if not text.strip():
+        raise InputError(f"{where} is {text!r}, expected some words")
+    if not is_unicode(text):
+        raise InputError(f"{where} is {text!r}, which is not valid Unicode (a lone surrogate)")
 
 
 def _as_list(value: Any, what: str, expected: str) -> list[Any]:

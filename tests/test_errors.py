@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import pytest
@@ -64,3 +65,25 @@ def test_warn_ends_where_the_stack_ends():
         thread.start()
         thread.join()
     assert [str(one.message) for one in caught] == ["in a thread"]
+
+
+def test_warn_points_past_callbacks_to_the_callers_line(tmp_path, recwarn):
+    """`os.walk` calls back into the package."""
+    from mdmmt.batch.extract import find_videos
+
+    (tmp_path / "a.mp4").touch()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+
+    def refuse(path):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    scandir = os.scandir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        find_videos([tmp_path])
+    (caught,) = recwarn
+    assert caught.filename == __file__
+    assert "Permission denied" in str(caught.message)

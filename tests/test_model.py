@@ -16,8 +16,8 @@ from towhee import ops, pipe
 
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
-from mdmmt.features.tokens import read_videos
-from mdmmt.model import resolve_device
+from mdmmt.device import resolve_device
+from mdmmt.features.tokens import read_input
 from mdmmt.towers.tokenizer import Tokenizer
 
 TEXTS = [
@@ -143,7 +143,7 @@ def test_no_device_takes_cuda_if_it_is_there(there, monkeypatch):
 
 def test_eval_and_inference_mode(tiny_folder, tiny_video):
     model = mdmmt.load(tiny_folder, "cpu")
-    video = read_videos(tiny_video(), model.config.video.experts)[0]
+    video = read_input(tiny_video(), model.config.video.experts)[0]
     encoders = ((model.video_encoder, video), (model.text_encoder, model.tokenizer(["a dog"])))
     for encoder, batch in encoders:
         output = encoder(batch)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import experts
 from ..errors import InputError, describe_error, warn
 from ..experts import Expert
-from ..features.files import SUFFIX, Source, held_features, versions_of, write_features
+from ..features.extraction import extract
+from ..features.files import SUFFIX, SourceVideo, read_existing, versions_of, write_features
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
@@ -114,17 +114,17 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
     """
     if not video.is_file():
         raise InputError(f"there is no file {str(video)!r}")
-    source = Source.of(video)
-    versions = held_features(file, source).versions
+    source = SourceVideo.of(video)
+    versions = read_existing(file, source).versions
     missing = {
         name: expert for name, expert in running.items() if versions.get(name) != expert.version
     }
     if not missing:
         return True
-    found = experts.extract(video, missing)
+    found = extract(video, missing)
     # Looked at again, since another process may have added other experts meanwhile.
-    content = held_features(file, source).with_experts(found, versions_of(missing))
-    if not content.extracted:
+    content = read_existing(file, source).with_experts(found, versions_of(missing))
+    if not content.features:
         raise InputError(f"none of the experts {', '.join(missing)} found anything in {video}")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_features(file, content)

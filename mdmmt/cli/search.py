@@ -83,7 +83,7 @@ def _build(arguments: argparse.Namespace) -> int:
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
-    window_s, stride_s = model.reader.window_lengths(arguments.window, arguments.stride)
+    window_s, stride_s = model.window_lengths(arguments.window, arguments.stride)
     with Index.open(arguments.db, model) as index:
         run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
         outcomes = list(progress(run, len(paths), "video"))

@@ -85,7 +85,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
     from ..batch.extract import extract_files, find_videos, plan
-    from ..model import resolve_device
+    from ..device import resolve_device
     from ..storage.files import check_folder
 
     check_folder(arguments.out)
@@ -145,7 +145,7 @@ def _embed(arguments: argparse.Namespace) -> int:
 def _read_dumps(arguments: argparse.Namespace) -> int:
     from ..experts import expert_classes
     from ..features.dumps import read_dumps
-    from ..features.files import SUFFIX, Source, held_features, write_features
+    from ..features.files import SUFFIX, SourceVideo, read_existing, write_features
     from ..storage.files import check_folder
 
     wrong = [given for given in arguments.dumps if "=" not in given]
@@ -158,10 +158,10 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     dims = {name: expert.dim for name, expert in expert_classes(prefixes).items()}
     videos = read_dumps(prefixes, dims)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for video, extracted in videos.items():
+    for video, features in videos.items():
         file = arguments.out / f"{video}{SUFFIX}"
-        held = held_features(file, Source(video, None, None))
-        write_features(file, held.with_experts(extracted, dict.fromkeys(extracted, "dump")))
+        existing = read_existing(file, SourceVideo(video, None, None))
+        write_features(file, existing.with_experts(features, dict.fromkeys(features, "dump")))
     return report([], f"{len(videos)} videos have their features in {arguments.out}")
 
 
@@ -174,5 +174,5 @@ def _write_dumps(arguments: argparse.Namespace) -> int:
     names = {name for file in arguments.features for name in read_header(file)[1]}
     prefixes = {name: arguments.out / name for name in sorted(names)}
     contents = map(read_features, arguments.features)
-    write_dumps(prefixes, ((content.source.name, content.extracted) for content in contents))
+    write_dumps(prefixes, ((content.source.name, content.features) for content in contents))
     return report([], f"{', '.join(prefixes)}: dumps written to {arguments.out}")

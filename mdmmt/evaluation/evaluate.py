@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from ..datasets.annotations import Caption
 from ..errors import InputError, warn
-from ..experts.base import Extracted
 from ..features.reader import check_experts
-from ..features.segments import duration_s, inside, select
-from ..features.tokens import GREATEST, to_tokens
+from ..features.segments import duration_s, overlaps, select
+from ..features.tokens import tokens_of
+from ..features.types import VideoFeatures
 from .metrics import ONE_PER_VIDEO, UNIQUE, make_galleries, ranks
 from .results import Result
 
@@ -44,7 +44,7 @@ Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 def evaluate(
     model: Model,
     captions: Sequence[Caption],
-    features: Mapping[str, Extracted],
+    features: Mapping[str, VideoFeatures],
     protocol: str = UNIQUE,
     experts: Sequence[str] | None = None,
     skip_missing: bool = False,
@@ -75,7 +75,7 @@ def evaluate(
 def ablate(
     model: Model,
     captions: Sequence[Caption],
-    features: Mapping[str, Extracted],
+    features: Mapping[str, VideoFeatures],
     protocol: str = UNIQUE,
     skip_missing: bool = False,
     progress: Progress = lambda items, total, unit: items,
@@ -107,7 +107,7 @@ class _Kept(NamedTuple):
 def _run(
     model: Model,
     captions: Sequence[Caption],
-    features: Mapping[str, Extracted],
+    features: Mapping[str, VideoFeatures],
     protocol: str,
     subsets: Sequence[tuple[str, ...]],
     skip_missing: bool,
@@ -129,7 +129,7 @@ def _run(
     segments: dict[tuple[str, float, float | None], int] = {}
     embedded: dict[tuple[str, ...], list[NDArray[np.float32]]] = {one: [] for one in subsets}
     empty = dict.fromkeys(subsets, 0)
-    waiting: list[Extracted] = []
+    waiting: list[VideoFeatures] = []
     found_by: set[str] = set()
 
     def embed() -> None:
@@ -148,7 +148,7 @@ def _run(
         found_by |= extracted.keys()
         there = []
         for index, caption in its:
-            if inside(extracted, caption.start_s, caption.end_s):
+            if overlaps(extracted, caption.start_s, caption.end_s):
                 there.append(_Kept(index, caption, _query(caption, extracted)))
             else:
                 outside.append((index, caption))
@@ -200,35 +200,25 @@ def _run(
     ]
 
 
-def _of_model(model: Model, extracted: Extracted, video: str) -> Extracted:
+def _of_model(model: Model, extracted: VideoFeatures, video: str) -> VideoFeatures:
     """The features of the model's experts, checked."""
     present = {}
     for expert in model.config.video.experts:
-        if expert.name not in extracted or not len(extracted[expert.name][0]):
-            continue
-        features, times = extracted[expert.name]
-        if features.shape != (len(features), expert.dim) or times.shape != (len(features), 2):
-            raise InputError(
-                f"the video {video!r}, expert {expert.name}: features are {features.shape} and "
-                f"times {times.shape}, expected (n, {expert.dim}) and (n, 2)"
-            )
-        if not (np.abs(features) <= GREATEST).all():  # NaN is not, either
-            raise InputError(
-                f"the video {video!r}, expert {expert.name}: features hold NaN, infinity or more "
-                f"than {GREATEST:g}, expected finite numbers"
-            )
-        present[expert.name] = features, times
+        features = extracted.get(expert.name)
+        if features:
+            features.check(expert.dim, f"the video {video!r}, expert {expert.name}")
+            present[expert.name] = features
     return present
 
 
-def _query(caption: Caption, extracted: Extracted) -> _Query:
+def _query(caption: Caption, extracted: VideoFeatures) -> _Query:
     end_s = duration_s(extracted) if caption.end_s is None else caption.end_s
     segment = caption.video, caption.start_s, None if math.isnan(end_s) else end_s
     return _Query(" ".join(caption.text.split()), segment)
 
 
 def _embed_videos(
-    model: Model, videos: Sequence[Extracted], experts: Sequence[str]
+    model: Model, videos: Sequence[VideoFeatures], experts: Sequence[str]
 ) -> tuple[NDArray[np.float32], int]:
     """Embeddings of some videos by some experts, and in how many these found nothing.
 
@@ -240,7 +230,7 @@ def _embed_videos(
     rows = [row for row, part in enumerate(parts) if part]
     vectors = np.zeros((len(parts), len(config.experts) * config.same_dim), dtype=np.float32)
     if rows:
-        vectors[rows] = model.encode_video([to_tokens(parts[row], config.experts) for row in rows])
+        vectors[rows] = model.encode_tokens([tokens_of(parts[row], config.experts) for row in rows])
     return vectors, len(parts) - len(rows)
 
 

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..media.specs import AudioSpec, FrameSpec
-
-# What experts found in one video, by their names: features (n, d) float32, and times (n, 2)
-# float64, the seconds at which each begins and ends.
-Extracted = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it, or 'owner/name'
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import ExpertConfig
-from ..features.tokens import Video
+from ..features.tokens import VideoTokens
 from .attention import SequenceGroup, group_by_shape
 
 TokenCounts = NDArray[np.int64]  # [b, m]
@@ -48,7 +48,7 @@ class Packing(NamedTuple):
     groups: list[SequenceGroup]
 
 
-def count_tokens(videos: Sequence[Video], experts: Sequence[ExpertConfig]) -> TokenCounts:
+def count_tokens(videos: Sequence[VideoTokens], experts: Sequence[ExpertConfig]) -> TokenCounts:
     """Count the valid tokens of each expert in each video, [b, m]."""
     counts = [
         [len(video[e.name].times) if e.name in video else 0 for e in experts] for video in videos

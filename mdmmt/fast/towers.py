@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import CLS_TYPE, NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
-from ..features.tokens import Tokens, Video
+from ..features.tokens import Tokens, VideoTokens
 from ..storage.checkpoint import align
 from ..towers.text import TextTower
 from ..towers.video import VideoTower
@@ -74,7 +74,7 @@ class FastVideoTower:
         return cls(embeddings, encoder, tower, plan.min_tokens_per_thread)
 
     @torch.inference_mode()
-    def __call__(self, videos: Sequence[Video], batch_size: int | None = None) -> Tensor:
+    def __call__(self, videos: Sequence[VideoTokens], batch_size: int | None = None) -> Tensor:
         """Embed videos.
 
         Args:
@@ -94,7 +94,7 @@ class FastVideoTower:
             encode, shapes, self.device, self.min_tokens_per_thread, batch_size
         )
 
-    def encode(self, videos: Sequence[Video], counts: TokenCounts) -> Tensor:
+    def encode(self, videos: Sequence[VideoTokens], counts: TokenCounts) -> Tensor:
         """Embed one batch, in which videos of one shape lie side by side."""
         index, output_rows, groups = pack(counts)
         x = self.embeddings(videos, counts, upload(index, self.device))
@@ -112,7 +112,7 @@ class PackedEmbeddings:
         self.device = self.parts.layer_norm.weight.device
         self.max_position = tower.config.encoder.max_position_embeddings - 1
 
-    def __call__(self, videos: Sequence[Video], counts: TokenCounts, index: Tensor) -> Tensor:
+    def __call__(self, videos: Sequence[VideoTokens], counts: TokenCounts, index: Tensor) -> Tensor:
         """The rows `index` [t] of the table of all tokens -> [t, d]
 
         The table holds [CLS] and then, for each expert, the AGG of each video, and all tokens; see
@@ -138,7 +138,7 @@ class PackedEmbeddings:
         x = torch.cat(table)[index] + self.parts.position_embeddings.weight[at]
         return self.parts.layer_norm(x)
 
-    def join(self, videos: Sequence[Video], expert: ExpertConfig) -> tuple[Tensor, Tensor]:
+    def join(self, videos: Sequence[VideoTokens], expert: ExpertConfig) -> tuple[Tensor, Tensor]:
         """The features of an expert [b + n, d_in], after zeros for each video, and times [n]."""
         given = [video[expert.name] for video in videos if expert.name in video]
         zeros = torch.zeros(len(videos), expert.dim, dtype=torch.float32, device="cpu")

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 
 from ..datasets.annotations import Caption
 from ..errors import InputError
-from ..experts.base import Extracted
 from ..storage.files import atomic_file
+from .types import ExpertFeatures, VideoFeatures
 
 EMB, IDX, CAPTS = ".emb", ".idx", ".capts"
 VIDEO = "VIDEO\t"  # how the line starts that names a video
@@ -57,7 +57,7 @@ class IndexedCaption(NamedTuple):
     """A caption, and the features that its segment was found to have."""
 
     caption: Caption
-    selected: Extracted  # views of those of the whole video
+    selected: VideoFeatures  # views of those of the whole video
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CaptionIndex:
     """The content of a `.capts` file, with the features it points to."""
 
     video: str
-    extracted: Extracted  # of the whole video; features are memory maps
+    extracted: VideoFeatures  # of the whole video; features are memory maps
     captions: tuple[IndexedCaption, ...]
 
 
@@ -86,7 +86,7 @@ def read_dump(prefix: str | os.PathLike[str], dim: int) -> Iterator[Dumped]:
 
 def read_dumps(
     prefixes: Mapping[str, str | os.PathLike[str]], dims: Mapping[str, int]
-) -> dict[str, Extracted]:
+) -> dict[str, VideoFeatures]:
     """The features of several experts, by video.
 
     Args:
@@ -99,7 +99,7 @@ def read_dumps(
     Raises:
         InputError: see `read_dump`; or two videos of one name in a dump.
     """
-    videos: dict[str, dict[str, tuple[NDArray, NDArray]]] = {}
+    videos: dict[str, dict[str, ExpertFeatures]] = {}
     for name, prefix in prefixes.items():
         paths: dict[str, str] = {}
         for dumped in read_dump(prefix, dims[name]):
@@ -112,12 +112,12 @@ def read_dumps(
             paths[video] = dumped.video
             experts = videos.setdefault(video, {})
             if len(dumped.features):
-                experts[name] = dumped.features, dumped.times
+                experts[name] = ExpertFeatures(dumped.features, dumped.times)
     return videos
 
 
 def write_dumps(
-    prefixes: Mapping[str, str | os.PathLike[str]], videos: Iterable[tuple[str, Extracted]]
+    prefixes: Mapping[str, str | os.PathLike[str]], videos: Iterable[tuple[str, VideoFeatures]]
 ) -> None:
     """Write the dumps of several experts; all of them appear, or none, unless a disk fails.
 
@@ -159,13 +159,15 @@ def write_dumps(
                 if "\n" in video:
                     raise InputError(f"the path {video!r} has a line break, which no dump can hold")
                 for name, (emb, idx) in files.items():
-                    features, times = extracted.get(name, ((), ()))
-                    if not len(features):
+                    one = extracted.get(name, ())
+                    if not len(one):
                         continue
-                    _check_fit(f"{video}, expert {name}", features, times, dims, name)
-                    emb.write(np.ascontiguousarray(features, dtype=ROW_TYPE))
+                    _check_fit(f"{video}, expert {name}", one, dims, name)
+                    emb.write(np.ascontiguousarray(one.values, dtype=ROW_TYPE))
                     idx.write(f"{VIDEO}{video}\n")
-                    idx.writelines(f"{start_s:.2f}\t{end_s:.2f}\n" for start_s, end_s in times)
+                    idx.writelines(
+                        f"{start_s:.2f}\t{end_s:.2f}\n" for start_s, end_s in one.times_s
+                    )
 
 
 def read_caption_indexes(
@@ -217,7 +219,10 @@ def read_caption_indexes(
             _caption(path, number, line, names, experts)
             for number, line in enumerate(lines[4:], start=5)
         )
-        extracted = {name: (one.dumped.features, one.dumped.times) for name, one in experts.items()}
+        extracted = {
+            name: ExpertFeatures(one.dumped.features, one.dumped.times)
+            for name, one in experts.items()
+        }
         yield CaptionIndex(path.stem, extracted, captions)
 
 
@@ -339,7 +344,7 @@ def _caption(
                 f"{where}: {count} features of {name} from byte {first_byte}, which are not among "
                 f"the {len(features)} from byte {whole} that line 4 speaks of"
             )
-        selected[name] = features[first : first + count], times[first : first + count]
+        selected[name] = ExpertFeatures(features, times)[first : first + count]
     return IndexedCaption(Caption(path.stem, start_s, end_s, text, where), selected)
 
 
@@ -373,16 +378,13 @@ def _open_text(path: Path, mode: str) -> TextIO:
     return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
-def _check_fit(
-    where: str, features: NDArray, times: NDArray, dims: dict[str, int], name: str
-) -> None:
-    """Refuse what cannot go into a dump, whose width is that of the first video."""
-    dim = dims.setdefault(name, features.shape[-1])
-    if features.ndim != 2 or features.shape[1] != dim or times.shape != (len(features), 2):
+def _check_fit(where: str, features: ExpertFeatures, dims: dict[str, int], name: str) -> None:
+    """Raise unless a dump, whose width is that of its first video, can hold these features."""
+    width = features.values.shape[1]
+    if width != dims.setdefault(name, width):
         raise InputError(
-            f"{where}: features are {features.shape} and times {times.shape}, "
-            f"expected (n, {dim}) and (n, 2)"
+            f"{where}: features are {features.values.shape}, expected (n, {dims[name]})"
         )
-    for start_s, end_s in times:
+    for start_s, end_s in features.times_s:
         if not _is_interval(start_s, end_s):
             raise InputError(f"{where}: the times {start_s:g} and {end_s:g}, expected start <= end")

@@ -1,9 +1,9 @@
-"""What experts found in one video, as a file: `mdmmt extract` writes it, all else reads it.
+"""Feature files: the features of one video on disk, as `mdmmt extract` writes them.
 
-A safetensors file that holds for each expert `features.NAME` (n, d) float32 and `times.NAME` (n, 2)
-float64, the seconds at which each feature begins and ends, over the whole of the video. Its header
-says of what video (name, size, SHA-256), and by which version of each expert; an expert that found
-nothing, as one for sound in a silent film, stands only there.
+A feature file is a safetensors file. For each expert it holds `features.NAME` (n, d) float32 and
+`times.NAME` (n, 2) float64, the seconds at which each feature begins and ends, over the whole
+video. Its header names the video (name, size, SHA-256) and the version of each expert that was
+run. An expert that made no features, such as one for sound in a silent film, has a version only.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import InputError
-from ..experts.base import Expert, Extracted
+from ..experts.base import Expert
 from ..storage.files import atomic_file, sha256_of
+from .types import ExpertFeatures, VideoFeatures
 
 SUFFIX = ".safetensors"
 FORMAT = "mdmmt-features-1"
-FEATURES, TIMES = "features.", "times."
-EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # none that leads out of a folder
+VALUES, TIMES = "features.", "times."  # how the names of tensors begin
+EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names cannot lead out of a folder
 
 
 @dataclass(frozen=True)
-class Source:
-    """A video file, by its content; which is not known of features that came without it."""
+class SourceVideo:
+    """The video file that features were made from, known by its content."""
 
     name: str  # without its folder
-    size_bytes: int | None
+    size_bytes: int | None  # None: unknown, as of features that came without their video
     sha256: str | None
 
     @classmethod
-    def of(cls, path: Path) -> Source:
+    def of(cls, path: Path) -> SourceVideo:
+        """Describe a file, which is read to the end for its hash."""
         return cls(path.name, path.stat().st_size, sha256_of(path))
 
 
@@ -46,27 +48,27 @@ class Source:
 class FeatureFile:
     """The content of a feature file."""
 
-    extracted: Extracted
-    source: Source
+    features: VideoFeatures
+    source: SourceVideo
     versions: Mapping[str, str]  # of each expert that was run
 
-    def with_experts(self, extracted: Extracted, versions: Mapping[str, str]) -> FeatureFile:
-        """What these experts found besides; it takes the place of what they found before."""
-        others = {name: one for name, one in self.extracted.items() if name not in versions}
-        return FeatureFile(others | dict(extracted), self.source, {**self.versions, **versions})
+    def with_experts(self, features: VideoFeatures, versions: Mapping[str, str]) -> FeatureFile:
+        """A copy in which these experts' features and versions are added or replaced."""
+        others = {name: one for name, one in self.features.items() if name not in versions}
+        return FeatureFile(others | dict(features), self.source, {**self.versions, **versions})
 
 
 def versions_of(experts: Mapping[str, Expert]) -> dict[str, str]:
-    """What tells the features of these experts from those of others of the same names."""
+    """The versions of experts: features of different versions must not be mixed."""
     return {name: expert.version for name, expert in experts.items()}
 
 
 def write_features(path: Path, content: FeatureFile) -> None:
-    """Write a feature file, whole or not at all."""
+    """Write a feature file. It appears whole or not at all."""
     tensors = {}
-    for name, (features, times) in content.extracted.items():
-        tensors[FEATURES + name] = np.ascontiguousarray(features, dtype=np.float32)
-        tensors[TIMES + name] = np.ascontiguousarray(times, dtype=np.float64)
+    for name, features in content.features.items():
+        tensors[VALUES + name] = np.ascontiguousarray(features.values)
+        tensors[TIMES + name] = np.ascontiguousarray(features.times_s)
     header = {
         "format": FORMAT,
         "source": json.dumps(asdict(content.source)),
@@ -77,10 +79,13 @@ def write_features(path: Path, content: FeatureFile) -> None:
 
 
 def find_feature_files(folder: Path) -> list[tuple[Path, Path]]:
-    """The feature files below a folder, each with the name of its video below that folder.
+    """Find the feature files below a folder.
+
+    Returns:
+        the path of each file, and the path of its video relative to the folder.
 
     Raises:
-        InputError: there is none.
+        InputError: the folder holds no feature file.
     """
     files = sorted(folder.rglob(f"?*{SUFFIX}"))
     if not files:
@@ -92,68 +97,68 @@ def find_feature_files(folder: Path) -> list[tuple[Path, Path]]:
     ]
 
 
-def read_header(path: Path) -> tuple[Source, dict[str, str]]:
-    """Of what video a feature file is, and the versions of the experts that were run.
+def read_header(path: Path) -> tuple[SourceVideo, dict[str, str]]:
+    """Read the source video of a feature file, and the versions of the experts that were run.
 
     Raises:
-        InputError: it cannot be read, or is no feature file.
+        InputError: the file cannot be read, or is not a feature file.
     """
-    with _opened(path) as file:
-        return _header(path, file)
+    with _open(path) as file:
+        return _parse_header(path, file)
 
 
 def read_features(path: Path) -> FeatureFile:
     """Read a feature file.
 
     Raises:
-        InputError: it cannot be read, is no feature file, or its parts do not fit together.
+        InputError: the file cannot be read, is not a feature file, or contradicts itself.
     """
-    with _opened(path) as file:
-        source, versions = _header(path, file)
+    with _open(path) as file:
+        source, versions = _parse_header(path, file)
         try:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
         except TypeError as error:  # a kind of number that NumPy does not have
-            raise InputError(f"{str(path)!r} is no feature file: {error}") from error
-    extracted = {}
+            raise InputError(f"{str(path)!r} is not a feature file: {error}") from error
+    features = {}
     for name in versions:
-        features, times = (tensors.pop(kind + name, None) for kind in (FEATURES, TIMES))
-        if features is None and times is None:
+        values, times_s = (tensors.pop(kind + name, None) for kind in (VALUES, TIMES))
+        if values is None and times_s is None:
             continue
-        fits = (
-            features is not None
-            and times is not None
-            and (features.dtype, times.dtype) == (np.float32, np.float64)
-            and features.ndim == 2
-            and times.shape == (len(features), 2)
-            and len(features) > 0
-        )
-        if not fits:
-            raise InputError(f"{path}: features and times of the expert {name} do not fit together")
-        extracted[name] = features, times
+        try:
+            if values.dtype != np.float32 or times_s.dtype != np.float64 or not len(values):
+                raise ValueError
+            features[name] = ExpertFeatures(values, times_s)
+        except (AttributeError, TypeError, ValueError) as error:  # InputError is a ValueError
+            raise InputError(
+                f"{path}: features and times of the expert {name} do not fit together"
+            ) from error
     if tensors:
         raise InputError(f"{path} holds {', '.join(tensors)}, which belong to none of its experts")
-    return FeatureFile(extracted, source, versions)
+    return FeatureFile(features, source, versions)
 
 
-def held_features(path: Path, source: Source) -> FeatureFile:
-    """What a file holds of a video; nothing if it is not there, of another one, or damaged.
+def read_existing(path: Path, source: SourceVideo) -> FeatureFile:
+    """Read the features that a file has of a video already.
+
+    Returns:
+        an empty `FeatureFile` if the file is missing or damaged, or is of another video.
 
     Raises:
-        InputError: it is there and cannot be read, so nobody knows what it holds.
+        InputError: the file exists and may not be read, so it must not be replaced either.
     """
-    nothing = FeatureFile({}, source, {})
+    empty = FeatureFile({}, source, {})
     try:
         content = read_features(path)
     except InputError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
             raise
-        return nothing
+        return empty
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
-    return replace(content, source=source) if same else nothing  # it may have another name today
+    return replace(content, source=source) if same else empty  # the video may have been renamed
 
 
-class FeatureFolder(Mapping[str, Extracted]):
+class FeatureFolder(Mapping[str, VideoFeatures]):
     """The features of the videos in a folder, each file read when its video is asked for.
 
     A key is a video's path below the folder or its file name, either with or without the suffix.
@@ -171,7 +176,7 @@ class FeatureFolder(Mapping[str, Extracted]):
             for key in keys:
                 self._files.setdefault(key, set()).add(file)
 
-    def __getitem__(self, video: str) -> Extracted:
+    def __getitem__(self, video: str) -> VideoFeatures:
         """Read the features of a video.
 
         Raises:
@@ -183,7 +188,7 @@ class FeatureFolder(Mapping[str, Extracted]):
             raise InputError(
                 f"the video {video!r} could be any of {', '.join(map(str, sorted(files)))}"
             )
-        return read_features(next(iter(files))).extracted
+        return read_features(next(iter(files))).features
 
     def __contains__(self, video: object) -> bool:
         return video in self._files
@@ -195,27 +200,30 @@ class FeatureFolder(Mapping[str, Extracted]):
         return len(self._files)
 
 
-def _opened(path: Path) -> safe_open:
+def _open(path: Path) -> safe_open:
     try:
-        path.open("rb").close()  # safetensors says of what may not be read that it is not there
+        path.open("rb").close()  # safetensors reports a file without permission as missing
         return safe_open(path, framework="numpy")
     except FileNotFoundError as error:
         raise InputError(f"there is no file {str(path)!r}") from error
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is no readable feature file: {error}") from error
+        raise InputError(f"{str(path)!r} is not a readable feature file: {error}") from error
 
 
-def _header(path: Path, file: safe_open) -> tuple[Source, dict[str, str]]:
+def _parse_header(path: Path, file: safe_open) -> tuple[SourceVideo, dict[str, str]]:
     header = file.metadata() or {}
     if header.get("format") != FORMAT:
         raise InputError(
-            f"{str(path)!r} is no feature file: its header says format {header.get('format')!r}, "
-            f"expected {FORMAT!r}, which `mdmmt extract` writes"
+            f"{str(path)!r} is not a feature file: its header says format "
+            f"{header.get('format')!r}, expected {FORMAT!r}, which `mdmmt extract` writes"
         )
     try:
-        versions, source = json.loads(header["experts"]), Source(**json.loads(header["source"]))
+        versions, source = (
+            json.loads(header["experts"]),
+            SourceVideo(**json.loads(header["source"])),
+        )
         if not all(EXPERT_NAME.fullmatch(name) for name in versions):
             raise ValueError("names of experts")
         if not (isinstance(source.name, str) and isinstance(source.sha256, str | None)):

@@ -1,7 +1,11 @@
-"""One video of any kind -> the features of it, or of parts of it.
+"""The one place that asks what kind of thing a video is: any kind in, features or tokens out.
 
-A video is a file, a feature file that `mdmmt extract` has written, or the frames of one of Towhee's
-video decoders. A dict of features is none: see `mdmmt.features.tokens`.
+A video is
+- the dict of expert features that the video operator takes (see `mdmmt.features.tokens`);
+- `VideoFeatures`: the features of each expert by its name;
+- the path of a feature file, which `mdmmt extract` writes;
+- the path of a video file;
+- the frames that one of Towhee's video decoders yields.
 """
 
 from __future__ import annotations
@@ -9,171 +13,229 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
 from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
-from . import files as feature_files
-from .segments import check_windows, duration_s, inside, select, windows
-
-if TYPE_CHECKING:
-    from ..experts import Expert, Extracted
+from ..experts import Expert, expert_classes
+from ..experts import load as load_experts
+from .extraction import extract
+from .files import SUFFIX, read_features
+from .segments import check_windows, duration_s, overlaps, select, windows
+from .tokens import (
+    InputDict,
+    VideoTokens,
+    describe_truncation,
+    read_input,
+    to_input,
+    tokens_of,
+)
+from .types import ExpertFeatures, VideoFeatures
 
 WINDOWS = "windows"  # as `segments`: the video is cut into windows of one length
 Span = tuple[float, float]  # start and end in seconds
+VideoInput = Mapping[str, Any] | str | os.PathLike[str] | Iterable[Any]
+EXPECTED = "a path, the frames of one of Towhee's video decoders, or a dict of expert features"
 
 
-class Reader:
-    """Runs a model's experts on videos. They are loaded once, when the first file comes.
-
-    Args:
-        experts: those of the model, which say how many tokens it takes.
-        names: those of them that are run.
-    """
+class VideoReader:
+    """Reads videos of any kind. Its experts are loaded once, when the first file comes."""
 
     def __init__(
         self, experts: Sequence[ExpertConfig], names: Sequence[str], device: torch.device
     ) -> None:
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            experts: those of the model, which say how many tokens it takes.
+            names: the experts that are run.
+            device: where the pretrained experts run.
+        """
         self.experts = experts
-        self.names = names
+        self.names = tuple(names)
         self.device = device
         self._lock = threading.Lock()
         self._running: dict[str, Expert] | None = None
 
-    def part(
-        self, video: Any, where: str = "video", start_s: float = 0.0, end_s: float | None = None
-    ) -> Extracted:
-        """The features of one part; of a whole video at least as many as the model takes.
+    def tokens(
+        self, video: VideoInput, where: str, start_s: float = 0.0, end_s: float | None = None
+    ) -> tuple[list[VideoTokens], bool]:
+        """The tokens of a video, or of each video of a batched dict.
 
         Args:
-            where: how the error messages call the video.
+            where: the name of the video in error messages.
+            start_s, end_s: the wanted part in seconds.
+
+        Returns:
+            the videos, and whether the dict has a batch axis.
 
         Raises:
-            InputError, InputTypeError: see `mdmmt.model.Model.encode_video`.
+            InputError, InputTypeError: see `mdmmt.Model.encode_video`.
         """
-        check_video(video, where)
-        if start_s == 0.0 and end_s is None:
-            # A token more than is taken tells that there is more.
-            reach_s = max((tokens + 0.5) * clip_s for tokens, clip_s in self._token_lengths())
-            part = self._extract(video, where, 0.0, reach_s)
-        else:
-            start_s, end_s = _span((start_s, math.inf if end_s is None else end_s))
-            part = _select(self._extract(video, where, start_s, end_s), start_s, end_s, where)
-        if lost := self._lost(part):
-            warn(f"{_called(video, where)} {lost}; segments='windows' takes all of it")
-        return part
+        if _is_input_dict(video):
+            if start_s != 0.0 or end_s is not None:
+                raise InputError(
+                    f"{where} is a dict of tokens, which start_s and end_s cannot cut; "
+                    "expected a path, frames or VideoFeatures"
+                )
+            return read_input(video, self.experts, where)
+        name = _name(video, where)
+        features = self._features(video, where, start_s, end_s)
+        if truncation := describe_truncation(features, self.experts):
+            warn(f"{name} {truncation}; segments='windows' takes all of it")
+        return [tokens_of(features, self.experts, name)], False
 
-    def parts(
+    def segment_tokens(
         self,
-        video: Any,
+        video: VideoInput,
         segments: str | Sequence[Span],
         window_s: float | None,
         stride_s: float | None,
-    ) -> list[tuple[Span, Extracted]]:
-        """The features of several parts, from one run of the experts; see `encode_segments`."""
-        check_video(video, "video")
+    ) -> list[tuple[Span, VideoTokens]]:
+        """The tokens of parts of one video, on which the experts run once.
+
+        The arguments and errors are those of `mdmmt.Model.encode_segments`.
+        """
+        name = _name(video, "video")
+        parts = self._segments(video, segments, window_s, stride_s)
+        cut = [
+            (span, truncation)
+            for span, features in parts
+            if (truncation := describe_truncation(features, self.experts))
+        ]
+        if cut:
+            (start_s, end_s), truncation = cut[0]
+            more = f" (and {len(cut) - 1} more)" if len(cut) > 1 else ""
+            warn(
+                f"{name}, seconds {start_s:g} to {end_s:g}{more}, {truncation}; "
+                "shorter segments take all of it"
+            )
+        return [(span, tokens_of(features, self.experts, name)) for span, features in parts]
+
+    def input_dict(self, video: VideoInput, start_s: float, end_s: float | None) -> InputDict:
+        """The dict of a video that the video operator takes, padded to `max_tokens`."""
+        if _is_input_dict(video):
+            raise InputTypeError(
+                "video is a dict of tokens already, expected a path, frames or VideoFeatures"
+            )
+        (tokens,), _ = self.tokens(video, "video", start_s, end_s)
+        return to_input(tokens, self.experts)
+
+    def window_lengths(self, window_s: float | None, stride_s: float | None) -> tuple[float, float]:
+        """Window and stride in seconds, checked.
+
+        None means the longest window in which every expert stays within `max_tokens`, and the
+        stride of one window.
+        """
+        if window_s is None:
+            window_s = min(tokens * clip_s for tokens, clip_s in self._token_lengths())
+        stride_s = window_s if stride_s is None else stride_s
+        check_windows(window_s, stride_s)
+        return window_s, stride_s
+
+    def _features(
+        self, video: VideoInput, where: str, start_s: float, end_s: float | None
+    ) -> VideoFeatures:
+        """The features of one part; of a whole video at least as many as the model takes."""
+        _check(video, where)
+        if start_s == 0.0 and end_s is None:
+            return self._read(video, where, 0.0, None)
+        span = _checked_span((start_s, math.inf if end_s is None else end_s))
+        return _select(self._read(video, where, *span), span, where)
+
+    def _segments(
+        self,
+        video: VideoInput,
+        segments: str | Sequence[Span],
+        window_s: float | None,
+        stride_s: float | None,
+    ) -> list[tuple[Span, VideoFeatures]]:
+        if _is_input_dict(video):
+            raise InputTypeError(
+                "video is a dict of tokens, which cannot be cut into segments; expected a path, "
+                "frames or VideoFeatures"
+            )
+        _check(video, "video")
         if isinstance(segments, str):
             if segments != WINDOWS:
                 raise InputError(
                     f"segments is {segments!r}, expected 'windows' or a list of (start_s, end_s)"
                 )
             lengths_s = self.window_lengths(window_s, stride_s)  # before the experts are run
-            parts = windows(self._extract(video, "video"), *lengths_s)
-        elif (window_s, stride_s) != (None, None):
+            return windows(self._read(video, "video", 0.0, math.inf), *lengths_s)
+        if (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows', not for a list")
-        elif not isinstance(segments, Sequence):
+        if not isinstance(segments, Sequence):
             raise InputTypeError(
                 f"segments is a {type(segments).__name__}, expected 'windows' or a list of "
                 "(start_s, end_s)"
             )
+        spans = [_checked_span(span, index) for index, span in enumerate(segments)]
+        if not spans:
+            raise InputError("segments is an empty list, expected some (start_s, end_s)")
+        starts, ends = zip(*spans, strict=True)
+        features = self._read(video, "video", min(starts), max(ends))
+        return [(span, _select(features, span, "video")) for span in spans]
+
+    def _read(
+        self, video: VideoInput, where: str, start_s: float, end_s: float | None
+    ) -> VideoFeatures:
+        """The features of the experts that are run: at least those from start to end.
+
+        An `end_s` of None asks for as many as the model takes, and one more to tell whether the
+        video goes on.
+        """
+        if isinstance(video, Mapping):
+            features = {name: one for name, one in video.items() if name in self.names}
+        elif isinstance(video, str | os.PathLike) and Path(video).suffix == SUFFIX:
+            features = dict(read_features(Path(video)).features)
+            features = {name: one for name, one in features.items() if name in self.names}
         else:
-            spans = [_span(one, index) for index, one in enumerate(segments)]
-            if not spans:
-                raise InputError("segments is an empty list, expected some (start_s, end_s)")
-            starts, ends = zip(*spans, strict=True)
-            extracted = self._extract(video, "video", min(starts), max(ends))
-            parts = [(span, _select(extracted, *span, "video")) for span in spans]
-        cut = [(span, lost) for span, part in parts if (lost := self._lost(part))]
-        if cut:
-            (start_s, end_s), lost = cut[0]
-            more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
-            warn(
-                f"{_called(video, 'video')}, seconds {start_s:g} to {end_s:g}{more}, {lost}; "
-                "shorter segments take all of it"
-            )
-        return parts
-
-    @property
-    def window_s(self) -> float:
-        """Seconds of a video of which no expert makes more tokens than the model takes."""
-        return min(tokens * clip_s for tokens, clip_s in self._token_lengths())
-
-    def window_lengths(self, window_s: float | None, stride_s: float | None) -> tuple[float, float]:
-        """Window and stride in seconds, checked; None is what `encode_segments` says of it."""
-        window_s = self.window_s if window_s is None else window_s
-        stride_s = window_s if stride_s is None else stride_s
-        check_windows(window_s, stride_s)
-        return window_s, stride_s
-
-    def _extract(
-        self, video: Any, where: str, start_s: float = 0.0, end_s: float = math.inf
-    ) -> Extracted:
-        """Features and seconds, of a feature file all of it, else at least from start to end."""
-        if isinstance(video, str | os.PathLike) and Path(video).suffix == feature_files.SUFFIX:
-            found = feature_files.read_features(Path(video)).extracted
-            found = {name: one for name, one in found.items() if name in self.names}
-        else:
-            from .. import experts
-
-            with self._lock:
-                if self._running is None:
-                    self._running = experts.load(self.names, device=self.device)
-            found = experts.extract(video, self._running, start_s, end_s)
-        if not found:
+            if end_s is None:
+                end_s = max((tokens + 0.5) * clip_s for tokens, clip_s in self._token_lengths())
+            features = dict(extract(video, self._load_experts(), start_s, end_s))
+        if not features:
             raise InputError(
-                f"{_called(video, where)} has nothing of the experts {', '.join(self.names)}, "
-                "expected something of one of them"
+                f"{_name(video, where)} has no features of the experts {', '.join(self.names)}, "
+                "expected those of at least one"
             )
-        return found
+        return features
+
+    def _load_experts(self) -> dict[str, Expert]:
+        with self._lock:
+            if self._running is None:
+                self._running = load_experts(self.names, device=self.device)
+            return self._running
 
     def _token_lengths(self) -> list[tuple[int, float]]:
-        """Of each expert that is run, how many tokens the model takes, and a token's seconds."""
-        from ..experts import expert_classes
-
-        running = expert_classes(self.names)
+        """For each expert that is run, `max_tokens` and the seconds of a token."""
+        classes = expert_classes(self.names)
         return [
-            (expert.max_tokens, running[expert.name].spec.clip_s)
+            (expert.max_tokens, classes[expert.name].spec.clip_s)
             for expert in self.experts
-            if expert.name in running
+            if expert.name in classes
         ]
 
-    def _lost(self, part: Extracted) -> str:
-        """What `to_tokens` will leave out since the model has no room for it; nothing if none."""
-        taken: dict[str, list[str]] = {}
-        for expert in self.experts:
-            _, times = part.get(expert.name, (None, ()))
-            if len(times) > expert.max_tokens:
-                what = f"the first {expert.max_tokens} tokens"
-                if not np.isnan(times).any():
-                    end_s = times[expert.max_tokens - 1, 1]
-                    what = f"the seconds {times[0, 0]:g} to {end_s:g}"
-                taken.setdefault(what, []).append(expert.name)
-        said = ", ".join(f"of {' and '.join(names)} {what}" for what, names in taken.items())
-        return said and f"is longer than what this model takes: {said} are embedded"
 
+def split_list(video: Any) -> tuple[list[tuple[str, Any]], bool]:
+    """The videos of a list, each with its name in messages, and whether there is a list.
 
-def _called(video: Any, where: str) -> str:
-    """How messages call a video."""
-    return repr(os.fspath(video)) if isinstance(video, str | os.PathLike) else where
+    Raises:
+        InputError: the list is empty.
+    """
+    if not isinstance(video, list | tuple) or _is_frames(video):
+        return [("video", video)], False
+    if not video:
+        raise InputError(f"video is an empty list, expected {EXPECTED}, or a list of them")
+    return [(f"video {index}", item) for index, item in enumerate(video)], True
 
 
 def check_experts(experts: Any, known: Sequence[str]) -> None:
-    """Raises InputError or InputTypeError unless these are some of the model's experts."""
+    """Raise an InputError or InputTypeError unless these are some of the model's experts."""
     if isinstance(experts, str) or not isinstance(experts, Sequence):
         raise InputTypeError(f"experts is {experts!r}, expected a list of names")
     unknown = [str(name) for name in experts if name not in known]
@@ -183,30 +245,43 @@ def check_experts(experts: Any, known: Sequence[str]) -> None:
         )
 
 
-def is_frames(value: Any) -> bool:
+def _is_input_dict(video: Any) -> bool:
+    return isinstance(video, Mapping) and not _is_video_features(video)
+
+
+def _is_video_features(video: Any) -> bool:
+    return (
+        isinstance(video, Mapping)
+        and bool(video)
+        and all(isinstance(one, ExpertFeatures) for one in video.values())
+    )
+
+
+def _is_frames(value: Any) -> bool:
     """Whether this is one video as frames of Towhee's decoders, which know their time."""
     if isinstance(value, list | tuple):
         return bool(value) and all(hasattr(frame, "timestamp") for frame in value)
     return isinstance(value, Iterator)
 
 
-def check_video(video: Any, where: str) -> None:
-    """Raises InputError or InputTypeError unless this is a file that is there, or frames."""
+def _check(video: Any, where: str) -> None:
+    """Raise unless a video is features, frames or an existing file; before experts are loaded."""
     if isinstance(video, str | os.PathLike):
         if not os.path.isfile(video):
             raise InputError(
                 f"{where} is {os.fspath(video)!r}, where there is no file; expected a video file, "
                 "or, where all of it is embedded, a dict of expert features"
             )
-    elif not is_frames(video):
-        raise InputTypeError(
-            f"{where} is a {type(video).__name__}, expected a path, the frames of one of Towhee's "
-            "video decoders, or, where all of it is embedded, a dict of expert features"
-        )
+    elif not _is_frames(video) and not _is_video_features(video):
+        raise InputTypeError(f"{where} is a {type(video).__name__}, expected {EXPECTED}")
 
 
-def _span(span: Any, index: int | None = None) -> Span:
-    """A segment's start and end, checked."""
+def _name(video: Any, where: str) -> str:
+    """The name of a video in messages: its path, if it has one."""
+    return repr(os.fspath(video)) if isinstance(video, str | os.PathLike) else where
+
+
+def _checked_span(span: Any, index: int | None = None) -> Span:
     where = "start_s and end_s are" if index is None else f"segment {index} is"
     try:
         start_s, end_s = map(float, span)
@@ -219,10 +294,11 @@ def _span(span: Any, index: int | None = None) -> Span:
     return start_s, end_s
 
 
-def _select(extracted: Extracted, start_s: float, end_s: float, where: str) -> Extracted:
-    if not inside(extracted, start_s, end_s):
+def _select(features: VideoFeatures, span: Span, where: str) -> VideoFeatures:
+    start_s, end_s = span
+    if not overlaps(features, start_s, end_s):
         raise InputError(
-            f"{where} lasts {duration_s(extracted):g} seconds, so it has nothing between the "
+            f"{where} lasts {duration_s(features):g} seconds, so it has nothing between the "
             f"seconds {start_s:g} and {end_s:g}"
         )
-    return select(extracted, start_s, end_s)
+    return select(features, start_s, end_s)

@@ -1,9 +1,9 @@
-"""Expert features: from what experts put out to tokens, and from what callers give to a batch.
+"""The tokens of a video: what the video tower reads of each expert's features.
 
-The dict that the video operator takes has the keys of upstream's `MMTVID.forward`:
-`features[expert]` (n, dim), `features_t[expert]` (n,), times, and `features_ind[expert]` (n,),
-1 for tokens that are there and 0 for padding; with a leading batch axis on all of them it is a
-batch of videos.
+Tokens come from the features of a video (`tokens_of`), or from the dict that the video operator
+takes (`read_input`). That dict has the keys of upstream's `MMTVID.forward`: `features[expert]`
+(n, d), `features_t[expert]` (n,), the times, and `features_ind[expert]` (n,), 1 for a token and 0
+for padding. With a leading batch axis on all of them it is a batch of videos.
 
 Shape notation: b batch, n tokens, d width of an expert's features.
 """
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
 from ..errors import InputError, InputTypeError
+from .types import BAD_VALUES, VideoFeatures, first_bad
 
-GREATEST = 1e15  # of a feature; sums of squares of much greater ones overflow
-PARTS = ("features", "features_t", "features_ind")
+INPUT_KEYS = ("features", "features_t", "features_ind")
 
 
 class Tokens(NamedTuple):
@@ -33,107 +34,120 @@ class Tokens(NamedTuple):
     times: Tensor  # [n] float32
 
 
-Video = dict[str, Tokens]  # experts without a valid token are not in it
+VideoTokens = dict[str, Tokens]  # by expert; an expert without a valid token is left out
+InputDict = dict[str, dict[str, NDArray[np.float32]]]  # the operator's dict, see the module's text
 
 
-def to_tokens(
-    extracted: Mapping[str, tuple[np.ndarray, np.ndarray]], experts: Sequence[ExpertConfig]
-) -> dict[str, dict[str, np.ndarray]]:
-    """What experts put out, as the dict that the video operator takes (see the module's text).
+def tokens_of(
+    features: VideoFeatures, experts: Sequence[ExpertConfig], where: str = "video"
+) -> VideoTokens:
+    """The tokens of a video: of each expert its first `max_tokens` features, with their times.
 
-    A time is 2 + the middle of (t0, t1) after that expert's smallest t0 is taken off, as the
-    authors of MDMMT do; if any of an expert's times is NaN, all of them are unknown. The first
-    `max_tokens` of each expert are kept, and shorter ones are padded up to it.
+    A time is 2 + the middle of (start, end), after the expert's smallest start is taken off, as
+    the authors of MDMMT do. If one of an expert's times is NaN, all of them are unknown.
 
     Args:
-        extracted: for each expert features (n, d) and times (n, 2) in seconds.
-        experts: those of the model, which say how many tokens are kept.
+        experts: those of the model.
+        where: the name of the video in error messages.
 
     Raises:
-        InputError: an expert that the model does not have.
+        InputError: no features at all, an expert that the model does not have, another width, or
+            numbers that no model can take.
     """
-    _check_known(extracted, experts, "the extracted features")
-    item: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
+    _check_known(features, experts, where)
+    tokens: VideoTokens = {}
     for expert in experts:
-        if expert.name not in extracted:
+        if expert.name not in features or not len(features[expert.name]):
             continue
-        features, spans_s = extracted[expert.name]
-        times = np.full(len(features), UNKNOWN_POSITION, dtype=np.float32)
-        if len(features) and not np.isnan(spans_s).any():
-            times[:] = TIME_OFFSET + (spans_s - spans_s[:, 0].min()).mean(axis=1)
-        n = min(len(features), expert.max_tokens)
-        padded = np.zeros((expert.max_tokens, features.shape[1]), dtype=np.float32)
+        one = features[expert.name]
+        one.check(expert.dim, f"{where}, expert {expert.name!r}")
+        times = np.full(len(one), UNKNOWN_POSITION, dtype=np.float32)
+        if one.have_times:
+            times[:] = TIME_OFFSET + (one.times_s - one.times_s[:, 0].min()).mean(axis=1)
+        first = slice(expert.max_tokens)
+        # Copies, since the arrays may be read-only views of a file.
+        values = np.array(one.values[first], dtype=np.float32, order="C")
+        tokens[expert.name] = Tokens(
+            torch.from_numpy(values), torch.from_numpy(times[first].copy())
+        )
+    if not tokens:
+        raise InputError(f"{where} has no features, expected some of {_names(experts)}")
+    return tokens
+
+
+def describe_truncation(features: VideoFeatures, experts: Sequence[ExpertConfig]) -> str:
+    """Say which part of a video `tokens_of` keeps, or "" if it keeps all."""
+    by_part: dict[str, list[str]] = {}
+    for expert in experts:
+        one = features.get(expert.name, ())
+        if len(one) > expert.max_tokens:
+            part = f"the first {expert.max_tokens} tokens"
+            if one.have_times:
+                start_s, end_s = one.times_s[0, 0], one.times_s[expert.max_tokens - 1, 1]
+                part = f"the seconds {start_s:g} to {end_s:g}"
+            by_part.setdefault(part, []).append(expert.name)
+    if not by_part:
+        return ""
+    parts = ", ".join(f"of {' and '.join(names)} {part}" for part, names in by_part.items())
+    return f"is longer than what this model takes: {parts} are embedded"
+
+
+def to_input(tokens: VideoTokens, experts: Sequence[ExpertConfig]) -> InputDict:
+    """The dict that the video operator takes; each expert is padded to its `max_tokens`."""
+    item: InputDict = {key: {} for key in INPUT_KEYS}
+    for expert in experts:
+        if expert.name not in tokens:
+            continue
+        features, times = tokens[expert.name]
+        n = len(times)
+        padded = np.zeros((expert.max_tokens, expert.dim), dtype=np.float32)
         padded_t = np.full(expert.max_tokens, NO_POSITION, dtype=np.float32)
-        padded[:n], padded_t[:n] = features[:n], times[:n]
-        item["features"][expert.name] = padded
-        item["features_t"][expert.name] = padded_t
-        item["features_ind"][expert.name] = (np.arange(expert.max_tokens) < n).astype(np.float32)
+        padded[:n], padded_t[:n] = features.numpy(), times.numpy()
+        mask = (np.arange(expert.max_tokens) < n).astype(np.float32)
+        for key, array in zip(INPUT_KEYS, (padded, padded_t, mask), strict=True):
+            item[key][expert.name] = array
     return item
 
 
-def read_videos(
+def read_input(
     item: Any, experts: Sequence[ExpertConfig], where: str = "video"
-) -> tuple[list[Video], bool]:
-    """Check one dict of features and keep its valid tokens, as one copy for each expert.
+) -> tuple[list[VideoTokens], bool]:
+    """The valid tokens of the operator's dict, checked; its arrays are copied once.
 
     Args:
-        item: un-batched, or with a leading batch axis; numpy or torch, of any real type.
-        where: how the error messages call it.
+        item: the dict, un-batched or with a leading batch axis; its arrays are NumPy's or
+            PyTorch's, of any real type.
+        experts: those of the model.
+        where: the name of the video in error messages.
 
     Returns:
-        the videos, and whether the dict was batched.
+        the videos, and whether the dict has a batch axis.
 
     Raises:
-        InputError, InputTypeError: naming the expert, what was given and what was expected.
+        InputError, InputTypeError: the message names the expert, the given and the expected.
     """
-    if not isinstance(item, Mapping):
-        raise InputTypeError(
-            f"{where} is a {type(item).__name__}, expected a dict of {', '.join(PARTS)}"
-        )
-    unknown = [str(key) for key in item if key not in PARTS]
-    missing = [part for part in PARTS if part not in item]
-    if unknown or missing:
-        raise InputError(f"{where} has the keys {_names(item)}, expected {', '.join(PARTS)}")
-    for part in PARTS:
-        if not isinstance(item[part], Mapping):
-            raise InputTypeError(
-                f"{where}: {part} is a {type(item[part]).__name__}, expected a dict by expert"
-            )
-    for part in PARTS:
-        _check_known(item[part], experts, f"{where}: {part}")
-    present = [e for e in experts if any(e.name in item[part] for part in PARTS)]
-    arrays = {e.name: _arrays(item, e, f"{where}, expert {e.name!r}") for e in present}
-    if not arrays:
-        names = ", ".join(e.name for e in experts)
-        raise InputError(f"{where} has no expert at all, expected some of {names}")
-
-    sizes = {
-        name: len(features) if features.ndim == 3 else None
-        for name, (features, _, _) in arrays.items()
-    }
-    if len(set(sizes.values())) > 1:
-        given = ", ".join(f"{n}: {'none' if b is None else b}" for n, b in sizes.items())
-        raise InputError(f"{where}: the experts differ in their batch axis ({given})")
-    batch = next(iter(sizes.values()))
-    if batch == 0:
-        raise InputError(f"{where} is a batch of 0 videos, expected at least one")
+    arrays = _arrays(item, experts, where)
+    batch = _batch_size(arrays, where)
     if batch is None:
-        arrays = {name: tuple(part[None] for part in parts) for name, parts in arrays.items()}
+        arrays = {name: tuple(array[None] for array in of) for name, of in arrays.items()}
     rows = [
         where if batch is None else f"{where}, row {row} of the batch" for row in range(batch or 1)
     ]
-    videos: list[Video] = [{} for _ in rows]
+    videos: list[VideoTokens] = [{} for _ in rows]
     for name, (features, times, mask) in arrays.items():
         counts = mask.sum(dim=1).tolist()
-        at = mask.flatten().nonzero()[:, 0]
-        kept = features.flatten(0, 1).index_select(0, at)
-        _check_finite(kept, mask, rows, f"expert {name!r}")
-        parts = zip(
-            kept.split(counts), times.flatten().index_select(0, at).split(counts), strict=True
-        )
-        for video, tokens in zip(videos, map(Tokens._make, parts), strict=True):
-            if len(tokens.times):
-                video[name] = tokens
+        valid = mask.flatten().nonzero()[:, 0]
+        features = features.flatten(0, 1).index_select(0, valid)
+        times = times.flatten().index_select(0, valid)
+        bad = first_bad(features)
+        if bad is not None:
+            row, token = mask.nonzero()[bad].tolist()
+            raise InputError(
+                f"{rows[row]}, expert {name!r}: token {token} {BAD_VALUES} where features_ind is 1"
+            )
+        for video, *tokens in zip(videos, features.split(counts), times.split(counts), strict=True):
+            if len(tokens[1]):
+                video[name] = Tokens(*tokens)
     for row, video in zip(rows, videos, strict=True):
         if not video:
             raise InputError(f"{row} has no valid token: the masks of all its experts are 0")
@@ -141,7 +155,7 @@ def read_videos(
 
 
 def collate(
-    videos: Sequence[Video], experts: Sequence[ExpertConfig], device: torch.device
+    videos: Sequence[VideoTokens], experts: Sequence[ExpertConfig], device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Pad videos into the batch that the video tower takes.
 
@@ -165,12 +179,38 @@ def collate(
     return features, times, mask
 
 
-def _arrays(item: Mapping[str, Any], expert: ExpertConfig, where: str) -> tuple[Tensor, ...]:
-    """Features [(b,) n, d] float32, times [(b,) n] float32 and mask [(b,) n] bool of one expert."""
-    missing = [part for part in PARTS if expert.name not in item[part]]
+def _arrays(
+    item: Any, experts: Sequence[ExpertConfig], where: str
+) -> dict[str, tuple[Tensor, ...]]:
+    """Features [(b,) n, d] float32, times [(b,) n] float32, mask [(b,) n] bool by expert."""
+    if not isinstance(item, Mapping):
+        raise InputTypeError(
+            f"{where} is a {type(item).__name__}, expected a dict of {', '.join(INPUT_KEYS)}"
+        )
+    if set(item) != set(INPUT_KEYS):
+        given = ", ".join(map(str, item)) or "none"
+        raise InputError(f"{where} has the keys {given}, expected {', '.join(INPUT_KEYS)}")
+    for key in INPUT_KEYS:
+        if not isinstance(item[key], Mapping):
+            raise InputTypeError(
+                f"{where}: {key} is a {type(item[key]).__name__}, expected a dict by expert"
+            )
+        _check_known(item[key], experts, f"{where}: {key}")
+    present = [one for one in experts if any(one.name in item[key] for key in INPUT_KEYS)]
+    if not present:
+        raise InputError(f"{where} has no expert at all, expected some of {_names(experts)}")
+    return {one.name: _of_expert(item, one, f"{where}, expert {one.name!r}") for one in present}
+
+
+def _of_expert(
+    item: Mapping[str, Any], expert: ExpertConfig, where: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    missing = [key for key in INPUT_KEYS if expert.name not in item[key]]
     if missing:
         raise InputError(f"{where} is missing from {', '.join(missing)}")
-    features, times, mask = (_tensor(item[part][expert.name], f"{where}: {part}") for part in PARTS)
+    features, times, mask = (
+        _tensor(item[key][expert.name], f"{where}: {key}") for key in INPUT_KEYS
+    )
     if features.ndim not in (2, 3) or features.shape[-1] != expert.dim:
         raise InputError(
             f"{where}: features are {_shape(features)}, expected (n, {expert.dim}) "
@@ -181,11 +221,26 @@ def _arrays(item: Mapping[str, Any], expert: ExpertConfig, where: str) -> tuple[
             f"{where}: features are {_shape(features)}, features_t {_shape(times)} and "
             f"features_ind {_shape(mask)}, expected {_shape(features[..., 0])} for the last two"
         )
-    right = (mask == 0) | (mask == 1)
-    if not right.all():
-        wrong = mask[~right][0].item()
+    binary = (mask == 0) | (mask == 1)
+    if not binary.all():
+        wrong = mask[~binary][0].item()
         raise InputError(f"{where}: features_ind holds {wrong:g}, expected 0 or 1 only")
     return features, times.to(features.device), mask.bool().to(features.device)
+
+
+def _batch_size(arrays: Mapping[str, tuple[Tensor, ...]], where: str) -> int | None:
+    """The length of the batch axis; None without one."""
+    sizes = {
+        name: len(features) if features.ndim == 3 else None
+        for name, (features, *_) in arrays.items()
+    }
+    if len(set(sizes.values())) > 1:
+        given = ", ".join(f"{n}: {'none' if b is None else b}" for n, b in sizes.items())
+        raise InputError(f"{where}: the experts differ in their batch axis ({given})")
+    batch = next(iter(sizes.values()))
+    if batch == 0:
+        raise InputError(f"{where} is a batch of 0 videos, expected at least one")
+    return batch
 
 
 def _tensor(value: Any, where: str) -> Tensor:
@@ -205,31 +260,18 @@ def _tensor(value: Any, where: str) -> Tensor:
         raise InputTypeError(f"{where} are {given}, expected an array of numbers") from error
 
 
-def _check_known(by_expert: Mapping[str, Any], experts: Sequence[ExpertConfig], what: str) -> None:
+def _check_known(by_expert: Mapping[str, Any], experts: Sequence[ExpertConfig], where: str) -> None:
     names = [expert.name for expert in experts]
     unknown = [str(name) for name in by_expert if name not in names]
     if unknown:
         raise InputError(
-            f"{what} has the expert {', '.join(unknown)}, which this model does not know; "
+            f"{where} has the expert {', '.join(unknown)}, which this model does not know; "
             f"its experts are {', '.join(names)}"
         )
 
 
-def _check_finite(features: Tensor, mask: Tensor, rows: Sequence[str], what: str) -> None:
-    """`features` are those of the tokens at which `mask` [b, n] is true."""
-    if len(features) and all(abs(bound.item()) <= GREATEST for bound in features.aminmax()):
-        return
-    bad = ~(features.abs() <= GREATEST).all(dim=1)  # NaN is not, either
-    if bad.any():
-        row, token = mask.nonzero()[bad.nonzero()[0, 0]].tolist()
-        raise InputError(
-            f"{rows[row]}, {what}: token {token} holds NaN, infinity or more than {GREATEST:g}, "
-            "expected finite float32 numbers where features_ind is 1"
-        )
-
-
-def _names(mapping: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, mapping)) or "none"
+def _names(experts: Sequence[ExpertConfig]) -> str:
+    return ", ".join(expert.name for expert in experts)
 
 
 def _shape(tensor: Tensor) -> str:

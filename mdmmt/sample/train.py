@@ -35,7 +35,7 @@ from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
 from ..experts import LIGHT_EXPERTS, expert_classes, load
 from ..features.files import SUFFIX, read_features
-from ..features.tokens import Video, collate, read_videos, to_tokens
+from ..features.tokens import VideoTokens, collate, tokens_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower
@@ -79,7 +79,7 @@ class Clips(NamedTuple):
     """Clips of distinct combinations, ready for the tower."""
 
     combinations: Sequence[Combination]
-    videos: Sequence[Video]
+    videos: Sequence[VideoTokens]
 
 
 def is_held_out(combination: Combination) -> bool:
@@ -162,15 +162,14 @@ def draw_clips(
 
 def read_clips(
     paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable[..., Iterable[Any]] = map
-) -> list[Video]:
+) -> list[VideoTokens]:
     """What the experts find in each file; a feature file beside it holds that, then or before."""
     files = [path.with_name(path.name + SUFFIX) for path in paths]
     running = load([expert.name for expert in experts])
     done = map_(partial(extract_file, running=running), paths, files)
     for _ in tqdm(done, total=len(paths), desc="extract"):
         pass
-    tokens = (to_tokens(read_features(file).extracted, experts) for file in files)
-    return [read_videos(one, experts)[0][0] for one in tokens]
+    return [tokens_of(read_features(file).features, experts, str(file)) for file in files]
 
 
 def max_margin_loss(scores: Tensor) -> Tensor:
@@ -197,7 +196,7 @@ def imbalance(text: Tensor, experts: int) -> Tensor:
 
 
 @torch.no_grad()
-def standardise(tower: VideoTower, videos: Sequence[Video]) -> None:
+def standardise(tower: VideoTower, videos: Sequence[VideoTokens]) -> None:
     """Fold the mean and deviation of each expert's features into the layer that reads them.
 
     The tower then starts as if its features were standardised, and learns several times faster.

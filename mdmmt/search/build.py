@@ -103,7 +103,7 @@ def index_file(
         raise InputError("there is no such file")
     name = os.path.abspath(path)
     content = sha256_of(Path(path))
-    experts = list(model.reader.names)
+    experts = list(model.expert_names)
     file, versions = _matching_feature_file(feature_files, content, experts)
     stored_metadata = index.metadata(name)
     if metadata is None:

@@ -10,6 +10,15 @@ from typing import Any
 from ..errors import InputError
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte-order mark.
 

@@ -24,9 +24,16 @@ from mdmmt.evaluation.results import (
     table,
     write_results,
 )
-from mdmmt.features.files import FeatureFile, FeatureFolder, Source, versions_of, write_features
+from mdmmt.features.extraction import extract
+from mdmmt.features.files import (
+    FeatureFile,
+    FeatureFolder,
+    SourceVideo,
+    versions_of,
+    write_features,
+)
 from mdmmt.features.segments import select
-from mdmmt.features.tokens import to_tokens
+from mdmmt.features.types import ExpertFeatures
 from mdmmt.sample.captions import caption
 
 EXPERTS = TINY.video.experts
@@ -37,7 +44,7 @@ def video_features(seed, n=9, absent=()):
     rng = np.random.default_rng(seed)
     times = np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(float)
     return {
-        expert.name: (rng.standard_normal((n, expert.dim)).astype(np.float32), times)
+        expert.name: ExpertFeatures(rng.standard_normal((n, expert.dim)), times)
         for expert in EXPERTS
         if expert.name not in absent
     }
@@ -71,7 +78,7 @@ def one_by_one(model, captions, features, names):
         part = {name: part[name] for name in names if name in part}
         keys.append((one.video, one.start_s, end_s))
         texts.append(" ".join(one.text.split()))
-        videos.append(model.encode_video(to_tokens(part, EXPERTS)) if part else np.zeros(72))
+        videos.append(model.encode_video(part) if part else np.zeros(72))
     unique_texts, unique_keys = list(dict.fromkeys(texts)), list(dict.fromkeys(keys))
     return naive_ranks(
         np.array([model.encode_text(text) for text in unique_texts]),
@@ -182,7 +189,7 @@ def test_single_captions(tiny_model, features):
 
 
 def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, monkeypatch):
-    monkeypatch.setattr(tiny_model, "encode_video", lambda _: pytest.fail("videos were embedded"))
+    monkeypatch.setattr(tiny_model, "encode_tokens", lambda _: pytest.fail("videos were embedded"))
     twice = [Caption("video1", 0, None, "dog"), Caption("video1", 0, None, "cat")]
     with pytest.raises(InputError, match="has several captions"):
         evaluate(tiny_model, twice, features, "single")
@@ -196,21 +203,24 @@ def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f, t: (f[:, 1:], t), r"'video1', expert wide: features are \(9, 10\) and times"),
-        (lambda f, t: (f, t[1:]), r"times \(8, 2\), expected \(n, 11\) and \(n, 2\)"),
-        (lambda f, t: (f * math.nan, t), "'video1', expert wide: features hold NaN"),
-        (lambda f, t: (f + np.float32(2e15), t), "'video1', expert wide: .* more than 1e.15"),
+        (lambda f: f[:, 1:], r"'video1', expert wide: features are \(9, 10\), expected \(n, 11\)"),
+        (lambda f: f * math.nan, "'video1', expert wide: token 0 holds NaN"),
+        (lambda f: f + np.float32(2e15), "'video1', expert wide: .* more than 1e.15"),
     ],
 )
 def test_features_that_are_not_the_models_are_refused(tiny_model, features, change, message):
-    broken = {"video1": features["video1"] | {"wide": change(*features["video1"]["wide"])}}
+    wide = features["video1"]["wide"]
+    broken = {"video1": features["video1"] | {"wide": replace(wide, values=change(wide.values))}}
     with pytest.raises(InputError, match=message):
         evaluate(tiny_model, [Caption("video1", 0, 3, "dog")], broken)
 
 
 def test_features_without_times_can_be_evaluated_as_a_whole(tiny_model, features):
     timeless = {
-        video: {name: (f, np.full_like(t, math.nan)) for name, (f, t) in extracted.items()}
+        video: {
+            name: ExpertFeatures(one.values, np.full_like(one.times_s, math.nan))
+            for name, one in extracted.items()
+        }
         for video, extracted in features.items()
     }
     captions = [Caption(video, 0, None, f"{word}") for word in WORDS[:2] for video in timeless]
@@ -319,7 +329,7 @@ def clips(sample_clips, tmp_path_factory):
     captions = []
     running = experts.load(["frame", "motion", "sound"])
     for path, combination in sample_clips(n=12, seed=11):
-        content = FeatureFile(experts.extract(path, running), Source.of(path), versions_of(running))
+        content = FeatureFile(extract(path, running), SourceVideo.of(path), versions_of(running))
         write_features(folder / f"{path.name}.safetensors", content)
         captions.append(Caption(path.stem, 0.0, None, caption(combination, rng)))
     return FeatureFolder(folder), captions

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import extract
 from mdmmt.experts.clip import ClipExpert
+from mdmmt.features import extract
 
 TINY = {
     "hidden_size": 16,
@@ -152,6 +152,6 @@ def test_weights_without_their_configuration_are_refused(tower, tmp_path):
 def test_a_file_gives_a_feature_a_second(expert, tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([40] * 10 + [200] * 10), 10)
     found = extract(path, {"CLIP": expert})
-    features, times = found["CLIP"]
+    features, times = found["CLIP"].values, found["CLIP"].times_s
     assert list(found) == ["CLIP"]
     assert features.shape == (2, 512) and times.tolist() == [[0.0, 1.0], [1.0, 2.0]]

@@ -6,15 +6,14 @@ from media import BIG_BUCK_BUNNY, BIKES, flat, footage, write_video
 
 from mdmmt.errors import InputError
 from mdmmt.experts import (
-    BATCH_SIZE,
     LIGHT_EXPERTS,
     AudioSpec,
     FrameSpec,
     expert_classes,
-    extract,
 )
 from mdmmt.experts.frame import BRIGHTNESSES, DIRECTIONS, HUES
 from mdmmt.experts.motion import THIRDS
+from mdmmt.features.extraction import BATCH_SIZE, extract
 
 EXPERTS = expert_classes(LIGHT_EXPERTS)
 FRAME, MOTION, SOUND = (expert() for expert in EXPERTS.values())
@@ -128,13 +127,14 @@ def test_extract_gives_features_with_their_seconds(tmp_path):
     found = extract(path, LIGHT_EXPERTS)
     assert tuple(found) == LIGHT_EXPERTS
     lengths_s = {"frame": 1 / 4, "motion": 1.0, "sound": 0.5}
-    for name, (features, times) in found.items():
+    for name, one in found.items():
+        features, times = one.values, one.times_s
         assert features.shape == (len(times), EXPERTS[name].dim) and features.dtype == np.float32
         starts = np.arange(len(times)) * lengths_s[name]
         np.testing.assert_allclose(times, np.stack([starts, starts + lengths_s[name]], 1))
-    assert found["frame"][0].shape[0] >= BATCH_SIZE  # more than one batch, joined in order
-    alone, _ = extract(path, ["motion"])["motion"]
-    np.testing.assert_array_equal(alone, found["motion"][0])
+    assert len(found["frame"]) >= BATCH_SIZE  # more than one batch, joined in order
+    alone = extract(path, ["motion"])["motion"].values
+    np.testing.assert_array_equal(alone, found["motion"].values)
 
 
 def test_experts_that_found_nothing_are_left_out(tmp_path):
@@ -156,7 +156,7 @@ def test_any_size_and_length(tmp_path, size, count):
     frames = np.random.default_rng(0).integers(0, 255, (count, *size, 3), dtype=np.uint8)
     found = extract(write_video(tmp_path / "a.mkv", frames), ["frame", "motion"])
     assert set(found) == {"frame", "motion"}
-    assert all(np.isfinite(features).all() for features, _ in found.values())
+    assert all(np.isfinite(one.values).all() for one in found.values())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,8 @@ def test_any_size_and_length(tmp_path, size, count):
 def test_real_footage(name, seconds, experts):
     found = extract(footage(name), LIGHT_EXPERTS)
     assert set(found) == experts
-    for features, times in found.values():
+    for one in found.values():
+        features, times = one.values, one.times_s
         assert np.isfinite(features).all()
         assert np.abs(features).max() < 5 and features.std(axis=0).max() > 0.05
         assert abs(times[-1, 1] - seconds) <= 1

@@ -11,8 +11,9 @@ from plain_csn import PlainCSN
 from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import expert_classes, extract
+from mdmmt.experts import expert_classes
 from mdmmt.experts.ircsn import MEAN, STD, PublishedIrCSN, VideoExpert
+from mdmmt.features import extract
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
@@ -164,7 +165,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
 def test_a_file_of_one_second_gives_one_feature(expert, tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([40, 90, 140, 190] * 8), 32)
     found = extract(path, {"VIDEO": expert})
-    features, times = found["VIDEO"]
+    features, times = found["VIDEO"].values, found["VIDEO"].times_s
     assert list(found) == ["VIDEO"]
     assert features.shape == (1, 2048) and times.tolist() == [[0.0, 1.0]]
     assert expert_classes(["VIDEO"]) == {"VIDEO": VideoExpert}

@@ -12,8 +12,8 @@ from tensorflow_vggish import variables
 from torch.nn import functional as F
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import extract
 from mdmmt.experts.vggish import VGGish, VggishExpert, from_tensorflow, log_mel
+from mdmmt.features import extract
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "vggish-10086976.pth"
@@ -75,8 +75,8 @@ def test_windows_of_a_file_follow_one_another_and_the_rest_is_dropped(expert, tm
     for samples, count in ((15599, 0), (15600, 1), (30959, 1), (30960, 2)):
         path = write_video(tmp_path / f"{samples}.mkv", sound=wave[None, :samples])
         found = extract(path, {"tf_vggish": expert})
-        assert len(found.get("tf_vggish", ([], []))[0]) == count
-    features, times = found["tf_vggish"]
+        assert len(found.get("tf_vggish", ())) == count
+    features, times = found["tf_vggish"].values, found["tf_vggish"].times_s
     np.testing.assert_allclose(times, [[0, 0.96], [0.96, 1.92]], atol=1e-12)
     heard = np.trunc(wave[:30960] * 32768) / 32768  # as the file holds it
     np.testing.assert_allclose(features, expert.features(windows(heard)), rtol=1e-4, atol=1e-4)

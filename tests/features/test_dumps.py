@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from mdmmt import InputError
 from mdmmt.features.dumps import read_caption_indexes, read_dump, read_dumps, write_dumps
 from mdmmt.features.segments import select
+from mdmmt.features.types import ExpertFeatures
 
 RNG = np.random.default_rng(5)
 
 
 def features(n, dim, hop_s=1.0):
     starts = hop_s * np.arange(n)
-    return (
-        RNG.standard_normal((n, dim)).astype(np.float32),
+    return ExpertFeatures(
+        RNG.standard_normal((n, dim)),
         np.stack([starts, starts + hop_s], axis=1).round(2),
     )
 
@@ -29,11 +30,11 @@ def features(n, dim, hop_s=1.0):
 def write_pair(prefix, videos):
     """A dump as the authors' program leaves it; returns where each video begins in both files."""
     emb, idx, places = b"", "", {}
-    for path, (values, times) in videos.items():
+    for path, one in videos.items():
         places[path] = len(emb), len(idx) + len(f"VIDEO\t{path}\n")
-        for row in values:
+        for row in one.values:
             emb += struct.pack(f"<{len(row)}f", *row)
-        idx += f"VIDEO\t{path}\n" + "".join(f"{a:.2f}\t{b:.2f}\n" for a, b in times)
+        idx += f"VIDEO\t{path}\n" + "".join(f"{a:.2f}\t{b:.2f}\n" for a, b in one.times_s)
     prefix.with_name(prefix.name + ".emb").write_bytes(emb)
     prefix.with_name(prefix.name + ".idx").write_text(idx, encoding="utf-8")
     return places
@@ -42,8 +43,8 @@ def write_pair(prefix, videos):
 def assert_same(extracted, expected):
     assert extracted.keys() == expected.keys()
     for name in expected:
-        np.testing.assert_array_equal(extracted[name][0], expected[name][0])
-        np.testing.assert_array_equal(extracted[name][1], expected[name][1])
+        np.testing.assert_array_equal(extracted[name].values, expected[name].values)
+        np.testing.assert_array_equal(extracted[name].times_s, expected[name].times_s)
 
 
 def test_a_dump_of_two_workers_is_read_in_their_order(tmp_path):
@@ -55,9 +56,9 @@ def test_a_dump_of_two_workers_is_read_in_their_order(tmp_path):
     dumped = list(read_dump(tmp_path / "test", 3))
     assert [one.video for one in dumped] == [*videos, *more]
     for one in dumped:
-        values, times = (videos | more)[one.video]
-        np.testing.assert_array_equal(one.features, values)
-        np.testing.assert_array_equal(one.times, times)
+        expected = (videos | more)[one.video]
+        np.testing.assert_array_equal(one.features, expected.values)
+        np.testing.assert_array_equal(one.times, expected.times_s)
         assert one.features.dtype == np.float32
         assert one.times.dtype == np.float64
     assert isinstance(dumped[0].features, np.memmap)
@@ -98,8 +99,11 @@ def test_what_is_written_is_read(tmp_path_factory, sizes):
         *("seen.emb", "seen.idx", "test.heard.emb", "test.heard.idx")
     ]
     for name, dim in (("seen", 5), ("heard", 2)):
-        found = {one.video: (one.features, one.times) for one in read_dump(prefixes[name], dim)}
-        assert_same(found, {p: e[name] for p, e in videos if len(e[name][0])})
+        found = {
+            one.video: ExpertFeatures(one.features, one.times)
+            for one in read_dump(prefixes[name], dim)
+        }
+        assert_same(found, {p: e[name] for p, e in videos if len(e[name])})
 
 
 def test_a_dump_has_the_bytes_that_the_authors_wrote(tmp_path):
@@ -129,8 +133,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     ("video", "one", "message"),
     [
         ("b.mp4", features(2, 4), r"b.mp4, expert x: features are \(2, 4\).*expected \(n, 3\)"),
-        ("b.mp4", (features(2, 3)[0], features(1, 3)[1]), r"times \(1, 2\)"),
-        ("b.mp4", (features(1, 3)[0], np.array([[2.0, 1.0]])), "the times 2 and 1, expected"),
+        ("b.mp4", ExpertFeatures(np.ones((1, 3)), np.array([[2.0, 1.0]])), "times 2 and 1, exp"),
         ("b\n.mp4", features(2, 3), "has a line break"),
     ],
 )
@@ -142,15 +145,15 @@ def test_what_no_dump_can_hold_is_refused(tmp_path, video, one, message):
 
 
 def test_two_videos_of_one_name_are_not_written(tmp_path):
-    one = {"CLIP": (np.zeros((1, 2), np.float32), np.array([[0.0, 1.0]]))}
+    one = {"CLIP": ExpertFeatures(np.zeros((1, 2)), np.array([[0.0, 1.0]]))}
     with pytest.raises(InputError, match="two videos called 'x'"):
         write_dumps({"CLIP": tmp_path / "CLIP"}, [("a/x.mp4", one), ("b/x.mp4", one)])
     assert not list(tmp_path.iterdir())
 
 
 def test_unknown_times_are_kept(tmp_path):
-    values, times = features(2, 3)
-    write_dumps({"x": tmp_path / "x"}, [("a.mp4", {"x": (values, np.full_like(times, math.nan))})])
+    one = ExpertFeatures(np.ones((2, 3)), np.full((2, 2), math.nan))
+    write_dumps({"x": tmp_path / "x"}, [("a.mp4", {"x": one})])
     assert (tmp_path / "x.idx").read_text() == "VIDEO\ta.mp4\nnan\tnan\nnan\tnan\n"
     assert np.isnan(next(read_dump(tmp_path / "x", 3)).times).all()
 
@@ -206,20 +209,21 @@ def write_index(folder, video="clip", captions=CAPTIONS, dumps=None, shown=None)
     dumps = dumps or {"seen": features(4, 3), "heard": features(5, 2, 0.96)}
     places = {}
     for name, one in dumps.items():
-        before = {"before.mp4": features(2, one[0].shape[1])}
+        before = {"before.mp4": features(2, one.values.shape[1])}
         places[name] = write_pair(folder / name, before | {f"/v/{video}.mp4": one})[
             f"/v/{video}.mp4"
         ]
     shown = shown or folder
     lines = ["seen\theard\tabsent", "3\t2\t7"]
     lines += ["\t".join(f"{shown}/{name}{s}" for name in dumps for s in (".emb", ".idx")) + "\t\t"]
-    whole = [(*places[name], len(dumps[name][0])) for name in dumps] + [(-1, -1, 0)]
+    whole = [(*places[name], len(dumps[name])) for name in dumps] + [(-1, -1, 0)]
     lines += ["\t".join(str(n) for triple in whole for n in triple)]
     for text, start_s, end_s in captions:
         triples = []
-        for name, (values, times) in dumps.items():
-            run = select({name: (np.arange(len(values)), times)}, start_s, end_s)[name][0]
-            byte = places[name][0] + run[0] * values.shape[1] * 4
+        for name, one in dumps.items():
+            numbers = ExpertFeatures(np.arange(len(one))[:, None], one.times_s)
+            run = select({name: numbers}, start_s, end_s)[name].values[:, 0].astype(int)
+            byte = places[name][0] + run[0] * one.values.shape[1] * 4
             triples += [byte, places[name][1], len(run)]
         lines += [f"{text}\t{start_s}\t{end_s}\t" + "\t".join(map(str, [*triples, -1, -1, 0]))]
     path = folder / f"{video}.capts"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,15 @@ from mdmmt.batch.extract import Outcome, extract_files, find_videos, plan
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.features import files as feature_files
+from mdmmt.features.extraction import extract
 from mdmmt.features.files import (
     FeatureFile,
     FeatureFolder,
-    Source,
+    SourceVideo,
     read_features,
     write_features,
 )
+from mdmmt.features.types import ExpertFeatures
 from mdmmt.storage.files import sha256_of
 
 CLIPS = 80  # of the run that is killed
@@ -57,22 +60,22 @@ def videos(tmp_path) -> Path:
 def content(name="a.mkv", n=3):
     rng = np.random.default_rng(0)
     spans = np.stack([np.arange(n), np.arange(n) + 1.0], axis=1)
-    extracted = {"frame": (rng.normal(size=(n, 102)).astype(np.float32), spans)}
-    return FeatureFile(extracted, Source(name, 5, "ab" * 32), {"frame": "1", "sound": "1"})
+    features = {"frame": ExpertFeatures(rng.normal(size=(n, 102)), spans)}
+    return FeatureFile(features, SourceVideo(name, 5, "ab" * 32), {"frame": "1", "sound": "1"})
 
 
 def same(a, b) -> bool:
     return list(a) == list(b) and all(
         np.array_equal(x, y) and x.dtype == y.dtype
         for name in a
-        for x, y in zip(a[name], b[name], strict=True)
+        for x, y in zip(astuple(a[name]), astuple(b[name]), strict=True)
     )
 
 
 def test_what_is_written_is_read(tmp_path):
     write_features(tmp_path / "a.safetensors", content())
     read = read_features(tmp_path / "a.safetensors")
-    assert same(read.extracted, content().extracted)
+    assert same(read.features, content().features)
     assert (read.source, read.versions) == (content().source, content().versions)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -130,7 +133,7 @@ def test_feature_folder_knows_videos_by_their_names(tmp_path):
         path.parent.mkdir(exist_ok=True)
         write_features(path, content(name, n=i + 1))
     folder = FeatureFolder(tmp_path)
-    assert {key: len(folder[key]["frame"][0]) for key in folder if key not in ("b", "b.mp4")} == {
+    assert {key: len(folder[key]["frame"]) for key in folder if key not in ("b", "b.mp4")} == {
         **dict.fromkeys(("a.mp4", "a"), 1),
         **dict.fromkeys(("1_Film_00.01.02.003.avi", "1_Film_00.01.02.003"), 2),
         **dict.fromkeys(("films/1_Film_00.01.02.003.avi", "films/1_Film_00.01.02.003"), 2),
@@ -162,10 +165,10 @@ def test_extract_writes_a_file_for_each_video(videos, tmp_path, capsys):
     for name in written:
         video = videos / name.removesuffix(".safetensors")
         read = read_features(out / name)
-        assert same(read.extracted, experts.extract(video, experts.LIGHT_EXPERTS))
-        assert read.source == Source(video.name, video.stat().st_size, sha256_of(video))
+        assert same(read.features, extract(video, experts.LIGHT_EXPERTS))
+        assert read.source == SourceVideo(video.name, video.stat().st_size, sha256_of(video))
         assert set(read.versions) == set(experts.LIGHT_EXPERTS)
-    assert "sound" not in read_features(out / "silent.mkv.safetensors").extracted
+    assert "sound" not in read_features(out / "silent.mkv.safetensors").features
 
 
 def test_linked_folders_are_looked_into_and_what_cannot_be_is_told(tmp_path, videos, monkeypatch):
@@ -183,19 +186,19 @@ def test_linked_folders_are_looked_into_and_what_cannot_be_is_told(tmp_path, vid
         return real(place)
 
     monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
-    with pytest.warns(UserWarning, match="deep': Permission denied; its videos are left out"):
+    with pytest.warns(UserWarning, match="deep': Permission denied; the videos in it are left out"):
         assert len(find_videos([videos])) == 2
 
 
 def test_what_nobody_foresaw_in_a_file_stops_no_other(videos, tmp_path, running, monkeypatch):
-    real = experts.extract
+    real = extract
 
     def broken(video, some):
         if video.name == "silent.mkv":
             raise AttributeError("no width")
         return real(video, some)
 
-    monkeypatch.setattr(experts, "extract", broken)
+    monkeypatch.setattr("mdmmt.batch.extract.extract", broken)
     outcomes = extract_files(plan(find_videos([videos]), tmp_path / "out"), running)
     assert [one.error for one in outcomes] == [None, None, "AttributeError: no width"]
 
@@ -203,8 +206,10 @@ def test_what_nobody_foresaw_in_a_file_stops_no_other(videos, tmp_path, running,
 def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, running, monkeypatch):
     planned = plan(find_videos([videos]), tmp_path / "out")
     ran = []
-    real = experts.extract
-    monkeypatch.setattr(experts, "extract", lambda v, r: ran.append(v.name) or real(v, r))
+    real = extract
+    monkeypatch.setattr(
+        "mdmmt.batch.extract.extract", lambda v, r: ran.append(v.name) or real(v, r)
+    )
 
     def run(some=running) -> list[str]:
         ran.clear()
@@ -271,11 +276,11 @@ def test_more_experts_are_added_to_a_file_and_fewer_lose_none(
     assert set(run("frame").versions) == {"frame"}
     assert set(run("motion", "sound").versions) == {"frame", "motion", "sound"}
     again = run("sound")
-    assert same(again.extracted, at_once.extracted) and again.versions == at_once.versions
+    assert same(again.features, at_once.features) and again.versions == at_once.versions
     (videos / "a.mkv").rename(videos / "b.mkv")
     planned = dict.fromkeys(planned, videos / "b.mkv")
     versions = {**at_once.versions, "CLIP": "1"}
-    features = {**at_once.extracted, "CLIP": (np.ones((1, 512), np.float32), np.array([[0.0, 1]]))}
+    features = {**at_once.features, "CLIP": ExpertFeatures(np.ones((1, 512)), np.array([[0.0, 1]]))}
     file = tmp_path / "a.mkv.safetensors"
     write_features(file, FeatureFile(features, at_once.source, versions))
     with monkeypatch.context() as patch:
@@ -290,7 +295,7 @@ def test_more_experts_are_added_to_a_file_and_fewer_lose_none(
     write_features(file, FeatureFile({"CLIP": features["CLIP"]}, at_once.source, {"CLIP": "1"}))
     for call in (model.encode_video, model.encode_segments, model.extract):
         with pytest.raises(
-            InputError, match=r"a\.mkv\.safetensors' has nothing of the experts fra"
+            InputError, match=r"a\.mkv\.safetensors' has no features of the experts"
         ):
             call(file)
     # Another film: what was found before is not of it.
@@ -389,7 +394,7 @@ def test_a_run_killed_at_any_moment_leaves_only_whole_files(tmp_path):
             while process.stdout.readline() != "ended\n":
                 pass
             for file in out.glob("*.safetensors"):
-                assert set(read_features(file).extracted) == {"frame"}
+                assert set(read_features(file).features) == {"frame"}
             counts.append(written(out))
         process.stdin.close()
     assert counts == sorted(counts) and len(set(counts)) > 5
@@ -447,15 +452,15 @@ def test_dumps_on_the_command_line(videos, tmp_path, capsys):
     assert main(["dumps", "read", *given, f"--out={back}"]) == 0
     for file, name in zip(files, ("a", "silent"), strict=True):
         before, after = read_features(file), read_features(back / f"{name}.safetensors")
-        assert same(before.extracted, after.extracted)
-        assert after.source == Source(name, None, None)
+        assert same(before.features, after.features)
+        assert after.source == SourceVideo(name, None, None)
     assert main(["dumps", "read", given[0], f"--out={back}"]) == 0  # which loses no other expert
     assert set(read_features(back / "a.safetensors").versions) == set(experts.LIGHT_EXPERTS)
     # Nor does a dump of other videos, named beside one of this video.
     assert main(["dumps", "write", str(files[1]), f"--out={tmp_path / 'part'}"]) == 0
     part = f"{first}={tmp_path / 'part' / first}"
     assert main(["dumps", "read", part, given[1], f"--out={back}"]) == 0
-    assert set(read_features(back / "a.safetensors").extracted) == set(experts.LIGHT_EXPERTS)
+    assert set(read_features(back / "a.safetensors").features) == set(experts.LIGHT_EXPERTS)
     assert main(["dumps", "read", "CLIP", f"--out={back}"]) == 1
     assert "expected EXPERT=PREFIX" in capsys.readouterr().err
 
@@ -496,7 +501,7 @@ def test_missing_weights_of_one_file_lose_no_other(videos, tmp_path, capsys, mon
     def gone(*_args, **_how):
         raise WeightsError("the weights of an expert are not there")
 
-    monkeypatch.setattr(experts, "load", gone)
+    monkeypatch.setattr("mdmmt.features.reader.load_experts", gone)
     paths = [str(tmp_path / "a.mkv.safetensors"), str(videos / "silent.mkv")]
     out = tmp_path / "a.npy"
     assert main(["embed", *paths, "--weights=sample", f"--out={out}"]) == 1

@@ -20,9 +20,10 @@ from mdmmt import experts
 from mdmmt.batch.extract import extract_file
 from mdmmt.cli import main
 from mdmmt.errors import InputError, InputTypeError
-from mdmmt.features.files import FeatureFile, Source, write_features
+from mdmmt.features import ExpertFeatures, extract
+from mdmmt.features.files import FeatureFile, SourceVideo, write_features
 from mdmmt.features.segments import select, windows
-from mdmmt.features.tokens import to_tokens
+from mdmmt.features.tokens import tokens_of
 
 LONG_S, SHORT_S = 20, 4
 WINDOW_S = 7.5  # of the sample: 30 frames, 4 a second
@@ -60,7 +61,7 @@ def running():
 @pytest.fixture(scope="module")
 def whole(long, running):
     """What the experts find in all of the long film."""
-    return experts.extract(long, running)
+    return extract(long, running)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +72,14 @@ def feature_file(long, running, tmp_path_factory):
 
 
 def embedded(model, extracted):
-    return model.encode_video(to_tokens(extracted, model.config.video.experts))
+    return model.encode_tokens([tokens_of(extracted, model.config.video.experts)])[0]
 
 
 def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
     with pytest.warns(UserWarning, match=r"long\.mkv.* of frame the seconds 0 to 7\.5,") as caught:
         vector = model.encode_video(long)
     assert len(caught) == 1 and caught[0].filename == __file__
-    first = {name: (f[:30], t[:30]) for name, (f, t) in whole.items()}
+    first = {name: one[:30] for name, one in whole.items()}
     np.testing.assert_array_equal(vector, embedded(model, first))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -121,13 +122,13 @@ def test_a_part_of_a_file(start_s, end_s, model, long, whole, feature_file):
 def test_running_a_part_finds_what_selecting_from_the_whole_finds(
     start_s, length_s, long, running, whole
 ):
-    part = select(experts.extract(long, running, start_s, start_s + length_s), start_s, 1e9)
+    part = select(extract(long, running, start_s, start_s + length_s), start_s, 1e9)
     part = select(part, start_s, start_s + length_s)
     expected = select(whole, start_s, start_s + length_s)
     assert list(part) == list(expected)
     for name in part:
-        np.testing.assert_array_equal(part[name][1], expected[name][1])
-        np.testing.assert_allclose(part[name][0], expected[name][0], atol=1e-6)
+        np.testing.assert_array_equal(part[name].times_s, expected[name].times_s)
+        np.testing.assert_allclose(part[name].values, expected[name].values, atol=1e-6)
 
 
 def test_an_expert_that_ends_early_gives_its_last(model, tmp_path):
@@ -136,7 +137,7 @@ def test_an_expert_that_ends_early_gives_its_last(model, tmp_path):
     path = write_video(tmp_path / "a.mkv", frames, 10, np.sin(np.arange(64000) / 9)[None] / 3)
     item = model.extract(path, start_s=6, end_s=7)
     assert item["features_ind"]["sound"].sum() == 1
-    whole = experts.extract(path, ["sound"])["sound"][0]
+    whole = extract(path, ["sound"])["sound"].values
     np.testing.assert_allclose(item["features"]["sound"][0], whole[-1], atol=1e-6)
 
 
@@ -157,21 +158,21 @@ def test_bad_parts(start_s, end_s, words, model, long):
 
 def test_parts_are_of_files_and_frames(model, short):
     item = model.extract(short)
-    with pytest.raises(InputError, match="dict of features"):
+    with pytest.raises(InputError, match="dict of tokens"):
         model.encode_video(item, end_s=1.0)
     both = model.encode_video([short, short], end_s=2.0)
     np.testing.assert_allclose(both[0], model.encode_video(short, end_s=2.0), atol=1e-6)
 
 
 def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
-    assert model.reader.window_s == WINDOW_S
+    assert model.window_lengths(None, None) == (WINDOW_S, WINDOW_S)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.encode_segments(long)
     assert found.spans_s.tolist() == [[0, 7.5], [7.5, 15], [15, LONG_S]]
     assert found.vectors.shape == (3, 384) and found.vectors.dtype == np.float32
     parts = windows(whole, WINDOW_S, WINDOW_S)
-    assert sum(len(part["frame"][0]) for _, part in parts) == len(whole["frame"][0])
+    assert sum(len(part["frame"]) for _, part in parts) == len(whole["frame"])
     for vector, (_, part) in zip(found.vectors, parts, strict=True):
         np.testing.assert_allclose(vector, embedded(model, part), atol=1e-6)
     again = model.encode_segments(feature_file, batch_size=2)
@@ -195,9 +196,13 @@ def test_of_several_segments_too_long_all_are_told(model, long):
 
 
 def test_features_without_times_are_told_by_their_number(model, whole, tmp_path):
-    extracted = {name: (features, times * np.nan) for name, (features, times) in whole.items()}
+    extracted = {
+        name: ExpertFeatures(one.values, one.times_s * np.nan) for name, one in whole.items()
+    }
     file = tmp_path / "a.safetensors"
-    write_features(file, FeatureFile(extracted, Source("a", None, None), dict.fromkeys(whole, "1")))
+    write_features(
+        file, FeatureFile(extracted, SourceVideo("a", None, None), dict.fromkeys(whole, "1"))
+    )
     with pytest.warns(UserWarning, match="of frame and sound the first 30 tokens are embedded"):
         model.encode_video(file)
 
@@ -234,20 +239,18 @@ def test_bad_segments(options, error, words, model, long):
 
 
 def test_no_segments_of_a_dict(model, short):
-    with pytest.raises(
-        InputTypeError, match=r"video is a dict, expected a path, .* where all of it is"
-    ):
+    with pytest.raises(InputTypeError, match="video is a dict of tokens, which cannot be cut"):
         model.encode_segments(model.extract(short))
 
 
 def test_bad_windows_are_refused_before_the_experts_run(model, long, monkeypatch):
-    monkeypatch.setattr(experts, "extract", None)  # a call would raise
+    monkeypatch.setattr("mdmmt.features.reader.extract", None)  # a call would raise
     with pytest.raises(InputError, match="holes"):
         model.encode_segments(long, window_s=1, stride_s=2)
 
 
 def test_segments_of_what_has_no_seconds_are_refused(model, short):
-    with pytest.raises(InputTypeError, match="video is a dict"):
+    with pytest.raises(InputTypeError, match="video is a dict of tokens"):
         model.encode_segments(model.extract(short))
 
 
@@ -259,7 +262,7 @@ def test_fewer_experts_leave_the_others_absent(model, short, long, feature_file)
     np.testing.assert_allclose(item["features"]["motion"], everything["features"]["motion"])
     only = {part: {"motion": by_expert["motion"]} for part, by_expert in everything.items()}
     np.testing.assert_allclose(one.encode_video(short), model.encode_video(only), atol=1e-6)
-    assert one.reader.window_s == 30.0
+    assert one.window_lengths(None, None)[0] == 30.0
     np.testing.assert_allclose(  # what a feature file holds of the others is left out, too
         one.encode_segments(feature_file).vectors, one.encode_segments(long).vectors, atol=1e-6
     )

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmmt import InputError
-from mdmmt.features.segments import inside, select, windows
+from mdmmt.features import ExpertFeatures
+from mdmmt.features.segments import overlaps, select, windows
 
 GRID_S = 0.25  # times on a coarse grid, so that segments often start and end on a border
 
@@ -18,14 +19,13 @@ GRID_S = 0.25  # times on a coarse grid, so that segments often start and end on
 def expert(*spans, dim=2):
     """Features that hold their own row number, and the given times."""
     n = len(spans)
-    return np.repeat(np.arange(n, dtype=np.float32)[:, None], dim, axis=1), np.array(
-        spans, dtype=np.float64
-    ).reshape(n, 2)
+    values = np.repeat(np.arange(n, dtype=np.float32)[:, None], dim, axis=1)
+    return ExpertFeatures(values, np.array(spans, dtype=np.float64).reshape(n, 2))
 
 
 def rows(selected, name="a"):
     """The row numbers that were selected."""
-    return selected[name][0][:, 0].astype(int).tolist()
+    return selected[name].values[:, 0].astype(int).tolist()
 
 
 @st.composite
@@ -55,25 +55,26 @@ def naive_run(spans, start_s, end_s):
 @given(experts(), times_s, times_s | st.none())
 @settings(deadline=None, max_examples=300)
 def test_a_segment_is_what_the_rule_says(extracted, start_s, end_s):
-    longest = max(spans[-1, 1] for _, spans in extracted.values())
+    longest = max(one.times_s[-1, 1] for one in extracted.values())
     stop_s = longest if end_s is None else end_s
     if start_s >= stop_s and not (start_s <= 0 and end_s is None):
         with pytest.raises(InputError, match="no length"):
             select(extracted, start_s, end_s)
-        assert not inside(extracted, start_s, end_s)
+        assert not overlaps(extracted, start_s, end_s)
         return
     selected = select(extracted, start_s, end_s)
     assert selected.keys() == extracted.keys()
-    for name, (features, spans) in selected.items():
+    for name, one in selected.items():
         run = rows(selected, name)
         if not (start_s <= 0 and end_s is None):
-            assert run == naive_run(extracted[name][1].tolist(), start_s, stop_s)
-        np.testing.assert_array_equal(features, extracted[name][0][run])
-        np.testing.assert_array_equal(spans, extracted[name][1][run])
+            assert run == naive_run(extracted[name].times_s.tolist(), start_s, stop_s)
+        np.testing.assert_array_equal(one.values, extracted[name].values[run])
+        np.testing.assert_array_equal(one.times_s, extracted[name].times_s[run])
     touches = [
-        not (stop_s < spans[0, 0] or start_s > spans[-1, 1]) for _, spans in extracted.values()
+        not (stop_s < one.times_s[0, 0] or start_s > one.times_s[-1, 1])
+        for one in extracted.values()
     ]
-    assert inside(extracted, start_s, end_s) == any(touches)
+    assert overlaps(extracted, start_s, end_s) == any(touches)
 
 
 @pytest.mark.parametrize(
@@ -99,18 +100,18 @@ def test_no_end_is_that_of_the_longest_expert():
     extracted = {"a": expert((0, 1), (1, 2)), "b": expert((0, 5), (5, 9))}
     assert rows(select(extracted, 3, None)) == [1]
     assert rows(select(extracted, 3, None), "b") == [0, 1]
-    assert inside(extracted, 8, None)
-    assert not inside(extracted, 9, None)
+    assert overlaps(extracted, 8, None)
+    assert not overlaps(extracted, 9, None)
 
 
 def test_a_caption_counts_where_it_touches_one_expert():
     extracted = {"a": expert((1, 2)), "b": expert((3, 5))}
-    assert inside(extracted, 5.0, 6.0)
-    assert inside(extracted, 0.0, 1.0)
-    assert not inside(extracted, 5.1, 6.0)
-    assert not inside(extracted, 0.0, 0.9)
-    assert not inside(extracted, 2.0, 2.0)
-    assert not inside({}, 0, None)
+    assert overlaps(extracted, 5.0, 6.0)
+    assert overlaps(extracted, 0.0, 1.0)
+    assert not overlaps(extracted, 5.1, 6.0)
+    assert not overlaps(extracted, 0.0, 0.9)
+    assert not overlaps(extracted, 2.0, 2.0)
+    assert not overlaps({}, 0, None)
 
 
 def test_an_expert_without_features_is_left_out():
@@ -123,11 +124,11 @@ def test_an_expert_without_features_is_left_out():
 def test_without_times_only_the_whole_video_can_be_had():
     extracted = {"a": expert((0, 1), (1, 2)), "b": expert((math.nan, math.nan))}
     assert select(extracted, 0, None).keys() == {"a", "b"}
-    assert inside(extracted, 0, None)
+    assert overlaps(extracted, 0, None)
     for cut in (
         lambda: select(extracted, 0, 1),
         lambda: select(extracted, 1, None),
-        lambda: inside(extracted, 0, 1),
+        lambda: overlaps(extracted, 0, 1),
         lambda: windows(extracted, 1, 1),
     ):
         with pytest.raises(InputError, match="expert b have no times"):
@@ -136,21 +137,21 @@ def test_without_times_only_the_whole_video_can_be_had():
 
 @pytest.mark.parametrize("spans", [[(1, 2), (0, 1)], [(2, 1)], [(-1, 1)], [(0, 5), (1, 4)]])
 def test_times_out_of_order_are_refused(spans):
-    for cut in (select, inside, windows):
+    for cut in (select, overlaps, windows):
         with pytest.raises(InputError, match="times of the expert a are negative or out of order"):
             cut({"a": expert(*spans)}, 1, 1 if cut is windows else 2)
 
 
 def naive_windows(extracted, window_s, stride_s):
-    video_end_s = max(spans[-1, 1] for _, spans in extracted.values())
+    video_end_s = max(one.times_s[-1, 1] for one in extracted.values())
     found, k = [], 0
     while True:
         start_s, end_s = k * stride_s, k * stride_s + window_s
         last = end_s >= video_end_s
         part = {}
-        for name, (_, spans) in extracted.items():
+        for name, one in extracted.items():
             part[name] = [
-                i for i, (a, b) in enumerate(spans)
+                i for i, (a, b) in enumerate(one.times_s)
                 if start_s <= (a + b) / 2 and (last or (a + b) / 2 < end_s)
             ]  # fmt: skip
         if any(part.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from tiny import TINY
 
 from mdmmt import InputError, InputTypeError
 from mdmmt.config import ExpertConfig
-from mdmmt.features.tokens import collate, read_videos, to_tokens
+from mdmmt.features.tokens import collate, read_input, to_input, tokens_of
+from mdmmt.features.types import ExpertFeatures
 
 EXPERTS = TINY.video.experts
 PARTS = ("features", "features_t", "features_ind")
@@ -153,8 +155,8 @@ def test_the_callers_arrays_are_never_changed(cast, tiny_model, tiny_video):
 
 def test_the_answer_does_not_share_memory_with_the_input(tiny_video):
     video = tiny_video(valid=5)
-    (read,), _ = read_videos(mapped(video, torch.tensor), EXPERTS)
-    (again,), _ = read_videos(video, EXPERTS)
+    (read,), _ = read_input(mapped(video, torch.tensor), EXPERTS)
+    (again,), _ = read_input(video, EXPERTS)
     for tokens in (read, again):
         for name, one in tokens.items():
             one.features.zero_()
@@ -227,7 +229,7 @@ def test_collate_pads_each_expert_to_its_own_longest(tiny_video):
     for part in PARTS:
         for video in videos:
             del video[part]["middle"]
-    read = [read_videos(video, EXPERTS)[0][0] for video in videos]
+    read = [read_input(video, EXPERTS)[0][0] for video in videos]
     features, times, mask = collate(read, EXPERTS, torch.device("cpu"))
     assert features["wide"].shape == (2, 4, 11)
     assert times["narrow"].shape == (2, 4)
@@ -402,7 +404,7 @@ ONE = [ExpertConfig("e", dim=2, type_id=1, max_tokens=3)]
 def tokens(spans_s):
     spans_s = np.array(spans_s, dtype=np.float64).reshape(-1, 2)
     features = np.arange(1, 1 + 2 * len(spans_s), dtype=np.float32).reshape(-1, 2)
-    item = to_tokens({"e": (features, spans_s)}, ONE)
+    item = to_input(tokens_of({"e": ExpertFeatures(features, spans_s)}, ONE), ONE)
     return [item[part]["e"].tolist() for part in PARTS]
 
 
@@ -415,7 +417,6 @@ def tokens(spans_s):
         ([(0, 1), (1, np.nan)], [1, 1, 0], [1, 1, 0]),
         ([(0, 1), (1, 2), (2, 3), (np.nan, 4)], [1, 1, 1], [1, 1, 1]),  # one beyond the kept
         ([(4, 5), (5, 6), (6, 7), (0, 1)], [6.5, 7.5, 8.5], [1, 1, 1]),  # likewise
-        ([], [0, 0, 0], [0, 0, 0]),
     ],
 )
 def test_times_of_tokens(spans_s, times, mask):
@@ -429,8 +430,8 @@ def test_times_of_tokens(spans_s, times, mask):
 def test_tokens_go_into_the_model_and_an_absent_expert_stays_absent(tiny_model):
     rng = np.random.default_rng(0)
     spans_s = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
-    extracted = {"wide": (rng.standard_normal((9, 11)), spans_s)}
-    item = to_tokens(extracted, EXPERTS)
+    features = {"wide": ExpertFeatures(rng.standard_normal((9, 11)), spans_s)}
+    item = to_input(tokens_of(features, EXPERTS), EXPERTS)
     assert list(item["features"]) == ["wide"]
     assert item["features"]["wide"].shape == (6, 11)
     assert item["features"]["wide"].dtype == np.float32
@@ -438,13 +439,28 @@ def test_tokens_go_into_the_model_and_an_absent_expert_stays_absent(tiny_model):
 
 
 def test_tokens_of_another_models_experts_are_refused(tiny_model):
-    features, spans_s = np.ones((2, 11)), np.array([[0, 1], [1, 2]])
+    values, spans_s = np.ones((2, 11)), np.array([[0, 1], [1, 2]])
+    features = ExpertFeatures(values, spans_s)
     with pytest.raises(InputError, match=r"expert speech.*wide, narrow, middle"):
-        to_tokens({"speech": (features, spans_s)}, EXPERTS)
-    with pytest.raises(InputError, match=r"'narrow': features are \(6, 11\)"):
-        tiny_model.encode_video(to_tokens({"narrow": (features, spans_s)}, EXPERTS))
-    with pytest.raises(InputError, match=r"'narrow': features are \(6, 1\)"):
-        tiny_model.encode_video(to_tokens({"narrow": (features[:, :1], spans_s)}, EXPERTS))
+        tokens_of({"speech": features}, EXPERTS)
+    with pytest.raises(InputError, match=r"'narrow': features are \(2, 11\)"):
+        tiny_model.encode_video({"narrow": features})
+    with pytest.raises(InputError, match=r"'narrow': features are \(2, 1\)"):
+        tiny_model.encode_video({"narrow": ExpertFeatures(values[:, :1], spans_s)})
+
+
+def test_tokens_of_refuses_a_video_without_features():
+    with pytest.raises(InputError, match="video has no features, expected some of e"):
+        tokens_of({"e": ExpertFeatures(np.ones((0, 2)), np.ones((0, 2)))}, ONE)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1e16])
+def test_tokens_of_refuses_numbers_that_no_model_can_take(bad):
+    values = np.ones((3, 2))
+    values[1, 0] = bad
+    features = ExpertFeatures(values, np.arange(6).reshape(3, 2))
+    with pytest.raises(InputError, match="a video, expert 'e': token 1 holds NaN, infinity or"):
+        tokens_of({"e": features}, ONE, "a video")
 
 
 @pytest.mark.cuda

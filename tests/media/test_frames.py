@@ -18,6 +18,7 @@ from towhee.types.video_frame import VideoFrame
 
 from mdmmt import experts
 from mdmmt.errors import InputError
+from mdmmt.features import extract
 from mdmmt.media.clock import Clock
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import AudioSpec, FrameSpec
@@ -306,8 +307,8 @@ def towhee_frames(path, mode="RGB"):
 def test_frames_of_towhee_give_nearly_the_features_of_their_file(mode):
     # Nearly: they were made RGB before they were scaled.
     running = experts.load(["frame", "motion", "sound"])
-    of_file = experts.extract(footage(BIG_BUCK_BUNNY), running)
-    of_frames = experts.extract(towhee_frames(footage(BIG_BUCK_BUNNY), mode), running)
+    of_file = extract(footage(BIG_BUCK_BUNNY), running)
+    of_frames = extract(towhee_frames(footage(BIG_BUCK_BUNNY), mode), running)
     assert set(of_file) == {"frame", "motion", "sound"} and set(of_frames) == {"frame", "motion"}
     for name, (features, times) in of_frames.items():
         theirs, their_times = of_file[name]

@@ -12,7 +12,8 @@ from media import ffmpeg
 READ = """
 import json, sys
 import numpy as np
-from mdmmt.experts import AudioSpec, Expert, FrameSpec, extract
+from mdmmt.experts import AudioSpec, Expert, FrameSpec
+from mdmmt.features import extract
 
 class Tiny(Expert):
     dim = 1

@@ -1,0 +1,88 @@
+"""Experts on one video: a file or frames in, the features of each expert out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..experts import Expert
+from ..experts import load as load_experts
+from .types import ExpertFeatures, VideoFeatures
+
+if TYPE_CHECKING:
+    from ..media.specs import Clip
+
+BATCH_SIZE = 16  # clips that an expert gets at once, and the most clips of it in memory
+
+
+def extract(
+    video: str | os.PathLike[str] | Iterable[Any],
+    experts: Sequence[str] | Mapping[str, Expert],
+    start_s: float = 0.0,
+    end_s: float = math.inf,
+) -> VideoFeatures:
+    """Run experts on one video, which is read once for all of them.
+
+    Args:
+        video: the path of any file that FFmpeg reads; or the frames of Towhee's video decoders,
+            in the order of time, from which experts for sound make nothing.
+        experts: from `mdmmt.experts.load`; or names, to load them for this video alone.
+        start_s, end_s: the wanted part of the video, in seconds.
+
+    Returns:
+        a superset of what `mdmmt.features.segments.select` needs for that part, with times
+        relative to the whole video. An expert that makes no features, such as `sound` in a silent
+        film, is left out.
+
+    Raises:
+        InputError: an unknown expert, or a file with neither picture nor sound.
+        WeightsError: see `mdmmt.experts.load`.
+    """
+    # These import PyAV, which programs that only embed features do without.
+    from ..media.decode import read_clips
+    from ..media.towhee_frames import read_frames
+
+    running = experts if isinstance(experts, Mapping) else load_experts(experts)
+    specs = {name: expert.spec for name, expert in running.items()}
+    waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in running}
+    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in running}
+    times_s: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
+
+    def run(name: str) -> None:
+        values[name].append(running[name].features(np.stack(waiting[name])))
+        waiting[name].clear()
+
+    if isinstance(video, str | os.PathLike):
+        clips = read_clips(video, specs, end_s)
+    else:
+        clips = read_frames(video, specs)
+    for clip in _from(start_s, clips):
+        waiting[clip.name].append(clip.data)
+        times_s[clip.name].append((clip.start_s, clip.end_s))
+        if len(waiting[clip.name]) == BATCH_SIZE:
+            run(clip.name)
+    for name in running:
+        if waiting[name]:
+            run(name)
+    return {
+        name: ExpertFeatures(np.concatenate(values[name]), np.array(times_s[name]))
+        for name in running
+        if values[name]
+    }
+
+
+def _from(start_s: float, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Skip clips that end before the start. An expert without any other keeps its last one."""
+    last: dict[str, Clip | None] = {}
+    for clip in clips:
+        if clip.end_s < start_s:
+            last[clip.name] = clip
+        else:
+            last[clip.name] = None
+            yield clip
+    yield from (clip for clip in last.values() if clip is not None)
