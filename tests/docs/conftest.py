@@ -15,7 +15,7 @@ def demo_clips(sample_clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The current folder for a page's code: like after `make demo`, with fewer clips."""
     folder = tmp_path / "demo" / "clips"
     folder.mkdir(parents=True)
-    for clip in sample_clips(CLIPS, seed=0):
-        shutil.copy(clip.path, folder)
+    for i, clip in enumerate(sample_clips(CLIPS, seed=0)):
+        shutil.copy(clip.path, folder / f"{i:02}-{'-'.join(clip.combination)}.mp4")
     monkeypatch.chdir(tmp_path)
     return folder
