@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import inspect
 import json
 import re
@@ -18,6 +20,7 @@ from mdmmt.storage.paths import SAMPLE_FOLDER
 
 DOCS = ROOT / "docs"
 RUN_PAGES = [page for page in PAGES if any(block.mark == RUN for block in read_blocks(page))]
+PUBLIC = {"mdmmt", "mdmmt.evaluation", "mdmmt.experts", "mdmmt.features", "mdmmt.search"}
 # The only reasons why a block may not be run.
 REASONS = {
     "makes an environment",
@@ -39,6 +42,21 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         assert block.mark is not None, f"{block.place} has no mark"
         is_run = block.mark in (RUN, SERVED)
         assert is_run or block.mark.removeprefix(NOT_RUN) in REASONS, f"{block.place}: {block.mark}"
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_blocks_import_public_names_alone(page: Path) -> None:
+    for block in read_blocks(page):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.code)):
+            if isinstance(node, ast.Import):
+                modules = {alias.name for alias in node.names}
+                assert not {name for name in modules if name.startswith("mdmmt.")} - PUBLIC
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("mdmmt"):
+                assert node.module in PUBLIC, block.place
+                public = importlib.import_module(node.module).__all__
+                assert {alias.name for alias in node.names} <= set(public), block.place
 
 
 @pytest.mark.towhee
