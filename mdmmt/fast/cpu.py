@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
@@ -23,4 +24,5 @@ def has_instructions(name: str) -> bool:
 
     Old releases of torch do not tell, and count as having none.
     """
-    return has_avx512() and bool(getattr(torch.cpu, "get_capabilities", dict)().get(name))
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return has_avx512() and bool(capabilities.get(name))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +62,12 @@ class FastEncoder:
         first_plan = replace(plan, value=full, attention_output=full)
         means: MeanInputs = {}
         while len(encoder.layer) > 1:
-            layer = encoder.layer.pop(0)
+            layer = cast(Layer, encoder.layer.pop(0))
             if sample is not None:
                 sample, means = record_mean_inputs(layer, sample)
             layer_plan = plan if layers else first_plan
             layers.append(FastLayer.consume(layer, config, layer_plan, compiled, means))
-        last = LastLayer.consume(encoder.layer.pop(0), config, plan, compiled)
+        last = LastLayer.consume(cast(Layer, encoder.layer.pop(0)), config, plan, compiled)
         return cls(layers, last, plan.attention, plan.residual_dtype)
 
     def __call__(self, x: Tensor, groups: Sequence[SequenceGroup], output_rows: Tensor) -> Tensor:

@@ -163,7 +163,8 @@ class Int8Linear:
 
 def take_weight(layer: nn.Linear) -> Tensor:
     """Move the weight [d_out, d_in] out of a layer, which has none afterwards."""
-    weight, layer.weight = layer.weight.detach(), None
+    weight = layer.weight.detach()
+    layer.register_parameter("weight", None)
     return weight
 
 

@@ -43,7 +43,7 @@ CLS_ROW = 0  # of the table
 class Packing(NamedTuple):
     """Where the tokens of a batch are."""
 
-    index: Tensor  # [t] int64, the table's row of each packed one
+    table_rows: Tensor  # [t] int64, the row of each packed token
     output_rows: Tensor  # [b * m] int64, the packed rows of the AGG tokens
     groups: list[SequenceGroup]
 

@@ -125,9 +125,9 @@ def plan_layers(precision: str, device: torch.device, quantize_values: bool = Fa
         full: type[TorchLinear] = _bfloat16(device) if has_bfloat16 else _float32(device)
         query_key = partial(Int8Linear.consume, dtype=full.dtype)
         wide = Int8Linear.consume
-        values = (query_key, wide) if quantize_values else (full.consume, full.consume)
+        value, output = (query_key, wide) if quantize_values else (full.consume, full.consume)
         return LayerPlan(
-            query_key, *values, wide, full.consume, torch.float32, attention,
+            query_key, value, output, wide, full.consume, torch.float32, attention,
             needs_calibration=True, min_tokens_per_thread=min_tokens,
         )  # fmt: skip
     linear = _bfloat16(device) if precision == "bfloat16" else _float32(device)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import CLS_TYPE, NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
@@ -63,8 +64,8 @@ class FastVideoTower:
         """
         tower.eval()
         plan = plan_layers(precision, tower.vid_bert.embeddings.layer_norm.weight.device)
-        experts = tower.config.experts
-        reduce = [plan.full_precision(tower.video_dim_reduce[e.name].fc, None) for e in experts]
+        experts, reductions = tower.config.experts, tower.video_dim_reduce
+        reduce = [plan.full_precision(cast(nn.Linear, reductions[e.name].fc)) for e in experts]
         embeddings = PackedEmbeddings(tower, reduce)
         sample = embeddings.sample() if plan.needs_calibration else None
         encoder = FastEncoder.consume(
@@ -175,7 +176,7 @@ class PackedEmbeddings:
             for _ in range(SAMPLES)
         ]
         counts = count_tokens(videos, self.experts)
-        return self(videos, counts, pack(counts).index).unflatten(0, (SAMPLES, -1))
+        return self(videos, counts, pack(counts).table_rows).unflatten(0, (SAMPLES, -1))
 
 
 class FastTextTower:
@@ -247,6 +248,7 @@ def sample_texts(tower: TextTower) -> Tensor:
     draw = torch.Generator(device="cpu").manual_seed(0)
     config = tower.config.bert
     shape = SAMPLES, min(SAMPLE_TOKENS, config.max_position_embeddings)
+    assert config.vocab_size is not None  # as in the encoder of a video tower
     ids = torch.randint(config.vocab_size, shape, generator=draw, device="cpu")
     positions = torch.arange(shape[1], device="cpu").expand(shape)
     return tower.txt_bert.embeddings(ids, positions)
