@@ -326,7 +326,14 @@ def built(i: int, version: int) -> Segments:
 
 
 def fork_builds():
-    """Start a build in a process of its own for each line read, so that imports are done once."""
+    """Start a build in a process of its own for each line read, so that imports are done once.
+
+    Importing gRPC starts no thread, so a process may be forked after it.
+    """
+    import milvus_lite.adapter.grpc.server
+    import pymilvus  # noqa: F401
+
+    assert threading.active_count() == 1
     for line in sys.stdin:
         database, log = map(Path, line.rstrip("\n").split("\t"))
         child = os.fork()
@@ -337,11 +344,9 @@ def fork_builds():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-@pytest.fixture
-def start_build(tmp_path):
+@pytest.fixture(scope="module")
+def start_build():
     """Start a build; gives its process id, and a function that waits for its exit status."""
-    import milvus_lite.adapter.grpc.server  # noqa: F401, that it is there
-
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1) as server:
 
