@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..storage.text import format_table
 from .common import Commands, add_model_options, load_model, progress, report, say
@@ -131,16 +131,19 @@ def _search(arguments: argparse.Namespace) -> int:
             query = model.encode_text(arguments.text)
         else:
             query = model.encode_video(arguments.video)
-        hits = index.search(query, arguments.k, arguments.filter, with_vectors=True)
+        results = index.search(query, arguments.k, arguments.filter, with_vectors=True)
+        hits = cast("list[Hit]", results)  # those of a single query
         names = index.metadata_names() if arguments.filter and not hits else None
-    similarity = model.similarity(query, np.stack([hit.vector for hit in hits])) if hits else None
-    if arguments.json:
+    vectors = [hit.vector for hit in hits if hit.vector is not None]
+    similarity = model.similarity(query, np.stack(vectors)) if hits else None
+    if similarity is None:
+        if not arguments.json:
+            print("nothing was found")
+    elif arguments.json:
         for number, hit in enumerate(hits):
             print(json.dumps(_record(hit, similarity, number), ensure_ascii=False))
-    elif hits:
-        print(_format_hits(hits, similarity))
     else:
-        print("nothing was found")
+        print(_format_hits(hits, similarity))
     if names is not None:
         spellings = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
         say(f"names in the metadata are {spellings}" if names else "no file has metadata")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import av
 
@@ -37,7 +37,7 @@ def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Im
 
 
 def has_sound(path: str | os.PathLike[str]) -> bool:
-    """Whether a file can be open_media and has an audio stream."""
+    """Whether a file can be opened and has an audio stream."""
     try:
         with open_media(path) as container:
             return best_stream(container, "audio") is not None
@@ -47,13 +47,13 @@ def has_sound(path: str | os.PathLike[str]) -> bool:
 
 def _still_at(container: av.container.InputContainer, time_s: float) -> Image:
     stream = best_stream(container, "video")
-    if stream is None:
+    if stream is None or stream.time_base is None:
         raise LookupError("the file has no video stream")
     first_s = float((stream.start_time or 0) * stream.time_base)
     # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
     shown = None
-    for frame in container.decode(stream):
+    for frame in cast("Iterator[av.VideoFrame]", container.decode(stream)):
         if shown is not None and frame.time is not None and frame.time - first_s > time_s:
             break
         shown = frame

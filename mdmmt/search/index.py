@@ -381,9 +381,11 @@ def _hit(row: Mapping[str, Any]) -> Hit:
     entity = row["entity"]
     vector = entity.get("vector")
     return Hit(
-        row["id"],
-        *(entity[field] for field in ("path", "start_s", "end_s")),
-        row["distance"],
-        entity["metadata"],
-        None if vector is None else np.asarray(vector, dtype=np.float32),
+        id=row["id"],
+        path=entity["path"],
+        start_s=entity["start_s"],
+        end_s=entity["end_s"],
+        score=row["distance"],
+        metadata=entity["metadata"],
+        vector=None if vector is None else np.asarray(vector, dtype=np.float32),
     )

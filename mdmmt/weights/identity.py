@@ -74,7 +74,7 @@ def _hash_weights(path: Path, space: str) -> str:
     for name, tensor in sorted(towers.items()):
         tensor = tensor.float()  # the towers compute with float32, whatever the file holds
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """The index: search, replacement of files, and the rows that survive a kill."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -330,8 +331,8 @@ def fork_builds():
 
     Importing gRPC starts no thread, so a process may be forked after it.
     """
-    import milvus_lite.adapter.grpc.server
-    import pymilvus  # noqa: F401
+    for module in ("pymilvus", "milvus_lite.adapter.grpc.server"):
+        importlib.import_module(module)
 
     assert threading.active_count() == 1
     for line in sys.stdin:
