@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class Expert(ABC):
         return cls()
 
     @abstractmethod
-    def features(self, clips: NDArray) -> NDArray[np.float32]:
+    def features(self, clips: NDArray[Any]) -> NDArray[np.float32]:
         """Compute the features of k clips.
 
         Args:

@@ -37,7 +37,6 @@ STEM_CHANNELS = 64
 STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, bottlenecks, stride
 EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
-POOL = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)}
 
 LAYOUT = CheckpointLayout(
     renames=(
@@ -77,6 +76,7 @@ class PublishedBottleneck(nn.Module):
     def __init__(self, d_in: int, c: int, stride: int) -> None:
         super().__init__()
         d = EXPANSION * c
+        self.stride = stride
         self.conv1 = _with_norm(nn.Conv3d(d_in, c, 1, bias=False))
         self.conv2 = _with_norm(nn.Conv3d(c, c, 3, stride, 1, groups=c, bias=False))
         self.conv3 = _with_norm(nn.Conv3d(c, d, 1, bias=False))
@@ -91,6 +91,10 @@ def _with_norm(convolution: nn.Conv3d) -> nn.Sequential:
 class IrCSN(nn.Module):
     """The network without its classifier, for inference only."""
 
+    weight: Tensor  # of the stem
+    bias: Tensor
+    shift: Tensor  # that the output of the last bottleneck lacks
+
     def __init__(self, published: PublishedIrCSN) -> None:
         super().__init__()
         weight, bias = _folded(published.stem)
@@ -98,16 +102,18 @@ class IrCSN(nn.Module):
         self.register_buffer("bias", bias)
         self.bottlenecks = nn.ModuleList()
         shift = torch.zeros_like(bias)
-        for bottleneck in published.bottlenecks():
-            self.bottlenecks.append(Bottleneck(bottleneck, shift))
-            shift = self.bottlenecks[-1].shift
+        for block in published.bottlenecks():
+            bottleneck = Bottleneck(block, shift)
+            self.bottlenecks.append(bottleneck)
+            shift = bottleneck.shift
         self.register_buffer("shift", shift)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised frames [k, t, h, w, 3] -> features [k, 2048]."""
         x = clips.permute(0, 4, 1, 2, 3)
         x = F.conv3d(x, self.weight, self.bias, stride=(1, 2, 2), padding=(1, 3, 3)).relu_()
-        x = F.max_pool3d(x, **POOL).permute(0, 2, 3, 4, 1).contiguous()
+        x = F.max_pool3d(x, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        x = x.permute(0, 2, 3, 4, 1).contiguous()
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
         return x.mean(dim=(1, 2, 3)) + self.shift
@@ -119,13 +125,22 @@ class Bottleneck(nn.Module):
     Its input is changed in place.
     """
 
+    reduce: Tensor
+    reduce_bias: Tensor
+    depthwise: Tensor
+    depthwise_bias: Tensor
+    expand: Tensor
+    project: Tensor | None  # in place of the identity
+    project_bias: Tensor
+    shift: Tensor
+
     def __init__(self, published: PublishedBottleneck, shift: Tensor) -> None:
         super().__init__()
         reduce, reduce_bias = _folded(published.conv1)
         depthwise, depthwise_bias = _folded(published.conv2)
         expand, expand_bias = _folded(published.conv3)
         reduce, expand = reduce.flatten(1), expand.flatten(1)  # [c, d_in], [d, c]
-        self.stride = published.conv2[0].stride[0]
+        self.stride = published.stride
         self.register_buffer("reduce", reduce)
         self.register_buffer("reduce_bias", reduce_bias + reduce @ shift)
         depthwise = depthwise.contiguous(memory_format=torch.channels_last_3d)
@@ -159,6 +174,8 @@ class Bottleneck(nn.Module):
 def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals a convolution and its norm."""
     convolution, norm = layer
+    assert isinstance(convolution, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d)
+    assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         convolution.weight,
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,5 +27,5 @@ def mel_filters(
     return filters
 
 
-def _mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def _mel(hz: NDArray[np.floating[Any]] | float) -> NDArray[np.float64]:
     return 1127 * np.log1p(np.asarray(hz) / 700)

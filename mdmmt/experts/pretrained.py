@@ -46,7 +46,7 @@ class PretrainedExpert(Expert):
         self.file = file
 
     @cached_property
-    def version(self) -> str:
+    def version(self) -> str:  # type: ignore[override]  # nobody sets it
         """The version of the code, and the hash of the weights."""
         return f"{Expert.version}, weights {sha256_of(self.file) if self.file else 'unknown'}"
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def log_mel(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(magnitude @ filters + LOG_OFFSET).astype(np.float32)
 
 
-def from_tensorflow(variables: Mapping[str, NDArray], source: Path) -> dict[str, Tensor]:
+def from_tensorflow(variables: Mapping[str, NDArray[Any]], source: Path) -> dict[str, Tensor]:
     """Turn the variables of TensorFlow's checkpoint into the state of a `VGGish`.
 
     Variables outside the scope `vggish/`, such as a step counter, are left out.
@@ -126,7 +127,7 @@ def from_tensorflow(variables: Mapping[str, NDArray], source: Path) -> dict[str,
     return state
 
 
-def _read_npz(file: Path) -> dict[str, NDArray]:
+def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -134,7 +135,7 @@ def _read_npz(file: Path) -> dict[str, NDArray]:
         raise WeightsError(f"{file} cannot be read as an .npz file: {error}") from error
 
 
-def _read_checkpoint(file: Path) -> dict[str, NDArray]:
+def _read_checkpoint(file: Path) -> dict[str, NDArray[Any]]:
     try:
         from tensorflow import train
     except ImportError as error:

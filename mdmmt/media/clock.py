@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.format import Flags as FormatFlags
@@ -43,12 +44,14 @@ class Clock:
     def of_stream(cls, container: av.container.InputContainer, video: av.VideoStream) -> Clock:
         """A clock for the video stream of a file that was just opened."""
         flags, unit_s = container.format.flags, video.time_base
+        assert unit_s is not None  # a stream that is being demuxed has one
         duration = max(1, round(1 / video.average_rate / unit_s)) if video.average_rate else 1
-        if flags & FormatFlags.ts_discont.value:  # the times may begin anywhere, and begin again
+        # Times of such formats may begin anywhere, and begin again within the file.
+        if flags & cast(int, FormatFlags.ts_discont.value):
             max_jumps = round(MAX_JUMP_BACK_S / unit_s), round(MAX_JUMP_AHEAD_S / unit_s)
             return cls(video.start_time or 0, duration, max_jumps=max_jumps)
         start_s = Fraction(container.start_time or 0, av.time_base)
-        ignore_times = bool(flags & FormatFlags.no_timestamps.value)
+        ignore_times = bool(flags & cast(int, FormatFlags.no_timestamps.value))
         return cls(round(start_s / unit_s), duration, ignore_times)
 
     def set_time(self, frame: av.VideoFrame) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast, overload
 
 import av
 from av.container import Flags as ContainerFlags
@@ -57,7 +57,7 @@ def read_clips(
     with container:
         check_format(container, path)
         # Without this, PyAV invents missing times in the order of decoding.
-        container.flags &= ~ContainerFlags.gen_pts.value
+        container.flags &= ~cast(int, ContainerFlags.gen_pts.value)
         yield from _FilePass(container, path, specs, end_s).clips()
 
 
@@ -76,8 +76,22 @@ def check_format(container: av.container.InputContainer, path: str | os.PathLike
         raise InputError(f"{os.fspath(path)!r} is a text, expected a video")
 
 
-def best_stream(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
-    """The "video" or "audio" stream that a player would take; a cover picture is no video."""
+@overload
+def best_stream(
+    container: av.container.InputContainer, kind: Literal["video"]
+) -> av.VideoStream | None: ...
+
+
+@overload
+def best_stream(
+    container: av.container.InputContainer, kind: Literal["audio"]
+) -> av.AudioStream | None: ...
+
+
+def best_stream(
+    container: av.container.InputContainer, kind: Literal["video", "audio"]
+) -> av.stream.Stream | None:
+    """The stream that a player would take; a cover picture is no video."""
     stream = container.streams.best(kind)
     if stream is None or stream.disposition & Disposition.attached_pic:
         return None
@@ -125,8 +139,8 @@ class _FilePass:
     def _make_cutters(
         self,
         specs: Mapping[str, FrameSpec | AudioSpec],
-        video: av.stream.Stream | None,
-        audio: av.stream.Stream | None,
+        video: av.VideoStream | None,
+        audio: av.AudioStream | None,
     ) -> dict[int, list[_Cutter]]:
         """The cutters by the index of their stream. A cutter is removed when it reaches `end_s`."""
         # As in the ffmpeg program: beside other streams, a picture that sets in late is held back
@@ -183,7 +197,8 @@ class _FilePass:
             except av.FFmpegError as error:
                 self._note_damage(_reason(error))
                 continue
-            for frame in frames:
+            # Only streams of video and audio have cutters, so there are no subtitles among these.
+            for frame in cast("Sequence[av.VideoFrame | av.AudioFrame]", frames):
                 self._decoded = True
                 if frame.is_corrupt:
                     self._note_damage(LOSS)
@@ -191,10 +206,10 @@ class _FilePass:
                     self._clock.set_time(frame)
                 yield stream, frame
 
-    def _note_packet(self, packet: av.Packet) -> None:
+    def _note_packet(self, packet: av.Packet[Any]) -> None:
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
-            end_s = float((time + packet.duration) * packet.time_base) - self._start_s
+            end_s = float((time + (packet.duration or 0)) * packet.time_base) - self._start_s
             self._reached_s = max(self._reached_s, end_s)
         if packet.is_corrupt:
             self._note_damage(LOSS)

@@ -6,7 +6,7 @@ The filters are those of the authors of MDMMT: `fps=F:round=up, scale=W:H, crop=
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -68,16 +68,17 @@ class FrameCutter:
                 frame = graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            if self._next_slot is None:
-                self._next_slot = frame.pts
-            picture = frame.to_ndarray()
+            slot = frame.pts
+            assert slot is not None  # the fps filter has set it
+            next_slot = slot if self._next_slot is None else self._next_slot
+            self._next_slot = max(next_slot, slot + 1)
+            picture = cast("NDArray[np.uint8]", frame.to_ndarray())
             # The first frame fills several slots if the picture begins after 0.
-            for _ in range(self._next_slot, frame.pts + 1):
+            for _ in range(next_slot, slot + 1):
                 self._frames.append(picture)
                 if len(self._frames) == self.spec.clip_frames:
                     yield self._clip(self._frames)
                     self._frames = []
-            self._next_slot = max(self._next_slot, frame.pts + 1)
 
     def _clip(self, frames: list[NDArray[np.uint8]]) -> Clip:
         start_s = self._clips * self.spec.clip_s

@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -48,7 +49,7 @@ def read_frames(
                 f"{last_ms}; expected frames in the order of time"
             )
         last_ms = time_ms
-        clock = clock or Clock(start=frame.pts)
+        clock = clock or Clock(start=frame.pts or 0)
         clock.set_time(frame)
         for cutter in cutters:
             yield from cutter.push(frame)
@@ -74,5 +75,5 @@ def _as_av_frame(index: int, image: NDArray[np.uint8]) -> av.VideoFrame:
     if not isinstance(time_ms, numbers.Real) or not math.isfinite(time_ms):
         raise InputError(f"frame {index} has timestamp {time_ms!r}, expected milliseconds")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), PIXEL_FORMATS[mode])
-    frame.pts, frame.time_base = round(time_ms * 1000), Fraction(1, 10**6)
+    frame.pts, frame.time_base = round(cast(float, time_ms) * 1000), Fraction(1, 10**6)
     return frame
