@@ -1,4 +1,4 @@
-"""`mdmmt hub-folder` and `install-operator`: the operator where Towhee finds it."""
+"""`mdmmt hub-folder` and `install-operator`: write the operator where Towhee finds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .common import Commands
 
 
 def add_commands(commands: Commands) -> None:
-    """Tell the parser of these commands."""
+    """Add these commands to the parser."""
     hub_folder = commands.add_parser("hub-folder", help="write the folder that Towhee's hub holds")
     hub_folder.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     hub_folder.set_defaults(run=_hub_folder)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..storage.checkpoint import PICKLES
+from ..weights.layout import CONFIG_FILE, MODEL_FILE
 from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, report
+
+if TYPE_CHECKING:
+    from ..weights.info import TowerInfo, WeightsInfo
 
 
 def add_commands(commands: Commands) -> None:
-    """Tell the parser of these commands."""
+    """Add these commands to the parser."""
     download = commands.add_parser(
         "download", help="fetch the released weights from Google Drive into this user's cache"
     )
@@ -59,6 +65,45 @@ def _export(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     from ..weights.info import info
 
-    for fact, value in info(arguments.weights).items():
+    for fact, value in _facts(info(arguments.weights)).items():
         print(f"{fact:<12} {value}")
     return 0
+
+
+def _facts(info: WeightsInfo) -> dict[str, str]:
+    """Facts about weights in words."""
+    fits = "yes" if info.path.is_dir() else "yes, the sizes are those of the released model"
+    experts = ", ".join(f"{name} ({dim} wide)" for name, dim in info.experts.items())
+    return {
+        "path": str(info.path),
+        "layout": _layout(info),
+        "size": f"{info.size_bytes:,} bytes",
+        "sha256": info.sha256,
+        "origin": _origin(info),
+        "dtype": ", ".join(info.dtypes),
+        "experts": experts or "not known without the video tower",
+        "video tower": _tower(info.video_tower),
+        "text tower": _tower(info.text_tower),
+        "tokenizer": "there" if info.has_tokenizer else "none here",
+        "fits": fits if info.misfit is None else f"no: {info.misfit}",
+    }
+
+
+def _layout(info: WeightsInfo) -> str:
+    if info.path.is_dir():
+        return f"model folder ({CONFIG_FILE}, {MODEL_FILE})"
+    if info.file.suffix not in PICKLES:
+        return "safetensors"
+    return f"torch file, {' and '.join(info.nested) or 'bare tensors'}"
+
+
+def _origin(info: WeightsInfo) -> str:
+    if info.origin is None:
+        return "not noted in such a file" if info.file.suffix in PICKLES else "not noted"
+    return f"{info.origin}, sha256 {info.origin_sha256 or 'not noted'}"
+
+
+def _tower(tower: TowerInfo | None) -> str:
+    if tower is None:
+        return "not in this file"
+    return f"{tower.numbers:,} numbers in {tower.tensors} tensors"

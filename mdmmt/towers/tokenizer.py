@@ -1,4 +1,4 @@
-"""Text -> token ids, as the released model was trained on them."""
+"""Text -> token ids, prepared as the released model was trained."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..config import TextConfig
 from ..errors import InputError, WeightsError
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
-# What else `transformers` may write beside them.
+# Further files that `transformers` may write beside them.
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 SENTENCE_ENDS = (".", "?", "!")
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer with the text preparation of MDMMT around it.
+    """A Hugging Face tokenizer with MDMMT's preparation of texts.
 
-    Safe to share between threads: the fast tokenizers of `transformers` keep their truncation
-    as state and are not.
+    Threads may share it. Those of `transformers` hold the truncation as state, and threads may not.
     """
 
     def __init__(self, tokenizer: Any, config: TextConfig) -> None:
@@ -37,7 +37,7 @@ class Tokenizer:
         """Token ids of each text, special tokens included, at most `max_length` of them.
 
         Raises:
-            InputError: a text of which the tokenizer leaves nothing.
+            InputError: the tokenizer makes no token of a text.
         """
         if self.config.add_dot:
             texts = [end_sentence(text) for text in texts]
@@ -56,14 +56,14 @@ class Tokenizer:
         return ids
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Rows of token ids -> ids (b, n) int64 and mask (b, n) bool, n that of the longest."""
-        n = max(map(len, ids))
-        padded = torch.full((len(ids), n), self.tokenizer.pad_token_id)
-        mask = torch.zeros(len(ids), n, dtype=torch.bool)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = True
-        return padded, mask
+        """Rows of token ids -> ids [b, n] int64 and mask [b, n] bool, n tokens in the longest."""
+        rows = [torch.tensor(row) for row in ids]
+        mask = [torch.ones(len(row), dtype=torch.bool) for row in ids]
+        padding = self.tokenizer.pad_token_id
+        return (
+            pad_sequence(rows, batch_first=True, padding_value=padding),
+            pad_sequence(mask, batch_first=True),
+        )
 
 
 def end_sentence(text: str) -> str:
@@ -73,13 +73,13 @@ def end_sentence(text: str) -> str:
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The Hugging Face tokenizer in a folder, or of a hub id (from its cache, or downloaded).
+    """Load the Hugging Face tokenizer in a folder, or of a hub id (from its cache or the hub).
 
-    A folder that does not name its kind, such as one with BERT's `vocab.txt` alone, holds a
-    WordPiece vocabulary, cased unless its `tokenizer_config.json` says otherwise.
+    A folder that does not name the tokenizer's class, such as one with BERT's `vocab.txt` alone,
+    holds a WordPiece vocabulary, cased unless its `tokenizer_config.json` says otherwise.
 
     Raises:
-        WeightsError: there is none, or it cannot be had here.
+        WeightsError: there is no tokenizer, or it cannot be fetched.
     """
     from transformers import (  # type: ignore[attr-defined] # its types lack the third
         AutoTokenizer,
@@ -94,12 +94,13 @@ def load_tokenizer(source: str | Path) -> Any:
             lower_case = settings.get("do_lower_case", False)
             tokenizer = BertTokenizerFast.from_pretrained(str(source), do_lower_case=lower_case)
         else:
-            # Told that it is a BERT, it does not puzzle over a model folder's own config.json.
+            # Given BERT's configuration, it does not read the config.json of a model folder.
             config = BertConfig() if Path(source).is_dir() else None
             tokenizer = AutoTokenizer.from_pretrained(
                 str(source), config=config, trust_remote_code=False
             )
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # made up where files are missing
+        # transformers makes one up where files are missing.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no vocabulary")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -131,7 +132,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_source(weights: Path) -> Path | str:
-    """Where the tokenizer of a weights file or model folder is: beside it, else BERT's own."""
+    """The folder of a weights file or model folder if it holds a tokenizer, else BERT's hub id."""
     beside = weights if weights.is_dir() else weights.parent
     return beside if has_tokenizer(beside) else BERT_BASE_CASED_ID
 

@@ -1,10 +1,11 @@
-"""`mdmmt info`: what a weights file or a model folder is."""
+"""Facts about a weights file or a model folder, for `mdmmt info` and for programs."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,95 +18,109 @@ from ..storage.files import sha256_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import has_tokenizer
 from ..towers.video import VideoTower
-from .layout import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    TEXT_PREFIXES,
-    TOWERS,
-    VIDEO_PREFIXES,
-    read_config,
-    read_tower,
-)
+from .layout import MODEL_FILE, TEXT_PREFIXES, TOWERS, VIDEO_PREFIXES, read_config, read_tower
 from .locate import find_weights
 
-WIDTHS = "video_dim_reduce."  # its weights are (width of a block, width of the expert)
+EXPERT_LAYER = re.compile(r"video_dim_reduce\.([^.]+)\.fc\.weight")  # (d, dim of the expert)
 
 
-def info(weight_path: str | os.PathLike[str]) -> dict[str, str]:
-    """What weights are: fact -> value, both to be read by a person.
+@dataclass(frozen=True)
+class TowerInfo:
+    """The size of one tower's part of a file."""
+
+    numbers: int
+    tensors: int
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Facts about a weights file or a model folder."""
+
+    path: Path
+    file: Path  # the path, or the weights file in the folder
+    nested: tuple[str, ...]  # keys under which a torch file holds its tensors
+    size_bytes: int
+    sha256: str
+    origin: str | None  # the source of converted weights
+    origin_sha256: str | None
+    dtypes: tuple[str, ...]  # of the weights, sorted
+    experts: Mapping[str, int]  # dims, in the order of the embedding's blocks if it is known
+    video_tower: TowerInfo | None
+    text_tower: TowerInfo | None
+    has_tokenizer: bool
+    misfit: str | None  # why the towers do not take the tensors; None: they do
+
+
+def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
+    """Read weights and collect facts about them.
 
     Args:
-        weight_path: as `mdmmt.load` takes it.
+        weight_path: see `find_weights`.
 
     Raises:
-        WeightsError: no weights there, or nothing that can be read safely.
+        WeightsError: there are no weights, or they cannot be read safely.
     """
     path = find_weights(weight_path)
     file = path / MODEL_FILE if path.is_dir() else path
     state = read_tower(path, VIDEO_PREFIXES + TEXT_PREFIXES)
     video = {name: tensor for name, tensor in state.items() if name.startswith(VIDEO_PREFIXES)}
     text = {name: tensor for name, tensor in state.items() if name not in video}
-    beside = path if path.is_dir() else path.parent
-    return {
-        "path": str(path),
-        "layout": _layout(path),
-        "size": f"{file.stat().st_size:,} bytes",
-        "sha256": sha256_of(file),
-        "origin": _origin(file),
-        "dtype": ", ".join(sorted(_dtypes(state))),
-        "experts": ", ".join(_experts(path, video)) or "not known without the video tower",
-        "video tower": _size(video),
-        "text tower": _size(text),
-        "tokenizer": "there" if has_tokenizer(beside) else "none here",
-        "fits": _fits(path, video, text),
-    }
+    header = _header(file)
+    return WeightsInfo(
+        path=path,
+        file=file,
+        nested=_nested(file),
+        size_bytes=file.stat().st_size,
+        sha256=sha256_of(file),
+        origin=header.get("origin"),
+        origin_sha256=header.get("origin_sha256"),
+        dtypes=_dtypes(state),
+        experts=_experts(path, video),
+        video_tower=_tower_info(video),
+        text_tower=_tower_info(text),
+        has_tokenizer=has_tokenizer(file.parent),
+        misfit=_misfit(path, video, text),
+    )
 
 
-def _dtypes(state: Mapping[str, Tensor]) -> set[str]:
-    """Of the weights; the counters of batch normalisation are integers."""
-    floats = (tensor for tensor in state.values() if tensor.is_floating_point())
-    return {str(tensor.dtype).removeprefix("torch.") for tensor in floats}
+def _nested(file: Path) -> tuple[str, ...]:
+    if file.suffix not in PICKLES:
+        return ()
+    content = torch.load(file, map_location="meta", weights_only=True)
+    return tuple(key for key in TOWERS.nested if key in content)
 
 
-def _layout(path: Path) -> str:
-    if path.is_dir():
-        return f"model folder ({CONFIG_FILE}, {MODEL_FILE})"
-    if path.suffix not in PICKLES:
-        return "safetensors"
-    content = torch.load(path, map_location="meta", weights_only=True)
-    nested = " and ".join(key for key in TOWERS.nested if key in content)
-    return f"torch file, {nested or 'bare tensors'}"
-
-
-def _origin(file: Path) -> str:
-    """Where converted weights come from, as the conversion noted it."""
+def _header(file: Path) -> Mapping[str, str]:
+    """The entries that `save_model` wrote into the header of a .safetensors file."""
     if file.suffix in PICKLES:
-        return "not noted in such a file"
+        return {}
     with safe_open(file, framework="pt") as tensors:
-        facts = tensors.metadata() or {}
-    if "origin" not in facts:
-        return "not noted"
-    return f"{facts['origin']}, sha256 {facts.get('origin_sha256', 'not noted')}"
+        return tensors.metadata() or {}
 
 
-def _experts(path: Path, video: Mapping[str, Tensor]) -> list[str]:
-    """The experts in the order of the embedding's blocks where that is known, else by name."""
-    found = re.compile(re.escape(WIDTHS) + r"([^.]+)\.fc\.weight")
-    matches = ((found.fullmatch(name), tensor) for name, tensor in video.items())
-    names = [match[1] for match, tensor in matches if match and tensor.ndim == 2]
+def _dtypes(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Floating types alone: the counters of batch normalisation are integers, and no weights."""
+    floats = (tensor for tensor in state.values() if tensor.is_floating_point())
+    return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in floats}))
+
+
+def _experts(path: Path, video: Mapping[str, Tensor]) -> dict[str, int]:
+    """Dims of the experts, in the configuration's order, then by name."""
+    matches = ((EXPERT_LAYER.fullmatch(name), tensor) for name, tensor in video.items())
+    dims = {match[1]: tensor.shape[1] for match, tensor in matches if match and tensor.ndim == 2}
     order = [expert.name for expert in read_config(path).video.experts]
-    names = sorted(set(names), key=lambda name: (*(n != name for n in order), name))
-    return [f"{name} ({video[f'{WIDTHS}{name}.fc.weight'].shape[1]} wide)" for name in names]
+    names = sorted(dims, key=lambda name: (*(n != name for n in order), name))
+    return {name: dims[name] for name in names}
 
 
-def _size(state: Mapping[str, Tensor]) -> str:
+def _tower_info(state: Mapping[str, Tensor]) -> TowerInfo | None:
     if not state:
-        return "not in this file"
-    return f"{sum(t.numel() for t in state.values()):,} numbers in {len(state)} tensors"
+        return None
+    return TowerInfo(sum(tensor.numel() for tensor in state.values()), len(state))
 
 
-def _fits(path: Path, video: dict[str, Tensor], text: dict[str, Tensor]) -> str:
-    """Whether the towers take the tensors, as `mdmmt.load` would give them."""
+def _misfit(path: Path, video: dict[str, Tensor], text: dict[str, Tensor]) -> str | None:
+    """Why the towers of the configuration do not take the tensors, if they do not."""
     config = read_config(path)
     with torch.device("meta"):
         towers = VideoTower(config.video), TextTower(config.text)
@@ -114,5 +129,5 @@ def _fits(path: Path, video: dict[str, Tensor], text: dict[str, Tensor]) -> str:
             if state:
                 load_strict(tower, state, path)
     except WeightsError as error:
-        return f"no: {error}"
-    return "yes" if path.is_dir() else "yes, the sizes are those of the released model"
+        return str(error)
+    return None

@@ -1,6 +1,6 @@
 """A tower as an ONNX file, for ONNX Runtime, Triton and others.
 
-The towers are exported as they are written, with dynamic batch and tokens. Their inputs are named:
+The towers are exported as in `mdmmt.towers`, with dynamic sizes of batch and tokens. Their inputs:
 
 - video: for each expert `features.NAME` [b, n, d] float32, `times.NAME` [b, n] float32 and
   `mask.NAME` [b, n] bool, where n may differ from expert to expert;
@@ -20,40 +20,41 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..errors import InputError
+from ..errors import InputError, MissingDependency
 from ..storage.files import atomic_file, check_folder, check_writable
 from ..towers.text import TextTower
 from ..towers.video import VideoTower
 
 OUTPUT = "vector"
 OPSET = 18
-LEAST_TORCH = "2.8"  # whose exporter leaves all the tokens' dimensions open
-# Of the example that is traced; all differ, so that no two dimensions are taken for one.
+MIN_TORCH = "2.8"  # older exporters fix some of the dimensions of tokens
+# Sizes of the traced example. They differ, so that the exporter takes no two for one.
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 3
 
 
 def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> None:
-    """Write a tower as one ONNX file, whole or not at all. The tower is brought to the CPU.
+    """Write a tower as one ONNX file, whole or not at all. Moves the tower to the CPU.
 
     Raises:
-        InputError: the packages that do it are not installed, PyTorch is older than 2.8, or the
-            file cannot be written there.
+        MissingDependency: the packages for the export are not installed.
+        InputError: PyTorch is older than 2.8, or the file cannot be written there.
     """
-    if torch.__version__ < LEAST_TORCH:
+    if torch.__version__ < MIN_TORCH:
         raise InputError(
-            f"an export needs PyTorch {LEAST_TORCH} or newer, and this is {torch.__version__}"
+            f"an export needs PyTorch {MIN_TORCH} or newer, and this is {torch.__version__}"
         )
     try:
-        import onnxscript  # noqa: F401, PyTorch's exporter is written in it
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError("an export needs ONNX: pip install onnx onnxscript") from error
+        raise MissingDependency("an export to ONNX", extra="onnx") from error
     path = Path(path)
     check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path)
     names, example, shapes = _video(tower) if isinstance(tower, VideoTower) else _text(tower)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter speaks of its own insides
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
             _Flat(tower.cpu()).eval(),
             example,
@@ -70,7 +71,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
 
 
 class _Flat(nn.Module):
-    """A tower that takes its tensors one after the other."""
+    """A tower whose inputs are positional tensors, in place of a dict for each kind of input."""
 
     def __init__(self, tower: VideoTower | TextTower) -> None:
         super().__init__()

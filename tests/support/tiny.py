@@ -89,6 +89,11 @@ class Pair:
             "txt_state_dict": self.theirs_text.state_dict(),
         }
 
+    @property
+    def both_towers(self) -> dict[str, torch.Tensor]:
+        """The tensors of both towers side by side."""
+        return {**self.theirs_video.state_dict(), **self.theirs_text.state_dict()}
+
 
 def make_pair(config: ModelConfig, vocabulary: Path, seed: int = 0) -> Pair:
     tokenizer = load_tokenizer(vocabulary)
