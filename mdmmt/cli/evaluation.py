@@ -62,8 +62,7 @@ def add_commands(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..datasets import read_captions, read_video_list
-    from ..evaluation import plots, results
-    from ..evaluation.evaluate import ablate, evaluate
+    from ..evaluation import ablate, evaluate, plots, results
     from ..features.files import FeatureFolder
     from ..storage.files import check_writable
 

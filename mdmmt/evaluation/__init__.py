@@ -1,12 +1,13 @@
-"""How well a model finds the video of a caption, and the captions of a video.
+"""Evaluation: how well a model finds the video of a caption, and the captions of a video.
 
-captions = mdmmt.datasets.read_captions("MSRVTT_JSFUSION_test.csv")
-features = mdmmt.features.files.FeatureFolder("features/")
-result = mdmmt.evaluation.evaluate(model, captions, features, "single")
-print(mdmmt.evaluation.table([result]))
+    captions = mdmmt.datasets.read_captions("MSRVTT_JSFUSION_test.csv")
+    features = mdmmt.features.FeatureFolder("features/")
+    result = mdmmt.evaluation.evaluate(model, captions, features, "single")
+    print(mdmmt.evaluation.table([result]))
+
+`metrics` needs embeddings alone; `runs` makes them with a model; `results` and `plots` show them.
 """
 
-from .evaluate import ablate, evaluate
 from .metrics import (
     PROTOCOLS,
     Difference,
@@ -27,6 +28,7 @@ from .results import (
     table,
     write_results,
 )
+from .runs import ablate, evaluate
 
 __all__ = [
     "PROTOCOLS",

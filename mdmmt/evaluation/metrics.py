@@ -125,7 +125,8 @@ def ranks(
     Raises:
         InputError: NaN or infinity, or shapes and rows that do not fit together.
     """
-    text, video, text_of, segment_of = map(np.asarray, (text, video, text_of, segment_of))
+    text, video = np.asarray(text), np.asarray(video)
+    text_of, segment_of = np.asarray(text_of), np.asarray(segment_of)
     if text.ndim != 2 or video.ndim != 2 or text.shape[1] != video.shape[1]:
         raise InputError(
             f"text embeddings are {text.shape} and segment embeddings {video.shape}, expected "
@@ -262,7 +263,8 @@ def compare(
         drawn = codes[:, rng.integers(n, size=n)]
         resampled[i] = totals(drawn[1]) - totals(drawn[0])
         swap = rng.integers(2, size=n, dtype=bool)
-        swapped[i] = totals(np.where(swap, *codes)) - totals(np.where(swap, *codes[::-1]))
+        one_way = totals(np.where(swap, codes[0], codes[1]))
+        swapped[i] = one_way - totals(np.where(swap, codes[1], codes[0]))
     difference = second_totals - first_totals
     # Totals are whole numbers, so the comparison is exact. The runs as given are one permutation.
     as_large = (np.abs(swapped) >= np.abs(difference)).sum(axis=0)

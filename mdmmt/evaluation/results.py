@@ -153,17 +153,19 @@ def comparison_table(differences: Mapping[str, Mapping[str, Difference]]) -> str
 
 
 def _result(record: Mapping[str, Any]) -> Result:
-    counts = {name: int(record[name]) for name in ("texts", "segments", "empty_segments")}
-    lists = {name: tuple(map(str, record[name])) for name in ("experts", "outside", "missing")}
     t2v, v2t = (np.array(record["ranks"][name], dtype=np.int64) for name in DIRECTIONS)
     if record["protocol"] not in PROTOCOLS or t2v.ndim != 1 or t2v.shape != v2t.shape:
         raise ValueError("an unknown protocol, or ranks of different lengths")
     return Result(
         protocol=record["protocol"],
+        experts=tuple(map(str, record["experts"])),
+        texts=int(record["texts"]),
+        segments=int(record["segments"]),
+        empty_segments=int(record["empty_segments"]),
+        outside=tuple(map(str, record["outside"])),
+        missing=tuple(map(str, record["missing"])),
         queries=str(record["queries"]),
         ranks=Ranks(t2v, v2t),
-        **counts,
-        **lists,
     )
 
 

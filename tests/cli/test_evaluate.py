@@ -40,7 +40,7 @@ def dataset(sample_clips, videos, tmp_path_factory) -> Path:
     return folder
 
 
-def test_tables_files_and_a_plot(dataset, tmp_path, capsys):
+def test_evaluate_prints_tables_and_writes_results_and_a_plot(dataset, tmp_path, capsys):
     out, plot = tmp_path / "out.json", tmp_path / "plot.png"
     command = ["evaluate", "--dataset", str(dataset), *SAMPLE]
     assert main([*command, "--ablate", f"--out={out}", f"--plot={plot}"]) == 0
@@ -57,10 +57,10 @@ def test_tables_files_and_a_plot(dataset, tmp_path, capsys):
     assert f"first: {out}" in capsys.readouterr().out
 
 
-def test_other_protocols_and_parts(dataset, tmp_path, capsys):
+def test_evaluate_takes_other_protocols_and_a_list_of_videos(dataset, tmp_path, capsys):
     file = dataset / "captions.jsonl"
     command = ["evaluate", f"--dataset={file}", *SAMPLE]
-    assert main([*command, "--protocol=single"]) == 1  # two captions a segment are none of that
+    assert main([*command, "--protocol=single"]) == 1  # the segments have two captions each
     assert "single" in capsys.readouterr().err
     assert main([*command, "--protocol=one-per-video"]) == 0
     assert f"{CLIPS} captions" in capsys.readouterr().out
@@ -71,17 +71,17 @@ def test_other_protocols_and_parts(dataset, tmp_path, capsys):
     assert "1 of the 4 videos" in printed.err and printed.err.endswith(": 3.mp4\n")
 
 
-def test_experts_that_have_found_nothing_are_told(dataset, videos, tmp_path, capsys):
+def test_evaluate_warns_of_experts_without_features(dataset, videos, tmp_path, capsys):
     command = ["extract", str(videos), f"--out={tmp_path}", "--experts=frame,sound"]
     assert main(command) == 0
     command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
     assert main([*command, f"--features={tmp_path}"]) == 0
-    assert "have nothing of motion: what is found" in capsys.readouterr().err
+    assert "these videos have no features of motion" in capsys.readouterr().err
     assert main(command) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):
+def test_evaluate_names_or_skips_missing_features(dataset, tmp_path, capsys):
     lines = (dataset / "captions.jsonl").read_text().splitlines()
     lines.append(json.dumps({"video": "gone", "start_s": 0, "end_s": 3, "caption": "a ball"}))
     file = tmp_path / "captions.jsonl"
@@ -94,7 +94,7 @@ def test_missing_features_are_named_or_skipped(dataset, tmp_path, capsys):
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
 
 
-def test_what_fails_loses_no_result(dataset, tmp_path, capsys, monkeypatch):
+def test_evaluate_keeps_the_results_if_a_later_step_fails(dataset, tmp_path, capsys, monkeypatch):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]
     assert main([*command, "--protocol=one-per-video", f"--out={first}"]) == 0
@@ -111,6 +111,6 @@ def test_what_fails_loses_no_result(dataset, tmp_path, capsys, monkeypatch):
     assert "mdmmt[plot]" in printed.err and not printed.out
 
 
-def test_a_folder_must_say_which_file_is_meant(tmp_path, capsys):
+def test_evaluate_refuses_a_folder_without_an_annotation_file(tmp_path, capsys):
     assert main(["evaluate", f"--dataset={tmp_path}", *SAMPLE]) == 1
     assert "exactly one annotation file" in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""Evaluation: against the same steps one by one, on the tiny model and on the sample's clips."""
+"""Evaluation runs: against the same steps one by one, on the tiny model and on sample clips."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -13,17 +14,8 @@ from tiny import TINY
 import mdmmt
 from mdmmt import InputError, experts
 from mdmmt.datasets import Caption
-from mdmmt.errors import MissingDependency
-from mdmmt.evaluation.evaluate import ablate, evaluate
+from mdmmt.evaluation import ablate, evaluate
 from mdmmt.evaluation.metrics import METRICS
-from mdmmt.evaluation.plots import plot
-from mdmmt.evaluation.results import (
-    compare_results,
-    comparison_table,
-    read_results,
-    table,
-    write_results,
-)
 from mdmmt.features.extraction import extract
 from mdmmt.features.files import (
     FeatureFile,
@@ -33,8 +25,9 @@ from mdmmt.features.files import (
     write_features,
 )
 from mdmmt.features.segments import select
+from mdmmt.features.tokens import tokens_of
 from mdmmt.features.types import ExpertFeatures
-from mdmmt.sample.captions import caption
+from mdmmt.sample.captions import caption as sample_caption
 
 EXPERTS = TINY.video.experts
 WORDS = ["hello", "world", "dog", "man", "is", "playing", "the", "red", "ball", "person", "cat"]
@@ -57,32 +50,43 @@ def features():
 
 @pytest.fixture(scope="module")
 def captions():
-    """Three a video, of its whole and of parts, some words in several; out of order."""
+    """Three or four captions of each video, of the whole and of parts; some texts repeat."""
     rng = np.random.default_rng(4)
-    made = []
+    captions = []
     for i in range(36):
         span = [(0.0, None), (0.0, 9.0), (1.5, 4.0), (6.0, 20.0)][rng.integers(4)]
         text = " ".join(rng.choice(WORDS, size=rng.integers(1, 4)))
-        made.append(Caption(f"video{i % 12}", *span, text, f"captions.csv, line {i + 2}"))
-    made += [replace(made[3], video="video7"), replace(made[4], text=f" {made[4].text}  ")]
-    return [made[i] for i in rng.permutation(len(made))]
+        captions.append(Caption(f"video{i % 12}", *span, text, f"captions.csv, line {i + 2}"))
+    captions += [
+        replace(captions[3], video="video7"),
+        replace(captions[4], text=f" {captions[4].text}  "),
+    ]
+    return [captions[i] for i in rng.permutation(len(captions))]
 
 
-def one_by_one(model, captions, features, names):
-    """Text and segment of each query, and the ranks, without batches, folders and groups."""
-    keys, texts, videos = [], [], []
-    for one in captions:
-        extracted = features[one.video]
-        end_s = 9.0 if one.end_s is None else one.end_s
-        part = select(extracted, one.start_s, end_s)
-        part = {name: part[name] for name in names if name in part}
-        keys.append((one.video, one.start_s, end_s))
-        texts.append(" ".join(one.text.split()))
-        videos.append(model.encode_video(part) if part else np.zeros(72))
-    unique_texts, unique_keys = list(dict.fromkeys(texts)), list(dict.fromkeys(keys))
+@functools.cache
+def embed_text(model, text):
+    return model.encode_text(text)
+
+
+def naive_evaluation(model, captions, features, names):
+    """The ranks, from each text and each segment embedded by itself."""
+    keys, texts, segments = [], [], {}
+    for caption in captions:
+        end_s = 9.0 if caption.end_s is None else caption.end_s
+        key = (caption.video, caption.start_s, end_s)
+        keys.append(key)
+        texts.append(" ".join(caption.text.split()))
+        if key not in segments:
+            selected = select(features[caption.video], caption.start_s, end_s)
+            present = {name: selected[name] for name in names if name in selected}
+            segments[key] = np.zeros(72)
+            if present:
+                segments[key] = model.encode_tokens([tokens_of(present, EXPERTS)])[0]
+    unique_texts, unique_keys = list(dict.fromkeys(texts)), list(segments)
     return naive_ranks(
-        np.array([model.encode_text(text) for text in unique_texts]),
-        np.array([videos[keys.index(key)] for key in unique_keys]),
+        np.array([embed_text(model, text) for text in unique_texts]),
+        np.array(list(segments.values())),
         texts,
         keys,
         [unique_texts.index(text) for text in texts],
@@ -90,10 +94,10 @@ def one_by_one(model, captions, features, names):
     )
 
 
-def test_an_evaluation_is_its_steps_one_by_one(tiny_model, captions, features, monkeypatch):
-    expected = one_by_one(tiny_model, captions, features, [e.name for e in EXPERTS])
+def test_evaluate_equals_its_steps_one_by_one(tiny_model, captions, features, monkeypatch):
+    expected = naive_evaluation(tiny_model, captions, features, [e.name for e in EXPERTS])
     for batch in (256, 5):
-        monkeypatch.setattr("mdmmt.evaluation.evaluate.BATCH", batch)
+        monkeypatch.setattr("mdmmt.evaluation.runs.BATCH", batch)
         result = evaluate(tiny_model, captions, features)
         assert (result.ranks.t2v.tolist(), result.ranks.v2t.tolist()) == expected
     assert result.protocol == "unique"
@@ -104,18 +108,18 @@ def test_an_evaluation_is_its_steps_one_by_one(tiny_model, captions, features, m
     assert result.metrics["t2v"].keys() == result.metrics["v2t"].keys() == set(METRICS)
 
 
-def test_some_experts_only(tiny_model, captions, features):
+def test_evaluate_uses_some_experts_only(tiny_model, captions, features):
     silent = features | {"video3": video_features(3, absent=["narrow"])}
     for names in (["narrow"], ["middle", "wide"]):
         result = evaluate(tiny_model, captions, silent, experts=names)
-        expected = one_by_one(tiny_model, captions, silent, names)
+        expected = naive_evaluation(tiny_model, captions, silent, names)
         assert (result.ranks.t2v.tolist(), result.ranks.v2t.tolist()) == expected
         assert set(result.experts) == set(names)
         spans = {(c.start_s, c.end_s or 9.0) for c in captions if c.video == "video3"}
         assert result.empty_segments == (len(spans) if names == ["narrow"] else 0)
 
 
-def test_ablations_are_evaluations_of_the_same_queries(tiny_model, captions, features):
+def test_ablate_evaluates_the_same_queries(tiny_model, captions, features):
     results = ablate(tiny_model, captions, features)
     assert [one.experts for one in results] == [
         *(("wide", "narrow", "middle"), ("wide",), ("narrow",), ("middle",)),
@@ -128,7 +132,7 @@ def test_ablations_are_evaluations_of_the_same_queries(tiny_model, captions, fea
     assert len({tuple(one.ranks.t2v) for one in results}) > 4
 
 
-def test_captions_outside_their_video_are_left_out_and_listed(tiny_model, features):
+def test_evaluate_lists_captions_outside_their_video(tiny_model, features):
     kept = [Caption("video1", 0, None, "dog"), Caption("video2", 2, 3, "cat")]
     out = [
         Caption("video1", 9.5, 12, "ball", "c.csv, line 3"),
@@ -148,7 +152,7 @@ def test_captions_outside_their_video_are_left_out_and_listed(tiny_model, featur
         evaluate(tiny_model, out, features)
 
 
-def test_captions_without_their_video_are_refused_or_listed(tiny_model, features):
+def test_evaluate_refuses_or_lists_captions_without_features(tiny_model, features):
     captions = [
         Caption(name, 0, None, "dog", f"c.csv, line {i}")
         for i, name in enumerate(["video1", "none", "silent", "video2", "other"])
@@ -162,11 +166,11 @@ def test_captions_without_their_video_are_refused_or_listed(tiny_model, features
     assert [one.split(":")[0] for one in result.missing] == [f"c.csv, line {i}" for i in (1, 2, 4)]
     assert len(result.ranks.t2v) == 2
     many = [Caption(f"none{i}", 0, None, "dog") for i in range(9)]
-    with pytest.raises(InputError, match=r"'none4', 0 to the end\); and of 4 captions more"):
+    with pytest.raises(InputError, match=r"'none4', 0 to the end\); and of 4 more captions"):
         evaluate(tiny_model, many, features)
 
 
-def test_one_caption_of_each_video_is_drawn_as_the_authors_do(tiny_model, features):
+def test_evaluate_draws_one_caption_for_each_video_as_the_authors_do(tiny_model, features):
     captions = [
         Caption(f"video{v}", 0, 1 + i, f"{WORDS[i]} {v}") for i in range(5) for v in range(4)
     ]
@@ -180,7 +184,7 @@ def test_one_caption_of_each_video_is_drawn_as_the_authors_do(tiny_model, featur
     np.testing.assert_array_equal(result.ranks, alone.ranks)
 
 
-def test_single_captions(tiny_model, features):
+def test_evaluate_counts_equal_captions_apart_under_single(tiny_model, features):
     captions = [Caption(f"video{v}", 0, None, "dog") for v in range(4)]
     result = evaluate(tiny_model, captions, features, "single")
     assert result.texts == result.segments == 4
@@ -188,7 +192,7 @@ def test_single_captions(tiny_model, features):
     assert sorted(result.ranks.t2v) == [1, 2, 3, 4]
 
 
-def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, monkeypatch):
+def test_evaluate_refuses_bad_arguments_before_it_embeds(tiny_model, features, monkeypatch):
     monkeypatch.setattr(tiny_model, "encode_tokens", lambda _: pytest.fail("videos were embedded"))
     twice = [Caption("video1", 0, None, "dog"), Caption("video1", 0, None, "cat")]
     with pytest.raises(InputError, match="has several captions"):
@@ -208,14 +212,14 @@ def test_what_cannot_be_evaluated_is_said_before_the_work(tiny_model, features, 
         (lambda f: f + np.float32(2e15), "'video1', expert wide: .* more than 1e.15"),
     ],
 )
-def test_features_that_are_not_the_models_are_refused(tiny_model, features, change, message):
+def test_evaluate_refuses_features_of_another_model(tiny_model, features, change, message):
     wide = features["video1"]["wide"]
     broken = {"video1": features["video1"] | {"wide": replace(wide, values=change(wide.values))}}
     with pytest.raises(InputError, match=message):
         evaluate(tiny_model, [Caption("video1", 0, 3, "dog")], broken)
 
 
-def test_features_without_times_can_be_evaluated_as_a_whole(tiny_model, features):
+def test_evaluate_takes_features_without_times_for_whole_videos(tiny_model, features):
     timeless = {
         video: {
             name: ExpertFeatures(one.values, np.full_like(one.times_s, math.nan))
@@ -230,7 +234,7 @@ def test_features_without_times_can_be_evaluated_as_a_whole(tiny_model, features
         evaluate(tiny_model, [Caption("video1", 0, 3, "dog")], timeless)
 
 
-def test_progress_is_told_of_every_step(tiny_model, captions, features):
+def test_evaluate_reports_the_progress_of_each_step(tiny_model, captions, features):
     told = []
 
     def progress(items, total, unit):
@@ -239,83 +243,6 @@ def test_progress_is_told_of_every_step(tiny_model, captions, features):
 
     evaluate(tiny_model, captions, features, progress=progress)
     assert told == [("video", 12, 12), ("batch of texts", 1, 1)]
-
-
-# Files, tables, plots and comparisons.
-
-
-@pytest.fixture(scope="module")
-def results(tiny_model, captions, features):
-    left_out = [Caption("video1", 50, 60, "too late"), Caption("none", 0, None, "no video")]
-    return ablate(tiny_model, [*captions, *left_out], features, skip_missing=True)
-
-
-def test_results_are_read_as_they_were_written(tmp_path, results):
-    path = tmp_path / "results.json"
-    write_results(path, results)
-    read = read_results(path)
-    for ours, theirs in zip(read, results, strict=True):
-        np.testing.assert_array_equal(ours.ranks, theirs.ranks)
-        assert replace(ours, ranks=theirs.ranks) == theirs
-    record = results[0].to_dict()
-    assert record["captions"] == 38
-    assert record["t2v"] == results[0].metrics["t2v"]
-    low, high = record["intervals"]["v2t"]["R@10"]
-    assert low <= record["v2t"]["R@10"] <= high
-    assert "unique segments against unique captions" in record["protocol_means"]
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{}", "[]", "3", '[{"protocol": "unique"}]', "\xff", "[" * 99999]
-)
-def test_what_are_no_results_is_refused(tmp_path, content):
-    path = tmp_path / "results.json"
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match=r"results.json' holds no results"):
-        read_results(path)
-    with pytest.raises(InputError, match="cannot be read"):
-        read_results(tmp_path / "none.json")
-
-
-def test_a_table_says_what_was_measured_and_how(results):
-    text = table(results[:2])
-    assert "protocol: unique (unique segments against unique captions" in text
-    assert "1 captions lay outside their video and 1 had no video" in text
-    assert "experts: wide, narrow, middle\n" in text
-    assert "experts: wide\n" in text
-    for name in METRICS:
-        assert f"{results[0].metrics['v2t'][name]:.2f}" in text
-    assert max(map(len, text.split("\n")[2:])) <= 96
-
-
-@pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
-def test_a_plot_is_written(tmp_path, results, name):
-    plot(results, tmp_path / name)
-    start = {"plot.png": b"\x89PNG", "plot.svg": b"<?xml"}[name]
-    assert (tmp_path / name).read_bytes().startswith(start)
-    with pytest.raises(InputError, match=r"expected a name that ends in \.png"):
-        plot(results, tmp_path / "plot.doc")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_plot_without_matplotlib_says_what_is_missing(tmp_path, results, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependency, match=r"a plot needs .*mdmmt\[plot\]"):
-        plot(results, tmp_path / "plot.png")
-
-
-def test_two_runs_are_compared(results, tiny_model, features):
-    found = compare_results(results[0], results[1])
-    one = found["v2t"]["MeanR"]
-    assert one.first == results[0].metrics["v2t"]["MeanR"]
-    assert one.second == results[1].metrics["v2t"]["MeanR"]
-    text = comparison_table(found)
-    assert f"{one.difference:+.2f}" in text
-    other = evaluate(tiny_model, [Caption("video1", 0, None, "dog")], features)
-    with pytest.raises(InputError, match="differ in their queries"):
-        compare_results(results[0], other)
-    with pytest.raises(InputError, match="differ in their protocol"):
-        compare_results(results[0], replace(results[0], protocol="single"))
 
 
 # The sample model.
@@ -331,11 +258,11 @@ def clips(sample_clips, tmp_path_factory):
     for path, combination in sample_clips(n=12, seed=11):
         content = FeatureFile(extract(path, running), SourceVideo.of(path), versions_of(running))
         write_features(folder / f"{path.name}.safetensors", content)
-        captions.append(Caption(path.stem, 0.0, None, caption(combination, rng)))
+        captions.append(Caption(path.stem, 0.0, None, sample_caption(combination, rng)))
     return FeatureFolder(folder), captions
 
 
-def test_the_sample_finds_its_clips(clips):
+def test_ablate_shows_that_the_sample_model_finds_its_clips(clips):
     features, captions = clips
     model = mdmmt.load("sample", device="cpu")
     everything, *some = ablate(model, captions, features, "single")
