@@ -9,9 +9,7 @@ Importing this package registers `ops.video_text_embedding.mdmmt` with Towhee.
 from .errors import InputError, InputTypeError, WeightsError
 from .model import Model, Similarity, load
 from .operator import MDMMT, mdmmt
-from .version import VERSION
-
-__version__ = VERSION
+from .version import VERSION as __version__
 
 __all__ = [
     "MDMMT",
@@ -20,6 +18,7 @@ __all__ = [
     "Model",
     "Similarity",
     "WeightsError",
+    "__version__",
     "load",
     "mdmmt",
 ]
