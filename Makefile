@@ -74,14 +74,11 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 lint: $(VENV)/installed-test  ## check style, formatting, types and the layers of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 .PHONY: types
 types: $(VENV)/installed-test  ## check the type annotations
 	$(BIN)/mypy
-
-.PHONY: layers
-layers: $(VENV)/installed-test  ## check that no module imports from a layer above its own
-	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(VENV)/installed-test  ## format the code
