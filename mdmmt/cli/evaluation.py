@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..datasets import Caption, read_captions, read_video_list
 from ..datasets.annotations import FORMATS, OWN_FIELDS, SUFFIXES
 from ..errors import InputError
 from ..evaluation.metrics import PROTOCOLS, UNIQUE
 from .common import Commands, add_model_options, load_model, progress, say
 
 FEATURES_FOLDER = "features"
-NAMED = 5  # of a long list of videos
+MAX_NAMED = 5  # videos that a message names
 
 
 def add_commands(commands: Commands) -> None:
@@ -40,9 +42,9 @@ def add_commands(commands: Commands) -> None:
         default=UNIQUE,
         help="default: %(default)s, that of MDMMT's authors; single for MSR-VTT 1k-A",
     )
-    evaluate.add_argument("--split", help="of an MSR-VTT file; default: test")
+    evaluate.add_argument("--split", help="split of an MSR-VTT file; default: test")
     evaluate.add_argument(
-        "--videos", type=Path, metavar="FILE", help="a list of the videos that are taken"
+        "--videos", type=Path, metavar="FILE", help="a list of the videos to evaluate, one a line"
     )
     evaluate.add_argument(
         "--skip-missing",
@@ -50,9 +52,11 @@ def add_commands(commands: Commands) -> None:
         help="leave out captions whose video has no features, and list them in --out",
     )
     evaluate.add_argument(
-        "--ablate", action="store_true", help="also with each expert alone, and each left out"
+        "--ablate",
+        action="store_true",
+        help="also with each expert alone and with each left out",
     )
-    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write all of it, as JSON")
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write all results as JSON")
     evaluate.add_argument("--plot", type=Path, metavar="FILE", help="write a plot, .png or .svg")
     evaluate.add_argument(
         "--compare", type=Path, metavar="FILE", help="compare with an earlier --out, pair by pair"
@@ -61,49 +65,61 @@ def add_commands(commands: Commands) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from ..datasets import read_captions, read_video_list
     from ..evaluation import ablate, evaluate, plots, results
-    from ..features.files import FeatureFolder
+    from ..features import FeatureFolder
     from ..storage.files import check_writable
 
     if arguments.out is not None:
         check_writable(arguments.out)
     if arguments.plot is not None:
         plots.check_plot(arguments.plot)
-    file = _annotations(arguments.dataset)
+    file = _annotation_file(arguments.dataset)
     captions = read_captions(file, arguments.split)
     if arguments.videos is not None:
-        wanted = set(read_video_list(arguments.videos))
-        captions = [caption for caption in captions if caption.video in wanted]
-        if not captions:
-            raise InputError(f"no caption of {file} is of a video in {arguments.videos}")
-        without = sorted(wanted - {caption.video for caption in captions})
-        if without:
-            say(
-                f"{len(without)} of the {len(wanted)} videos in {arguments.videos} have no caption "
-                f"in {file}: {', '.join(without[:NAMED])}{', …' if without[NAMED:] else ''}"
-            )
+        captions = _captions_of_listed_videos(captions, file, arguments.videos)
     earlier = results.read_results(arguments.compare)[0] if arguments.compare else None
     features = FeatureFolder(arguments.features or file.parent / FEATURES_FOLDER)
     model = load_model(arguments)
-    given = (model, captions, features, arguments.protocol)
-    how = {"skip_missing": arguments.skip_missing, "progress": progress}
-    found = ablate(*given, **how) if arguments.ablate else [evaluate(*given, **how)]
-    print(results.table(found))
-    if arguments.out is not None:  # before all that may fail
-        results.write_results(arguments.out, found)
+    positional = (model, captions, features, arguments.protocol)
+    skip_missing = arguments.skip_missing
+    if arguments.ablate:
+        evaluations = ablate(*positional, skip_missing=skip_missing, progress=progress)
+    else:
+        result = evaluate(*positional, skip_missing=skip_missing, progress=progress)
+        evaluations = [result]
+    print(results.table(evaluations))
+    if arguments.out is not None:  # first, so that later errors do not lose the results
+        results.write_results(arguments.out, evaluations)
     if earlier is not None:
         print(f"\nfirst: {arguments.compare}, second: this one")
-        print(results.comparison_table(results.compare_results(earlier, found[0])))
+        print(results.comparison_table(results.compare_results(earlier, evaluations[0])))
     if arguments.plot is not None:
-        plots.plot(found, arguments.plot)
-    if found[0].missing:
-        say(f"{len(found[0].missing)} captions were left out, whose videos have no features")
+        plots.plot(evaluations, arguments.plot)
+    if evaluations[0].missing:
+        say(f"{len(evaluations[0].missing)} captions were left out, whose videos have no features")
     return 0
 
 
-def _annotations(dataset: Path) -> Path:
-    """The annotation file that is meant."""
+def _captions_of_listed_videos(
+    captions: Sequence[Caption], file: Path, video_list: Path
+) -> list[Caption]:
+    """The captions of the videos in a list; says which of these have no caption."""
+    listed = set(read_video_list(video_list))
+    selected = [caption for caption in captions if caption.video in listed]
+    if not selected:
+        raise InputError(f"{file} has no caption of a video in {video_list}")
+    without_caption = sorted(listed - {caption.video for caption in selected})
+    if without_caption:
+        say(
+            f"{len(without_caption)} of the {len(listed)} videos in {video_list} have no caption "
+            f"in {file}: {', '.join(without_caption[:MAX_NAMED])}"
+            + (", …" if len(without_caption) > MAX_NAMED else "")
+        )
+    return selected
+
+
+def _annotation_file(dataset: Path) -> Path:
+    """The annotation file: the given one, or the only one in the given folder."""
     if not dataset.is_dir():
         return dataset
     files = sorted(file for file in dataset.iterdir() if file.suffix in SUFFIXES)

@@ -40,6 +40,7 @@ def dataset(sample_clips, videos, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_prints_tables_and_writes_results_and_a_plot(dataset, tmp_path, capsys):
     out, plot = tmp_path / "out.json", tmp_path / "plot.png"
     command = ["evaluate", "--dataset", str(dataset), *SAMPLE]

@@ -262,6 +262,7 @@ def clips(sample_clips, tmp_path_factory):
     return FeatureFolder(folder), captions
 
 
+@pytest.mark.slow
 def test_ablate_shows_that_the_sample_model_finds_its_clips(clips):
     features, captions = clips
     model = mdmmt.load("sample", device="cpu")
