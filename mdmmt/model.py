@@ -104,7 +104,7 @@ class Model:
             InputError, InputTypeError: not a text, an empty or blank one, or an empty list.
         """
         single = isinstance(text, str)
-        texts = [text] if single else _as_list(text, "text", "a str or a list of str")
+        texts = _as_list([text] if single else text, "text", "a str or a list of str")
         for index, one in enumerate(texts):
             check_text(one, "text" if single else f"text {index}")
         encoder = self.text_encoder  # before the tokenizer, which may have to be downloaded

@@ -21,7 +21,7 @@ BATCH_SIZE = 16  # clips that an expert gets at once, and the most clips of it i
 
 
 def extract(
-    video: str | os.PathLike[str] | Iterable[Any],
+    video: str | os.PathLike[str] | Iterable[NDArray[np.uint8]],
     experts: Sequence[str] | Mapping[str, Expert],
     start_s: float = 0.0,
     end_s: float = math.inf,

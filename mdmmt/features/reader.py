@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
@@ -38,7 +40,7 @@ from .types import ExpertFeatures, VideoFeatures
 
 WINDOWS = "windows"  # as `segments`: the video is cut into windows of one length
 Span = tuple[float, float]  # start and end in seconds
-VideoInput = Mapping[str, Any] | str | os.PathLike[str] | Iterable[Any]
+VideoInput = Mapping[str, Any] | str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
 EXPECTED = "a path, the frames of one of Towhee's video decoders, or a dict of expert features"
 
 

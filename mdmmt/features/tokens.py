@@ -79,8 +79,8 @@ def describe_truncation(features: VideoFeatures, experts: Sequence[ExpertConfig]
     """Say which part of a video `tokens_of` keeps, or "" if it keeps all."""
     by_part: dict[str, list[str]] = {}
     for expert in experts:
-        one = features.get(expert.name, ())
-        if len(one) > expert.max_tokens:
+        one = features.get(expert.name)
+        if one is not None and len(one) > expert.max_tokens:
             part = f"the first {expert.max_tokens} tokens"
             if one.have_times:
                 start_s, end_s = one.times_s[0, 0], one.times_s[expert.max_tokens - 1, 1]

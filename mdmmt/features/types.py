@@ -84,10 +84,11 @@ VideoFeatures = Mapping[str, ExpertFeatures]  # by expert; an expert without fea
 def first_bad(values: NDArray[np.float32] | Tensor) -> int | None:
     """The first of n features (n, d) that no model can take (see `BAD_VALUES`), if there is one."""
     # Most features are good, and the extremes are cheaper than a mask. NaN spreads to both.
-    if not len(values) or all(abs(end) <= MAX_ABS_FEATURE for end in (values.min(), values.max())):
+    ends = (float(values.min()), float(values.max())) if len(values) else ()
+    if all(abs(end) <= MAX_ABS_FEATURE for end in ends):
         return None
-    good = (abs(values) <= MAX_ABS_FEATURE).all(axis=1).tolist()
-    return good.index(False)
+    good: Any = ((values >= -MAX_ABS_FEATURE) & (values <= MAX_ABS_FEATURE)).all(1)
+    return good.tolist().index(False)
 
 
 def _numbers(value: Any, dtype: type[np.floating], name: str) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def end_sentence(text: str) -> str:
     return text if text.endswith(SENTENCE_ENDS) else text + "."
 
 
-def load_tokenizer(source: str | Path) -> Any:
+def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     """Load the Hugging Face tokenizer in a folder, or of a hub id (from its cache or the hub).
 
     A folder that does not name the tokenizer's class, such as one with BERT's `vocab.txt` alone,
