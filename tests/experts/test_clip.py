@@ -51,7 +51,7 @@ def frames(count: int) -> np.ndarray:
     return seeded.pictures(0, 4 * count, 228)[::4, None]
 
 
-def test_features_are_the_towers_for_the_authors_pixels(tower, expert):
+def test_features_are_those_of_the_tower_for_the_authors_pixels(tower, expert):
     clips = frames(3)
     before = clips.copy()
     colours = clips[:, 0].astype(np.float64)[:, 0:224, 0:224] / 255
@@ -67,7 +67,7 @@ def test_features_are_the_towers_for_the_authors_pixels(tower, expert):
 
 
 @pytest.mark.parametrize("row, column, seen", [(0, 0, 1), (223, 223, 1), (224, 0, 0), (0, 224, 0)])
-def test_the_upper_left_224_pixels_are_seen(expert, row, column, seen):
+def test_features_depend_on_the_upper_left_224_pixels(expert, row, column, seen):
     clips = frames(2)
     clips[1] = clips[0]
     clips[1, 0, row, column] = 255 - clips[1, 0, row, column]
@@ -75,12 +75,12 @@ def test_the_upper_left_224_pixels_are_seen(expert, row, column, seen):
     assert bool(np.abs(one - other).max() > 1e-6) == bool(seen)
 
 
-def test_frames_are_asked_for_as_the_authors_cut_them():
+def test_spec_is_as_the_authors_cut_frames():
     spec = ClipExpert.spec
     assert (spec.fps, spec.short_side, spec.crop, spec.clip_frames) == (1, 228, 228, 1)
 
 
-def test_a_whole_clip_model_gives_its_image_tower(tower, expert, tmp_path):
+def test_load_takes_the_image_tower_of_a_whole_clip_model(tower, expert, tmp_path):
     config = CLIPConfig(text_config=TEXT, vision_config=TINY, projection_dim=512)
     whole = CLIPModel(config)
     whole.vision_model.load_state_dict(tower.vision_model.state_dict())
@@ -100,13 +100,13 @@ def published_layout(folder, tower) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_the_published_layout(tower, expert, tmp_path):
+def test_load_reads_the_published_layout(tower, expert, tmp_path):
     published_layout(tmp_path, tower)
     features = ClipExpert.load(tmp_path).features(frames(1))
     np.testing.assert_array_equal(features, expert.features(frames(1)))
 
 
-def test_the_full_architecture_is_vit_b_32(tmp_path):
+def test_load_builds_vit_b_32(tmp_path):
     with torch.device("meta"):
         tower = CLIPVisionModelWithProjection(CLIPVisionConfig())
     shapes = {name: tensor.shape for name, tensor in tower.state_dict().items()}
@@ -122,7 +122,7 @@ def test_the_full_architecture_is_vit_b_32(tmp_path):
     assert features.shape == (2, 512) and np.isfinite(features).all()
 
 
-def test_keys_that_do_not_fit_are_listed(tower, tmp_path):
+def test_load_lists_keys_that_do_not_fit(tower, tmp_path):
     published_layout(tmp_path, tower)
     wrong = dict(tower.state_dict())
     del wrong["vision_model.pre_layrnorm.bias"]
@@ -136,20 +136,20 @@ def test_keys_that_do_not_fit_are_listed(tower, tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"projection_dim": 256}, {"image_size": 256}])
-def test_another_clip_is_refused(tmp_path, other):
+def test_load_refuses_another_clip(tmp_path, other):
     CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match=r"256.*expected 224 and 512"):
         ClipExpert.load(tmp_path)
 
 
-def test_weights_without_their_configuration_are_refused(tower, tmp_path):
+def test_load_refuses_weights_without_their_configuration(tower, tmp_path):
     published_layout(tmp_path, tower)
     (tmp_path / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"pytorch_model\.bin needs its config\.json"):
         ClipExpert.load(tmp_path)
 
 
-def test_a_file_gives_a_feature_a_second(expert, tmp_path):
+def test_extract_gives_a_feature_a_second(expert, tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([40] * 10 + [200] * 10), 10)
     found = extract(path, {"CLIP": expert})
     features, times = found["CLIP"].values, found["CLIP"].times_s

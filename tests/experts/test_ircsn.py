@@ -66,7 +66,8 @@ def plain(state) -> PlainCSN:
     return network.eval()
 
 
-def test_a_second_is_what_torchvision_makes_of_it(expert):
+@pytest.mark.slow
+def test_features_of_a_second_equal_torchvision(expert):
     frames = seeded.pictures(1, 32, 224)
     before = frames.copy()
     features = expert.features(frames[None])
@@ -75,14 +76,14 @@ def test_a_second_is_what_torchvision_makes_of_it(expert):
     assert np.array_equal(frames, before)
 
 
-def test_a_short_small_clip_is_what_torchvision_makes_of_it(expert):
+def test_network_equals_torchvision_on_a_short_small_clip(expert):
     with torch.inference_mode():
         (features,) = expert.network(clip(2, 7, 61)).numpy()
     assert relative(features[::8], np.load(GOLDENS / "video.npz")["short"]) <= 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 1, 33, 47), (2, 9, 40, 64), (3, 4, 17, 17)])
-def test_the_fast_network_equals_the_plain_one(plain, expert, size):
+def test_network_equals_the_plain_one(plain, expert, size):
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((*size, 3))).float()
     with torch.inference_mode():
         ours = expert.network(x).numpy()
@@ -90,7 +91,7 @@ def test_the_fast_network_equals_the_plain_one(plain, expert, size):
     assert relative(ours, theirs) <= 1e-5
 
 
-def test_sizes():
+def test_sizes_are_those_of_the_paper_and_the_authors():
     assert sum(p.numel() for p in PublishedIrCSN().parameters()) == 28_883_968
     assert len(PublishedIrCSN().state_dict()) == 930
     spec = VideoExpert.spec
@@ -108,7 +109,7 @@ def mmaction2_names(names: list[str]) -> dict[str, str]:
     return result
 
 
-def test_names_of_mmaction2():
+def test_mmaction2_names_are_those_of_its_port():
     names = mmaction2_names(list(shapes()))
     assert names["stem.0.weight"] == "conv1.conv.weight"
     assert names["layer1.0.conv2.1.bias"] == "layer1.0.conv2.0.bn.bias"
@@ -116,7 +117,7 @@ def test_names_of_mmaction2():
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone."])
-def test_mmaction2s_port_is_the_same_network(state, expert, tmp_path, prefix):
+def test_read_takes_the_port_to_mmaction2(state, expert, tmp_path, prefix):
     ported = {prefix + new: state[old] for old, new in mmaction2_names(list(state)).items()}
     if prefix:
         ported[prefix.replace("backbone", "cls_head") + "fc_cls.weight"] = torch.zeros(1, 2048)
@@ -130,14 +131,14 @@ def test_mmaction2s_port_is_the_same_network(state, expert, tmp_path, prefix):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_safetensors(state, expert, tmp_path):
+def test_load_reads_safetensors(state, expert, tmp_path):
     save_file(state, tmp_path / "own.safetensors")
     network = VideoExpert.load(tmp_path / "own.safetensors").network
     (tmp_path / "own.safetensors").unlink()
     assert torch.equal(network.bottlenecks[7].reduce, expert.network.bottlenecks[7].reduce)
 
 
-def test_keys_that_do_not_fit_are_listed(tmp_path):
+def test_load_lists_keys_that_do_not_fit(tmp_path):
     wrong = hollow()
     del wrong["layer3.35.conv2.0.weight"]
     wrong["layer5.0.conv1.0.weight"] = torch.ones(1)
@@ -154,7 +155,7 @@ class Evil:
         return Path.touch, (Path("evil-was-here"),)
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+def test_load_refuses_a_pickle_that_runs_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(hollow() | {"more": Evil()}, FILE)
     with pytest.raises(WeightsError, match="not loaded"):
@@ -162,7 +163,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
     assert not Path("evil-was-here").exists()
 
 
-def test_a_file_of_one_second_gives_one_feature(expert, tmp_path):
+@pytest.mark.slow
+def test_extract_gives_one_feature_of_a_file_of_one_second(expert, tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([40, 90, 140, 190] * 8), 32)
     found = extract(path, {"VIDEO": expert})
     features, times = found["VIDEO"].values, found["VIDEO"].times_s
@@ -172,7 +174,7 @@ def test_a_file_of_one_second_gives_one_feature(expert, tmp_path):
 
 
 @pytest.mark.cuda
-def test_cuda_gives_the_same(file, expert, cuda_without_tf32):
+def test_features_are_the_same_on_cuda(file, expert, cuda_without_tf32):
     frames = seeded.pictures(1, 32, 224)[None]
     features = VideoExpert.load(file, "cuda").features(frames)
     assert relative(features, expert.features(frames)) <= 1e-4

@@ -50,7 +50,7 @@ def in_hub_cache(root, repository, *names):
     return [put(folder / "snapshots" / ("0" * 40) / name) for name in names]
 
 
-def test_the_names_are_those_of_the_released_model():
+def test_pretrained_experts_are_those_of_the_released_model():
     from mdmmt.config import RELEASED
 
     assert PRETRAINED_EXPERTS == NAMES
@@ -59,7 +59,7 @@ def test_the_names_are_those_of_the_released_model():
     ]
 
 
-def test_one_folder_for_all(found, tmp_path):
+def test_load_finds_all_weights_in_one_folder(found, tmp_path):
     folder = tmp_path / "all"
     wanted = {
         "VIDEO": put(folder / PUBLISHED["VIDEO"]),
@@ -70,7 +70,7 @@ def test_one_folder_for_all(found, tmp_path):
     assert found == wanted
 
 
-def test_the_variable_then_the_folder_beside_the_operator(found, monkeypatch, tmp_path):
+def test_load_prefers_the_variable_to_the_folder_beside_the_operator(found, monkeypatch, tmp_path):
     beside = put(tmp_path / "weights" / "experts" / PUBLISHED["VIDEO"])
     load(["VIDEO"])
     assert found["VIDEO"] == beside
@@ -80,7 +80,7 @@ def test_the_variable_then_the_folder_beside_the_operator(found, monkeypatch, tm
     assert found["VIDEO"] == named
 
 
-def test_each_by_itself(found, tmp_path):
+def test_load_takes_a_place_for_each_expert(found, tmp_path):
     file = put(tmp_path / "any name.pth")
     folder = put(tmp_path / "clip" / "model.safetensors").parent
     (hub,) = in_hub_cache(tmp_path, "owner/sound", "vggish.pt")
@@ -88,21 +88,21 @@ def test_each_by_itself(found, tmp_path):
     assert found == {"VIDEO": file, "CLIP": folder / "model.safetensors", "tf_vggish": hub}
 
 
-def test_clip_comes_from_its_repository_where_no_folder_holds_it(found, tmp_path):
+def test_load_takes_clip_from_its_repository_if_no_folder_holds_it(found, tmp_path):
     names = ("config.json", "pytorch_model.bin")
     _, file = in_hub_cache(tmp_path, "openai/clip-vit-base-patch32", *names)
     load(["CLIP"])
     assert found["CLIP"] == file and (file.parent / "config.json").is_file()
 
 
-def test_clip_without_its_configuration_in_the_repository_is_refused(tmp_path):
+def test_load_refuses_a_repository_without_the_configuration_of_clip(tmp_path):
     in_hub_cache(tmp_path, "openai/clip-vit-base-patch32", "pytorch_model.bin")
     with pytest.raises(WeightsError, match="the expert CLIP needs its weights"):
         load(["CLIP"])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_one_is_named_with_its_file_and_the_ways_to_get_it(name, tmp_path):
+def test_load_names_a_missing_expert_its_file_and_where_to_get_it(name, tmp_path):
     with pytest.raises(WeightsError) as caught:
         load([name])
     message = str(caught.value)
@@ -114,22 +114,22 @@ def test_a_missing_one_is_named_with_its_file_and_the_ways_to_get_it(name, tmp_p
             load([name], weights)
 
 
-def test_fewer_experts_need_only_their_own_weights(found, tmp_path):
+def test_load_needs_only_the_weights_of_the_named_experts(found, tmp_path):
     put(tmp_path / "CLIP" / "model.safetensors")
     assert list(load(["CLIP"], tmp_path)) == ["CLIP"]
     assert list(found) == ["CLIP"]
 
 
-def test_light_experts_need_none():
+def test_load_needs_no_weights_for_light_experts():
     assert list(load(["frame", "sound"])) == ["frame", "sound"]
 
 
-def test_weights_for_an_unknown_expert_are_refused(tmp_path):
+def test_load_refuses_weights_for_an_unknown_expert(tmp_path):
     with pytest.raises(InputError, match=r"'vggish' cannot be run.*tf_vggish"):
         load(["CLIP"], {"CLIP": tmp_path, "vggish": tmp_path})
 
 
-def test_the_network_is_in_evaluation_mode():
+def test_pretrained_expert_puts_its_network_in_evaluation_mode():
     network = torch.nn.Dropout()
     assert isinstance(VggishExpert(network, torch.device("cpu")), PretrainedExpert)
     assert not network.training

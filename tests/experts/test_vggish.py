@@ -46,7 +46,7 @@ def expert() -> VggishExpert:
     return VggishExpert(network, torch.device("cpu"))
 
 
-def test_features_are_what_torchvggish_makes(expert):
+def test_features_equal_torchvggish(expert):
     goldens = np.load(GOLDENS / "vggish.npz")
     clips = windows(seeded.sound(1, 3.5, 16000))
     before = clips.copy()
@@ -58,19 +58,19 @@ def test_features_are_what_torchvggish_makes(expert):
     assert np.array_equal(clips, before)
 
 
-def test_silence_is_finite(expert):
+def test_features_of_silence_are_finite(expert):
     clips = np.zeros((1, 15600), np.float32)
     np.testing.assert_allclose(log_mel(clips), np.log(0.01), atol=1e-6)
     assert np.isfinite(expert.features(clips)).all()
 
 
-def test_features_are_without_sign_and_without_quantisation(expert):
+def test_features_are_not_negative_and_not_quantised(expert):
     features = expert.features(windows(seeded.sound(2, 3, 16000)))
     assert features.min() == 0 and (features > 0).any()
     assert not np.array_equal(features, features.round())
 
 
-def test_windows_of_a_file_follow_one_another_and_the_rest_is_dropped(expert, tmp_path):
+def test_extract_gives_successive_windows_and_drops_the_rest(expert, tmp_path):
     wave = seeded.sound(3, 2.5, 16000)
     for samples, count in ((15599, 0), (15600, 1), (30959, 1), (30960, 2)):
         path = write_video(tmp_path / f"{samples}.mkv", sound=wave[None, :samples])
@@ -82,13 +82,13 @@ def test_windows_of_a_file_follow_one_another_and_the_rest_is_dropped(expert, tm
     np.testing.assert_allclose(features, expert.features(windows(heard)), rtol=1e-4, atol=1e-4)
 
 
-def test_a_silent_film_leaves_the_expert_absent(expert, tmp_path):
+def test_extract_leaves_the_expert_out_of_a_silent_film(expert, tmp_path):
     path = write_video(tmp_path / "silent.mkv", flat([1] * 20))
     assert extract(path, {"tf_vggish": expert}) == {}
 
 
 @pytest.mark.parametrize("spelling", ["common", "torchaudio", "with more behind"])
-def test_both_spellings(tmp_path, spelling):
+def test_load_reads_the_names_of_every_port(tmp_path, spelling):
     state = hollow()
     if spelling == "torchaudio":
         spelt = {}
@@ -105,7 +105,7 @@ def test_both_spellings(tmp_path, spelling):
         assert torch.equal(tensor, state[name]), name
 
 
-def test_keys_that_do_not_fit_are_listed(tmp_path):
+def test_load_lists_keys_that_do_not_fit(tmp_path):
     wrong = hollow()
     del wrong["features.3.bias"]
     wrong["features.4.bias"] = torch.ones(1)
@@ -117,7 +117,7 @@ def test_keys_that_do_not_fit_are_listed(tmp_path):
         assert part in str(caught.value)
 
 
-def test_tensorflows_variables_mean_the_same_here(tmp_path):
+def test_load_gives_tensorflow_variables_their_meaning(tmp_path):
     given = variables()
     np.savez(tmp_path / "vggish_model.npz", **given)
     network = VggishExpert.load(tmp_path).network
@@ -153,12 +153,12 @@ class FromChannelsLast(torch.nn.Module):
         return self.picture
 
 
-def test_unknown_variables_are_listed():
+def test_from_tensorflow_lists_unknown_variables():
     with pytest.raises(WeightsError, match="vggish/conv9/weights"):
         from_tensorflow({"vggish/conv9/weights": np.ones((3, 3, 1, 1))}, Path("a.npz"))
 
 
-def test_a_damaged_npz_is_refused_and_runs_nothing(tmp_path):
+def test_load_refuses_a_damaged_npz_and_runs_nothing(tmp_path):
     path = tmp_path / "vggish_model.npz"
     path.write_bytes(b"no zip")
     with pytest.raises(WeightsError, match=r"vggish_model\.npz"):
@@ -168,7 +168,7 @@ def test_a_damaged_npz_is_refused_and_runs_nothing(tmp_path):
         VggishExpert.load(tmp_path)
 
 
-def test_a_checkpoint_without_tensorflow_says_what_to_do(tmp_path, monkeypatch):
+def test_load_says_what_a_checkpoint_needs_without_tensorflow(tmp_path, monkeypatch):
     """With it: tests/oracles/test_tensorflow.py."""
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     (tmp_path / "vggish_model.ckpt").write_bytes(b"a checkpoint")

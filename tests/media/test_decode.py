@@ -1,6 +1,9 @@
-"""Frames and sound are, bit for bit, those that the ffmpeg program makes of the same files."""
+"""Reading of files: frames are, bit for bit, those of the ffmpeg program; damage; one pass."""
 
+import re
 import shutil
+import tracemalloc
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -9,24 +12,35 @@ from typing import NamedTuple
 import av
 import numpy as np
 import pytest
-from media import BIG_BUCK_BUNNY, BIKES, ffmpeg, footage
+from media import (
+    BIG_BUCK_BUNNY,
+    BIKES,
+    SINE,
+    X264,
+    ffmpeg,
+    flat,
+    footage,
+    greys,
+    picture,
+    write_video,
+)
 
+from mdmmt.errors import InputError
+from mdmmt.media.clock import Clock
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import AudioSpec, FrameSpec
 
-X264 = "-c:v libx264 -preset ultrafast -bf 2 -pix_fmt yuv420p"
+FRAMES = FrameSpec(fps=10, short_side=64, crop=64, clip_frames=1)
+
+
+SOUND = AudioSpec(sample_rate_hz=16000, window_s=0.5, hop_s=0.5)
+
+
 X265 = "-c:v libx265 -preset ultrafast -x265-params log-level=error"
+
+
 VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"
-SINE = "-f lavfi -i sine=sample_rate=48000:duration=1.5"
-
-
 COVER = "-i {a still picture} -map 0 -map 1 -c:v:%d copy -disposition:v:%d attached_pic"
-
-
-def picture(
-    size: str = "160x120", fps: str = "25", seconds: float = 1.5, source: str = "testsrc2"
-) -> str:
-    return f"-f lavfi -i {source}=size={size}:rate={fps}:duration={seconds}"
 
 
 class File(NamedTuple):
@@ -213,7 +227,7 @@ def our_frames(path, wants: dict[str, FrameSpec]) -> dict[str, np.ndarray]:
 
 @pytest.mark.filterwarnings("ignore:.*clock set anew.*damaged")  # packets are missing where it is
 @pytest.mark.parametrize("name", FILES)
-def test_frames_are_those_of_the_ffmpeg_program(folder, name):
+def test_read_clips_gives_the_frames_of_the_ffmpeg_program(folder, name):
     path, file = make(folder, name), FILES[name]
     with av.open(str(path)) as container:
         container.flags &= ~av.container.Flags.gen_pts.value
@@ -228,7 +242,7 @@ def test_frames_are_those_of_the_ffmpeg_program(folder, name):
 
 
 @pytest.mark.parametrize("name", [name for name, file in FILES.items() if SINE in file.arguments])
-def test_picture_and_sound_do_not_get_into_each_others_way(folder, name):
+def test_read_clips_keeps_picture_and_sound_apart(folder, name):
     """Some decoders keep frames until the end, which then must go where they belong."""
     wants = {"v": FrameSpec(32, 64, 64, 1), "s": AudioSpec(16000, 0.25, 0.25)}
     together = list(read_clips(make(folder, name), wants))
@@ -240,14 +254,14 @@ def test_picture_and_sound_do_not_get_into_each_others_way(folder, name):
 
 
 @pytest.mark.parametrize(("name", "size"), [(BIG_BUCK_BUNNY, (1280, 720)), (BIKES, (640, 272))])
-def test_so_are_those_of_real_footage_in_full_size(name, size):
+def test_read_clips_gives_the_frames_of_the_ffmpeg_program_of_footage(name, size):
     wants = {"VIDEO": FrameSpec(32, 224, 224, 1), "CLIP": FrameSpec(1, 228, 228, 1)}
     ours = our_frames(footage(name), wants)
     for expert, want in wants.items():
         assert np.array_equal(ours[expert], program_frames(footage(name), size, want))
 
 
-def test_clips_are_runs_of_those_frames(folder):
+def test_read_clips_cuts_frames_into_runs(folder):
     path = make(folder, "29.97 fps")
     theirs = program_frames(path, (160, 120), FrameSpec(32, 64, 64, 1))
     whole, rest = read_clips(path, {"v": FrameSpec(32, 64, 64, 32)})
@@ -258,7 +272,7 @@ def test_clips_are_runs_of_those_frames(folder):
 @pytest.mark.parametrize(
     ("turn", "size"), [("", (160, 120)), ("-display_rotation 90 ", (120, 160))]
 )
-def test_frames_of_another_size_are_brought_to_that_of_the_first(folder, turn, size):
+def test_read_clips_brings_frames_to_the_size_of_the_first(folder, turn, size):
     wide, narrow, both = folder / "wide.ts", folder / "narrow.ts", folder / "both.ts"
     write(wide, f"{picture(seconds=1)} {X264}")
     write(narrow, f"{picture('80x100', seconds=1)} {X264}")
@@ -273,80 +287,8 @@ def test_frames_of_another_size_are_brought_to_that_of_the_first(folder, turn, s
     assert np.array_equal(ours[32:], program_frames(shown[1], size, want))
 
 
-TONES = {"mono": "sin(700*t)", "stereo": "sin(700*t)|0.5*sin(900*t)"}
-TONES["5.1"] = "|".join(f"0.{9 - i}*sin({500 + 90 * i}*t)" for i in range(6))
-TONES["7.1"] = "|".join(f"0.{9 - i}*sin({500 + 90 * i}*t)" for i in range(8))
-CHANNELS = {layout: tones.count("|") + 1 for layout, tones in TONES.items()}
-ENCODERS = {".mkv": "pcm_s16le", ".wav": "pcm_f32le", ".mp4": "aac", ".flac": "flac"}
-
-
-def sound(layout: str, rate_hz: int, seconds: float = 1.3) -> str:
-    return f"-f lavfi -i aevalsrc={TONES[layout]}:c={layout}:s={rate_hz}:d={seconds}"
-
-
-def program_sound(path, channels: int) -> np.ndarray:
-    pcm = np.frombuffer(ffmpeg("-i", path, "-f", "s16le", "-"), "<i2").reshape(-1, channels)
-    return (pcm.mean(axis=1) / 32768).astype(np.float32)
-
-
-@pytest.mark.parametrize("rate_hz", [8000, 44100, 48000])
-@pytest.mark.parametrize("layout", TONES)
-@pytest.mark.parametrize("suffix", ENCODERS)
-def test_sound_is_the_mean_of_what_the_ffmpeg_program_makes(folder, suffix, layout, rate_hz):
-    path = folder / f"{layout}-{rate_hz}{suffix}"
-    write(path, f"{sound(layout, rate_hz)} -c:a {ENCODERS[suffix]}")
-    theirs = program_sound(path, CHANNELS[layout])
-    assert theirs.std() > 0.05
-    clips = list(read_clips(path, {"s": AudioSpec(rate_hz, 0.25, 0.25)}))
-    assert len(clips) == len(theirs) * 4 // rate_hz
-    ours = np.concatenate([clip.data for clip in clips])
-    assert ours.dtype == np.float32 and np.array_equal(ours, theirs[: len(ours)])
-    clips = list(read_clips(path, {"s": AudioSpec(16000, 0.96, 0.96)}))
-    assert [(clip.data.shape, clip.start_s, clip.end_s) for clip in clips] == [((15360,), 0, 0.96)]
-
-
-def test_channels_may_be_many_and_without_a_place(folder):
-    path = folder / "ten.mkv"
-    tones = "|".join(f"0.5*sin({500 + 90 * i}*t)" for i in range(10))
-    write(path, f"-f lavfi -i aevalsrc={tones}:s=16000:d=1 -c:a pcm_s16le")
-    (clip,) = read_clips(path, {"s": AudioSpec(16000, 0.96, 0.96)})
-    assert np.array_equal(clip.data, program_sound(path, 10)[:15360])
-
-
-def test_late_sound_begins_with_its_first_sample(folder):
-    path = folder / "late sound.mkv"
-    write(path, f"{picture()} -itsoffset 0.6 {sound('mono', 16000)} {X264} -c:a flac")
-    clips = list(read_clips(path, {"s": AudioSpec(16000, 0.25, 0.25)}))
-    theirs = program_sound(path, 1)
-    assert len(theirs) == 20800 and len(clips) == 5
-    assert np.array_equal(np.concatenate([clip.data for clip in clips]), theirs[:20000])
-
-
-def test_sound_may_change_its_rate_and_layout(folder):
-    parts = [folder / "first.mp3", folder / "second.mp3"]
-    write(parts[0], f"{sound('stereo', 44100)} -c:a libmp3lame -write_xing 0 -id3v2_version 0")
-    write(parts[1], f"{sound('mono', 22050)} -c:a libmp3lame -write_xing 0 -id3v2_version 0")
-    both = folder / "both.mp3"
-    both.write_bytes(b"".join(part.read_bytes() for part in parts))
-    want = {"s": AudioSpec(16000, 0.1, 0.1)}
-    first, second, joined = (
-        np.concatenate([clip.data for clip in read_clips(path, want)]) for path in (*parts, both)
-    )
-    assert len(first) <= len(joined) - len(second) <= len(first) + 3200
-    assert np.array_equal(joined[: len(first) - 1600], first[:-1600])
-    heard = np.abs(np.fft.rfft(joined[-16000:]))
-    assert round(heard.argmax() * 2 * np.pi) in range(690, 711)
-
-
-def test_sound_shorter_than_a_window_gives_none(folder):
-    path = folder / "short.mkv"
-    write(path, f"{picture()} {sound('mono', 8000, 0.95)} {X264} -c:a pcm_s16le")
-    wants = {"s": AudioSpec(16000, 0.96, 0.96), "v": FrameSpec(1, 64, 64, 1)}
-    assert {clip.name for clip in read_clips(path, wants)} == {"v"}
-
-
 @pytest.mark.parametrize(("suffix", "encoder"), [(".mp3", "libmp3lame"), (".m4a", "aac")])
-def test_a_cover_is_no_video(folder, suffix, encoder):
+def test_best_stream_takes_no_cover_for_a_video(folder, suffix, encoder):
     path = folder / f"cover{suffix}"
     write(path, f"{SINE} {COVER % (0, 0)} -c:a {encoder}")
     with av.open(str(path)) as container:
@@ -354,3 +296,191 @@ def test_a_cover_is_no_video(folder, suffix, encoder):
     wants = {"s": AudioSpec(16000, 0.5, 0.5), "v": FrameSpec(1, 64, 64, 1)}
     assert [clip.name for clip in read_clips(path, wants)] == ["s", "s", "s"]
     assert list(read_clips(path, {"v": wants["v"]})) == []
+
+
+def test_read_clips_gives_every_frame_in_order_with_its_time(tmp_path):
+    path = write_video(tmp_path / "a.mkv", flat([10, 60, 110, 160]))
+    clips = list(read_clips(path, {"f": FRAMES}))
+    assert greys(clips)[:4] == [10, 60, 110, 160]
+    assert all(c.data.shape == (1, 64, 64, 3) and c.data.dtype == np.uint8 for c in clips)
+    np.testing.assert_allclose([(c.start_s, c.end_s) for c in clips[:2]], [(0, 0.1), (0.1, 0.2)])
+
+
+def test_read_clips_holds_a_late_picture_back_to_the_beginning(tmp_path):
+    sound = np.zeros((1, 16000 * 2))
+    path = write_video(tmp_path / "late.mkv", flat([50] + [200] * 9), 10, sound, video_start_s=1.0)
+    got = greys(read_clips(path, {"f": FRAMES}))
+    assert got[:11] == [50] * 11 and got[12] == 200
+    assert 19 <= len(got) <= 21
+
+
+def test_read_clips_opens_a_file_once_for_all_experts(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mkv", flat([100] * 10), 10, np.zeros((1, 16000)))
+    opened = []
+    real = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or real(*args))
+    wants = {"a": FRAMES, "b": FrameSpec(5, 32, 32, 2), "c": SOUND}
+    names = {clip.name for clip in read_clips(path, wants)}
+    assert names == {"a", "b", "c"} and len(opened) == 1
+
+
+@pytest.mark.parametrize("end_s", [0, 0.4, 1, 1.05, 5.9, 100])
+def test_read_clips_stops_each_expert_at_the_end(tmp_path, end_s):
+    sound = np.random.default_rng(0).uniform(-1, 1, (1, 6 * 16000))
+    path = write_video(tmp_path / "a.mkv", flat(list(range(0, 240, 4))), 10, sound)
+    wants = {"a": FRAMES, "b": FrameSpec(5, 32, 32, 8), "s": SOUND}
+    whole, part = list(read_clips(path, wants)), list(read_clips(path, wants, end_s))
+    for name in wants:
+        clips = [clip for clip in whole if clip.name == name]
+        enough = [k for k, clip in enumerate(clips, 1) if clip.end_s >= end_s]
+        clips = clips[: enough[0] if enough else None]
+        got = [clip for clip in part if clip.name == name]
+        assert [clip[2:] for clip in got] == [clip[2:] for clip in clips]
+        assert all(
+            np.array_equal(one.data, other.data) for one, other in zip(got, clips, strict=True)
+        )
+
+
+def test_read_clips_decodes_no_more_than_is_needed(tmp_path, monkeypatch):
+    decoded = []
+    real = Clock.set_time
+    monkeypatch.setattr(
+        Clock, "set_time", lambda clock, frame: decoded.append(1) or real(clock, frame)
+    )
+    path = write_video(tmp_path / "a.mkv", flat([0] * 200), 10, np.zeros((1, 20 * 16000)))
+    clips = list(read_clips(path, {"f": FRAMES, "s": SOUND}, end_s=1))
+    assert [len(of(name, clips)) for name in "fs"] == [10, 2] and 10 <= len(decoded) < 30
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="should last 20"):
+        list(read_clips(cut, {"f": FRAMES}, end_s=1))
+
+
+def test_read_clips_keeps_only_the_current_clip_in_memory():
+    want = FrameSpec(fps=25, short_side=224, crop=224, clip_frames=8)
+    clip_bytes = 8 * 224 * 224 * 3
+    tracemalloc.start()
+    clips = sum(1 for _ in read_clips(footage(BIG_BUCK_BUNNY), {"f": want}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert clips >= 16 and peak < 5 * clip_bytes
+
+
+def test_read_clips_gives_nothing_of_a_missing_medium(tmp_path):
+    silent = write_video(tmp_path / "silent.mkv", flat([1, 2, 3]))
+    blind = write_video(tmp_path / "blind.mkv", sound=np.zeros((1, 16000)))
+    wants = {"f": FRAMES, "s": SOUND}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert {c.name for c in read_clips(silent, wants)} == {"f"}
+    assert {c.name for c in read_clips(blind, wants)} == {"s"}
+    assert list(read_clips(silent, {"s": SOUND})) == []
+    assert {c.name for c in read_clips(footage(BIKES), wants)} == {"f"}
+
+
+def test_read_clips_refuses_other_files_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    contents = {
+        "empty.mp4": b"",
+        "text.txt": b"A red ball moves left.\n" * 50,
+        "text.mp4": b"A red ball moves left.\n" * 50,
+        "garbage.mp4": rng.bytes(20000),
+        "garbage.mkv": rng.bytes(20000),
+        "subtitles.srt": b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.mp4").mkdir()
+    for name in [*contents, "folder.mp4", "missing.mp4"]:
+        with pytest.raises(InputError, match=name) as caught:
+            list(read_clips(tmp_path / name, {"f": FRAMES, "s": SOUND}))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["12:30.mkv", "file:a.mkv", "pipe:0.mkv"])
+def test_open_media_takes_no_name_for_a_protocol(tmp_path, monkeypatch, name):
+    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
+    (tmp_path / "film.mkv").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert list(read_clips(name, {"f": FRAMES}))
+
+
+LENGTH_S = 4
+
+
+ENCODED = {
+    ".mkv": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac",
+    ".mp4": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac -movflags faststart",
+    ".avi": "-c:v mpeg4 -bf 2 -c:a libmp3lame",
+    ".ts": "-c:v libx264 -pix_fmt yuv420p -g 25 -c:a aac",
+    ".webm": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 25 -c:a libopus",
+}
+
+
+@pytest.fixture(scope="module", params=ENCODED)
+def whole(request, tmp_path_factory):
+    """A file of 4 seconds of picture and sound."""
+    path = tmp_path_factory.mktemp("whole") / f"whole{request.param}"
+    picture = f"-f lavfi -i testsrc2=size=160x120:rate=25:duration={LENGTH_S}"
+    sound = f"-f lavfi -i sine=sample_rate=48000:duration={LENGTH_S}"
+    ffmpeg(*f"{picture} {sound} {ENCODED[request.param]}".split(" "), path)
+    return path
+
+
+BOTH = {"f": FRAMES, "s": SOUND}
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile film.mkv\n", "#EXTM3U\nfilm.mkv\n"])
+def test_check_format_refuses_a_list_of_files(tmp_path, text):
+    """Or a file from a stranger could have other files read."""
+    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(InputError, match=r"list\.mp4"):
+        list(read_clips(tmp_path / "list.mp4", BOTH))
+
+
+def of(name, clips):
+    return [clip.data for clip in clips if clip.name == name]
+
+
+@pytest.mark.parametrize("wanted", ["f", "s"])
+def test_read_clips_gives_the_beginning_of_a_cut_file_and_a_warning(whole, tmp_path, wanted):
+    if (whole.suffix, wanted) == (".ts", "s"):
+        return  # only a last picture that is incomplete tells that it should have gone on
+    want = {wanted: BOTH[wanted]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        all_of_it = list(read_clips(whole, want))
+    cut = tmp_path / f"cut{whole.suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=rf"cut\{whole.suffix}.* second \d+\.\d\d") as caught:
+        part = list(read_clips(cut, want))
+    damaged_s = float(re.search(r"second (\S+) ", str(caught[0].message))[1])
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert LENGTH_S / 4 < damaged_s < 3 * LENGTH_S / 4
+    assert len(all_of_it) / 4 <= len(part) < 3 * len(all_of_it) / 4
+    assert np.array_equal(part[1].data, all_of_it[1].data)
+
+
+@pytest.mark.parametrize("whole", [".mkv", ".mp4", ".ts"], indirect=True)
+def test_read_clips_loses_only_what_is_around_damage(whole, tmp_path):
+    content = bytearray(whole.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
+    hurt = tmp_path / f"hurt{whole.suffix}"
+    hurt.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"hurt\{whole.suffix}.* second [12]\.\d\d") as caught:
+        clips = list(read_clips(hurt, BOTH))
+    assert len(caught) == 1
+    before, after = (of("f", read) for read in (read_clips(whole, BOTH), clips))
+    assert len(before) == len(after) == 10 * LENGTH_S
+    same = [np.array_equal(*pair) for pair in zip(before, after, strict=True)]
+    assert all(same[:15]) and all(same[-9:]) and not all(same)
+    assert len(of("s", clips)) >= 2 * LENGTH_S - 2
+
+
+def test_read_clips_refuses_a_file_cut_before_its_first_frame(tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(footage(BIKES).read_bytes()[:40])
+    with pytest.raises(InputError, match=r"cut\.mp4"):
+        list(read_clips(cut, {"f": FRAMES}))

@@ -1,4 +1,4 @@
-"""Reading takes as much memory for ten minutes as for ten seconds."""
+"""Extraction takes as much memory for ten minutes as for ten seconds."""
 
 import json
 import subprocess
@@ -47,6 +47,7 @@ def read(path, sample_rate_hz):
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
     ("inputs", "encoders", "sample_rate_hz", "times"),
@@ -56,7 +57,9 @@ def read(path, sample_rate_hz):
     ],
     ids=["ten minutes of video", "half an hour of sound"],
 )
-def test_peak_memory_does_not_grow(tmp_path, inputs, encoders, sample_rate_hz, times):
+def test_extract_takes_no_more_memory_for_longer_files(
+    tmp_path, inputs, encoders, sample_rate_hz, times
+):
     short, long = tmp_path / "short.mkv", tmp_path / "long.mkv"
     ffmpeg(*f"{inputs} {encoders}".split(" "), short)
     ffmpeg("-stream_loop", times - 1, "-i", short, "-c", "copy", long)

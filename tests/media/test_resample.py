@@ -20,7 +20,7 @@ def resampled(wave: np.ndarray, from_hz: int, to_hz: int = 16000, piece: int = 1
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
-def test_equals_resampy(rate):
+def test_resampler_equals_resampy(rate):
     wave = seeded.sound(4, 0.1, rate)
     made = resampled(wave, rate)
     assert len(made) == len(wave) * 16000 // rate
@@ -30,19 +30,19 @@ def test_equals_resampy(rate):
 
 
 @pytest.mark.parametrize("piece", [1, 7, 441, 5000])
-def test_the_pieces_do_not_matter(piece):
+def test_resampler_gives_the_same_for_any_pieces(piece):
     wave = seeded.sound(5, 0.05, 44100)
     whole = resampled(wave, 44100, piece=len(wave))
     np.testing.assert_allclose(resampled(wave, 44100, piece=piece), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 100])
-def test_short_sounds(samples):
+def test_resampler_takes_short_sounds(samples):
     made = resampled(np.ones(samples), 44100)
     assert len(made) == samples * 16000 // 44100 and np.isfinite(made).all()
 
 
-def test_a_rate_that_shares_nothing_with_the_other_equals_the_plain_sum():
+def test_resampler_equals_the_plain_sum_for_coprime_rates():
     from_hz, to_hz = 44101, 16000
     wave = seeded.sound(6, 0.03, from_hz).astype(np.float32)
     scale = to_hz / from_hz
@@ -73,13 +73,13 @@ def test_a_rate_that_shares_nothing_with_the_other_equals_the_plain_sum():
     assert np.abs(made - naive).max() <= 2e-6 < np.abs(naive).max()
 
 
-def test_no_rate_takes_much_memory_and_no_length_takes_more():
+def test_resampler_takes_little_memory_at_any_rate_and_length():
     tracemalloc.start()
     resampler = Resampler(44101, 16000)
-    held = []
+    memory = []
     for _ in range(60):
         resampler.push(np.zeros(44101, dtype=np.float32))
-        held.append(tracemalloc.get_traced_memory()[0])
+        memory.append(tracemalloc.get_traced_memory()[0])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 64 * 2**20 and held[-1] - held[5] < 2**17
+    assert peak < 64 * 2**20 and memory[-1] - memory[5] < 2**17

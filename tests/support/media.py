@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from fractions import Fraction
 from importlib.metadata import files
 from pathlib import Path
 
 import av
 import numpy as np
+
+from mdmmt.media.specs import Clip
 
 BIG_BUCK_BUNNY = "bigbuckbunny.mp4"  # 1280 x 720, 25 fps, 5.3 s, 5.1 sound
 BIKES = "bikes.mp4"  # 640 x 272, 25 fps, 10 s, no sound
@@ -66,3 +69,38 @@ def ffmpeg(*arguments: str | Path) -> bytes:
     program = imageio_ffmpeg.get_ffmpeg_exe()
     command = [program, "-v", "error", "-nostdin", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
+X264 = "-c:v libx264 -preset ultrafast -bf 2 -pix_fmt yuv420p"
+SINE = "-f lavfi -i sine=sample_rate=48000:duration=1.5"
+
+
+def picture(
+    size: str = "160x120", fps: str = "25", seconds: float = 1.5, source: str = "testsrc2"
+) -> str:
+    """Arguments of the ffmpeg program for a test picture."""
+    return f"-f lavfi -i {source}=size={size}:rate={fps}:duration={seconds}"
+
+
+def write_with_ffmpeg(path: Path, arguments: str) -> None:
+    """Write a file by the ffmpeg program."""
+    ffmpeg(*arguments.split(" "), path)
+
+
+def greys(clips: Iterable[Clip]) -> list[int]:
+    """The mean value of each frame in some clips."""
+    return [round(float(frame.mean())) for clip in clips for frame in clip.data]
+
+
+def block(
+    x: int, y: int, side: int = 14, colour: tuple[int, int, int] = (220, 40, 40)
+) -> np.ndarray:
+    """A square on grey: (64, 64, 3)."""
+    frame = np.full((64, 64, 3), 40, dtype=np.uint8)
+    frame[y : y + side, x : x + side] = colour
+    return frame
+
+
+def moved(step_x: int, step_y: int) -> np.ndarray:
+    """A square that moves by a step from frame to frame: (12, 64, 64, 3)."""
+    return np.stack([block(25 + i * step_x, 25 + i * step_y) for i in range(12)])
