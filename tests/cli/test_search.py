@@ -59,11 +59,11 @@ def search(database: str, *arguments: str, capsys) -> list[dict]:
 
 
 def test_search_command_finds_the_clip_of_a_sentence(database, clips, query, model, capsys):
-    found = search(database, query, "-k", "3", capsys=capsys)
-    assert found[0]["path"] == str(clips / "0.mp4") and len(found) == 3
-    scores = [hit["score"] for hit in found]
+    hits = search(database, query, "-k", "3", capsys=capsys)
+    assert hits[0]["path"] == str(clips / "0.mp4") and len(hits) == 3
+    scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
-    best = found[0]
+    best = hits[0]
     assert sum(best["by_expert"].values()) == pytest.approx(best["score"], abs=1e-5)
     assert (best["start_s"], best["metadata"]) == (0.0, {"number": 0})
     vector = model.encode_segments(clips / "0.mp4").vectors[0]
@@ -71,8 +71,8 @@ def test_search_command_finds_the_clip_of_a_sentence(database, clips, query, mod
 
 
 def test_search_command_filters_by_metadata(database, query, capsys):
-    found = search(database, query, "--filter", "number >= 2 and number < 4", capsys=capsys)
-    assert {hit["metadata"]["number"] for hit in found} == {2, 3}
+    hits = search(database, query, "--filter", "number >= 2 and number < 4", capsys=capsys)
+    assert {hit["metadata"]["number"] for hit in hits} == {2, 3}
     command = ["search", query, "--db", database, "--weights=sample", "--filter", "number >"]
     assert main(command) == 1
     assert "number >" in capsys.readouterr().err
@@ -84,9 +84,9 @@ def test_search_command_filters_by_metadata(database, query, capsys):
 
 
 def test_search_command_finds_a_video_by_itself(database, clips, capsys):
-    found = search(database, "--video", str(clips / "4.mp4"), capsys=capsys)
-    assert found[0]["path"] == str(clips / "4.mp4") and len(found) == CLIPS
-    assert found[0]["score"] == pytest.approx(3, abs=1e-4)
+    hits = search(database, "--video", str(clips / "4.mp4"), capsys=capsys)
+    assert hits[0]["path"] == str(clips / "4.mp4") and len(hits) == CLIPS
+    assert hits[0]["score"] == pytest.approx(3, abs=1e-4)
 
 
 def test_search_command_prints_a_table_and_writes_a_page(database, query, tmp_path, capsys):

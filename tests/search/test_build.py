@@ -13,6 +13,7 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.files import read_features, write_features
+from mdmmt.features.types import ExpertFeatures
 from mdmmt.search import Index, index_files, read_metadata
 
 
@@ -53,7 +54,7 @@ def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
         assert run(2.0, metadata={str(film): {"year": 2021}}) == []  # no expert is run for that
         hits = index.search(real(film).vectors[0], 9, "year == 2021")
         assert {hit.path for hit in hits} == {str(film)} and len(hits) == 3
-        # What is known of a file stays, unless something else is said of it.
+        # A file keeps its metadata unless it is given others.
         assert run(2.0) == [] and index.metadata(film) == {"year": 2021}
         write_video(film, flat([1, 2, 3] * 20), 10)
         assert run(2.0, metadata={paths[0]: {"year": 3}}) == [str(film)]
@@ -73,14 +74,14 @@ def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, m
     assert main(["extract", str(tmp_path / "videos"), f"--out={out}", "--experts=frame"]) == 0
     files = [str(out / folder / "x.mp4.safetensors") for folder in ("a", "b")]
     with Index.open(tmp_path / "a.db", model) as index:
-        assert [one.windows for one in index_files(index, model, files)] == [1, 1]
+        assert [outcome.windows for outcome in index_files(index, model, files)] == [1, 1]
         assert index.count() == 2
-        assert all(one.kept for one in index_files(index, model, files))
+        assert all(outcome.kept for outcome in index_files(index, model, files))
         hits = index.search(model.encode_text("a red ball"), 9)
         assert {hit.path for hit in hits} == set(files)
         command = ["extract", str(tmp_path / "videos"), f"--out={out}"]
         assert main([*command, "--experts=frame,motion,sound"]) == 0
-        assert not any(one.kept for one in index_files(index, model, files))  # made by others
+        assert not any(outcome.kept for outcome in index_files(index, model, files))
 
 
 def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, model, monkeypatch):
@@ -97,13 +98,13 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
         (hit,) = index.search(real(path).vectors[0], 1)
         assert hit.path == path and hit.score == pytest.approx(3, abs=1e-4)
         file = tmp_path / "3.mp4.safetensors"  # to which an expert of another model is added
-        made = read_features(file)
-        clip = np.ones((1, 512), np.float32), np.array([[0.0, 1.0]])
-        write_features(file, made.with_experts({"CLIP": clip}, {"CLIP": "1"}))
+        features = read_features(file)
+        clip = ExpertFeatures(np.ones((1, 512), np.float32), np.array([[0.0, 1.0]]))
+        write_features(file, features.with_experts({"CLIP": clip}, {"CLIP": "1"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.kept
-        assert [one.kept for one in index_files(index, model, [path])] == [True]  # and without it
-        write_features(file, made.with_experts({}, {"frame": "2"}))
+        assert [outcome.kept for outcome in index_files(index, model, [path])] == [True]
+        write_features(file, features.with_experts({}, {"frame": "2"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert not outcome.kept and encoded.pop() == file
         file.write_bytes(b"cut short")

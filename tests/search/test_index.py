@@ -36,7 +36,7 @@ def segments(n: int, seed: int = 0) -> Segments:
 
 
 def rows_of(index: Index) -> list[dict]:
-    """All that a database holds, also what no search shows."""
+    """All rows of a database, with those that no search returns."""
     fields = ["id", "path", "source", "segments", "vector"]
     return [dict(row) for row in index._call("query", filter='id != ""', output_fields=fields)]
 
@@ -48,7 +48,7 @@ def database(tmp_path):
 
 @pytest.fixture(params=["embedded", "server"])
 def index(request, database):
-    """One in this process, and one behind an address, as of a Milvus server."""
+    """A local database in this process, and the same behind an address, as of a Milvus server."""
     if request.param == "embedded":
         with Index.open(database, MODEL) as index:
             yield index
@@ -70,15 +70,15 @@ def test_search_finds_what_numpy_finds(index):
     places = [(path, i) for path in parts for i in range(7)]
     queries = segments(5, seed=99).vectors
     scores = queries @ vectors.T
-    found = index.search(queries, k=10, with_vectors=True)
-    assert len(found) == 5
-    for query, hits in enumerate(found):
+    results = index.search(queries, k=10, with_vectors=True)
+    assert len(results) == 5
+    for query, hits in enumerate(results):
         best = np.argsort(-scores[query])[:10]
         assert [(hit.path, int(hit.start_s)) for hit in hits] == [places[i] for i in best]
         assert np.allclose([hit.score for hit in hits], scores[query][best], atol=1e-5)
         assert np.array_equal([hit.vector for hit in hits], vectors[best])
         assert all(hit.end_s == hit.start_s + 1.5 for hit in hits)
-    assert [hit.id for hit in index.search(queries[0], k=3)] == [hit.id for hit in found[0][:3]]
+    assert [hit.id for hit in index.search(queries[0], k=3)] == [hit.id for hit in results[0][:3]]
     assert len(index.search(queries[0], k=100)) == len(vectors)
 
 
@@ -113,9 +113,9 @@ def test_add_replaces_a_file_added_before(index):
         mine = sorted((hit for hit in hits if hit.path == "a.mp4"), key=lambda hit: hit.start_s)
         assert np.array_equal([hit.vector for hit in mine], part.vectors)
         assert index.count() == n + 1
-        held = index.segments("a.mp4")
-        assert np.array_equal(held.vectors, part.vectors) and held.vectors.dtype == np.float32
-        assert np.array_equal(held.spans_s, part.spans_s)
+        stored = index.segments("a.mp4")
+        assert np.array_equal(stored.vectors, part.vectors) and stored.vectors.dtype == np.float32
+        assert np.array_equal(stored.spans_s, part.spans_s)
         assert index.source("a.mp4") == f"content {seed}"
         assert index.source("c.mp4") is None
         with pytest.raises(InputError, match=r"nothing of 'c\.mp4'"):
@@ -175,9 +175,9 @@ def test_index_holds_what_a_dict_would_hold(tmp_path_factory, steps):
         if reopen:
             index.close()
             index = Index.open(folder / "library.db", MODEL)
-    found = {(row["path"], tuple(row["vector"])) for row in rows_of(index)}
+    stored = {(row["path"], tuple(row["vector"])) for row in rows_of(index)}
     wanted = {(path, tuple(vector)) for path, rows in expected.items() for vector in rows.tolist()}
-    assert found == wanted and index.count() == len(wanted)
+    assert stored == wanted and index.count() == len(wanted)
     index.close()
     shutil.rmtree(folder)
 
@@ -310,7 +310,7 @@ def open_index(tmp_path_factory):
 
 
 def build(database, log):
-    """A build, which writes down what it was told is stored."""
+    """A build that logs each file once `add` has returned, which means that the rows are stored."""
     index_module.MAX_LOG_BYTES, milvus.MIN_INDEXED_ROWS = 40_000, 300
     with log.open("a") as acknowledged, Index.open(database, MODEL) as index:
         print("open", file=acknowledged, flush=True)
@@ -318,11 +318,11 @@ def build(database, log):
             for i in range(150):
                 if index.source(f"{i}.mp4") in (f"{version}", "1"):
                     continue
-                index.add(f"{i}.mp4", built(i, version), f"{version}")
+                index.add(f"{i}.mp4", segments_of(i, version), f"{version}")
                 print(i, version, file=acknowledged, flush=True)
 
 
-def built(i: int, version: int) -> Segments:
+def segments_of(i: int, version: int) -> Segments:
     return segments(1 + (7 * i + 3 * version) % 9, seed=1000 * version + i)
 
 
@@ -378,7 +378,7 @@ def test_add_survives_kills_at_twenty_moments(start_build, tmp_path):
         process, wait = start_build(database, log)
         wait_until_open(log, opened + 1)
         time.sleep(rng.uniform(0, 0.4))
-        with suppress(ProcessLookupError):  # a fast one has finished
+        with suppress(ProcessLookupError):  # the build may have ended
             os.kill(process, signal.SIGKILL)
         status = wait()
         assert status in (0, -signal.SIGKILL)
@@ -401,8 +401,8 @@ def check_rows(database: Path, log: Path) -> None:
             (version,) = {int(row["source"]) for row in of_file}
             assert version >= acknowledged.get(i, 0)
             of_file.sort(key=lambda row: int(row["id"].split("-")[1]))
-            found = np.array([row["vector"] for row in of_file], dtype=np.float32)
-            assert np.array_equal(found, built(i, version).vectors)
+            vectors = np.array([row["vector"] for row in of_file], dtype=np.float32)
+            assert np.array_equal(vectors, segments_of(i, version).vectors)
 
 
 def test_open_refuses_a_database_that_is_open(start_build, tmp_path):
@@ -485,9 +485,9 @@ def test_index_serves_towhee_pipelines(sample_clips, tmp_path):
         assert index.count() == 3
         colour_and_shape = clips[1].combination[:2]
         text = f"A {' '.join(colour_and_shape)}"
-        found = search(text).get()
+        row = search(text).get()
         best = index.search(model.encode_text(text), k=2)
-        assert found == [text, best] and len(best) == 2
+        assert row == [text, best] and len(best) == 2
 
 
 if __name__ == "__main__":

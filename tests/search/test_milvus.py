@@ -37,8 +37,8 @@ def test_index_if_large_keeps_a_search_exact(database, monkeypatch):
         for _ in range(2):
             queries = segments(20, seed=1).vectors
             best = np.argsort(-(queries @ part.vectors.T), axis=1)[:, :10]
-            found = index.search(queries, k=10)
-            assert [[int(hit.start_s) for hit in hits] for hits in found] == best.tolist()
+            results = index.search(queries, k=10)
+            assert [[int(hit.start_s) for hit in hits] for hits in results] == best.tolist()
             index.close()
             index = Index.open(database, MODEL)
         assert index._client.describe_index("mdmmt", "vector_idx")["index_type"] == "IVF_FLAT"
@@ -143,10 +143,11 @@ def manage_servers(monkeypatch) -> None:
     running = {}
 
     def start_and_get_uri(path):
-        try:
-            running[path] = start_server_in_thread(path)
-        except DataDirLockedError:
-            return None
+        if path not in running:  # else the same server serves again
+            try:
+                running[path] = start_server_in_thread(path)
+            except DataDirLockedError:
+                return None
         return f"http://127.0.0.1:{running[path][2]}"
 
     def release_server(path):

@@ -187,11 +187,11 @@ def test_write_page_shows_pictures_plays_clips_and_runs_nothing(browser, clips, 
     assert min(widths) > 0
     assert browser.title == query
     names = "return [...document.querySelectorAll('.name')].map(n => n.textContent)"
-    assert browser.execute_script(names) == [Path(one.path).name for one in hits]
+    assert browser.execute_script(names) == [Path(hit.path).name for hit in hits]
     assert browser.execute_script("return document.scripts.length") == 0
     assert browser.execute_script("return document.querySelectorAll('img').length") == len(widths)
-    said = [entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
-    assert said == []
+    messages = [entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
+    assert messages == []
 
 
 @pytest.mark.browser
@@ -234,10 +234,10 @@ def test_write_page_shows_a_real_search(browser, sample_clips, tmp_path):
             index.add(clip.path, model.encode_segments(clip.path), metadata={"number": i})
         query = model.encode_text("A white star")
         hits = index.search(query, k=4, with_vectors=True)
-    match = model.similarity(query, np.stack([one.vector for one in hits]))
-    assert np.allclose(match.score[0], [one.score for one in hits], atol=1e-5)
+    match = model.similarity(query, np.stack([hit.vector for hit in hits]))
+    assert np.allclose(match.score[0], [hit.score for hit in hits], atol=1e-5)
     write_page(tmp_path / "found.html", "A white star", hits, match)
     browser.get((tmp_path / "found.html").as_uri())
     scores = "return [...document.querySelectorAll('.score')].map(s => s.textContent)"
-    assert browser.execute_script(scores) == [f"{one.score:.3f}" for one in hits]
+    assert browser.execute_script(scores) == [f"{hit.score:.3f}" for hit in hits]
     wait_for(browser, "[...document.querySelectorAll('video')].every(v => v.readyState > 0)")
