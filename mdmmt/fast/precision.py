@@ -28,7 +28,8 @@ from .linear import (
     TorchLinearBFloat16,
 )
 
-PRECISIONS = ("exact", "bfloat16", "int8", "auto")
+RESOLVED = ("exact", "bfloat16", "int8")
+PRECISIONS = (*RESOLVED, "auto")
 # From this many tokens on, a thread by itself is no slower than its share of all threads: in low
 # precision, where the processor has instructions for bfloat16, and otherwise.
 FEW_TOKENS, MANY_TOKENS = 8, 96
@@ -116,6 +117,8 @@ def plan_layers(precision: str, device: torch.device, quantize_values: bool = Fa
             in the first layer. That takes a seventh less time. Texts stay near enough; the least
             cosine of a block of a video with a single token would fall from 0.9996 to 0.9990.
     """
+    if precision not in RESOLVED:
+        raise ValueError(f"precision is {precision!r}, expected one from resolve_precision")
     has_onednn = cpu.has_onednn(device)
     has_bfloat16 = cpu.has_instructions("avx512_bf16")
     is_low = has_bfloat16 and precision != "exact"

@@ -7,16 +7,19 @@ import copy
 import pytest
 import torch
 from emulation import Int8LinearByHalves
-from fast_towers import on_x86
+from fast_towers import CPU, on_x86
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mdmmt.fast import linear
+from mdmmt.fast import cpu, kernels, linear
 from mdmmt.towers.transformer import ACTIVATION
 
 STEPS = linear.RANGES[0]
 ACTIVATIONS = {"none": lambda y: y} | ACTIVATION
+with_bfloat16 = pytest.mark.skipif(
+    not (cpu.has_onednn(CPU) and kernels.supports_bfloat16()), reason="oneDNN takes no bfloat16"
+)
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -27,7 +30,7 @@ ACTIVATIONS = {"none": lambda y: y} | ACTIVATION
         (linear.TorchLinear, 1e-5),
         (linear.TorchLinearBFloat16, 0.05),
         pytest.param(linear.OneDnnLinear, 1e-5, marks=on_x86),
-        pytest.param(linear.OneDnnLinearBFloat16, 0.05, marks=on_x86),
+        pytest.param(linear.OneDnnLinearBFloat16, 0.05, marks=with_bfloat16),
     ],
 )
 def test_linear_computes_what_torch_does(kind, atol, capability, activation, monkeypatch):
