@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more still take time when measured
 
 import torch
-from towers import (
+from common import (
     BASE,
     RAGGED,
     Batch,
@@ -36,15 +35,13 @@ from towers import (
     make_batch,
     make_texts,
     measure,
-    run_fast_text,
     show,
     text_case,
     video_case,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from oracle import block_cosines
 from tiny import Pair, make_pair, write_vocabulary
+from towers import run_fast_text
 
 from mdmmt.config import RELEASED
 from mdmmt.fast import FastTextTower, FastVideoTower

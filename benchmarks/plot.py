@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import BASE, MAX_TOKENS, VIDEO_BATCHES, VIDEO_TOKENS, video_case
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from towers import BASE, MAX_TOKENS, VIDEO_BATCHES, VIDEO_TOKENS, video_case
 
 COLOURS = {
     BASE: "black",

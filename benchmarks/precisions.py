@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from towers import PRECISIONS, RAGGED, as_dict, describe_machine, make_batch, make_texts
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from common import PRECISIONS, RAGGED, as_dict, describe_machine, make_batch, make_texts
 from emulation import emulated_vnni
 from oracle import block_cosines
 from tiny import make_pair, write_vocabulary
+from torch import Tensor
 
 import mdmmt
 from mdmmt.config import RELEASED
