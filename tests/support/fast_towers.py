@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mdmmt.config import ExpertConfig
 from mdmmt.fast import cpu
-from mdmmt.features.tokens import Tokens, Video, collate
+from mdmmt.features.tokens import Tokens, VideoTokens, collate
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.video import VideoTower
 
@@ -40,7 +40,7 @@ def computing_with(threads: int) -> Iterator[None]:
 
 def make_video(
     counts: Sequence[int], seed: int = 0, experts: Sequence[ExpertConfig] = TINY.video.experts
-) -> Video:
+) -> VideoTokens:
     """Features of that many tokens of each expert; experts without any are absent."""
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -54,7 +54,7 @@ def make_video(
 
 
 @torch.no_grad()
-def run_plain_video(tower: VideoTower, videos: Sequence[Video]) -> Tensor:
+def run_plain_video(tower: VideoTower, videos: Sequence[VideoTokens]) -> Tensor:
     return tower(*collate(videos, tower.config.experts, CPU))
 
 
