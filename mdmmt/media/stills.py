@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import av
 
@@ -53,7 +53,7 @@ def _still_at(container: av.container.InputContainer, time_s: float) -> Image:
     # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
     shown = None
-    for frame in cast("Iterator[av.VideoFrame]", container.decode(stream)):
+    for frame in container.decode(stream):
         if shown is not None and frame.time is not None and frame.time - first_s > time_s:
             break
         shown = frame
