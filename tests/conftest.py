@@ -22,6 +22,7 @@ import pytest
 import torch
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
+from transformers import BertConfig
 
 import mdmmt
 from mdmmt.config import RELEASED
@@ -95,6 +96,20 @@ def tiny_vocabulary(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-vocabulary")
     write_vocabulary(folder, TINY_VOCABULARY)
     return folder
+
+
+@pytest.fixture(scope="session")
+def txt_bert(tiny_vocabulary, tmp_path_factory) -> Path:
+    """A folder with BERT's configuration and tokenizer, and none of its weights."""
+    folder = tmp_path_factory.mktemp("txt-bert")
+    shutil.copytree(tiny_vocabulary, folder, dirs_exist_ok=True)
+    BertConfig(**vars(TINY.text.bert)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_params(txt_bert) -> dict:
+    return {"txt_bert": str(txt_bert), "modalities": list(TINY.text.experts), "same_dim": 24}
 
 
 @pytest.fixture(scope="session")

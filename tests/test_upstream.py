@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from tiny import TINY
-from transformers import BertConfig
+from transformers import BertConfig, BertModel
 
+import mdmmt
 from mdmmt.config import RELEASED, ExpertConfig
-from mdmmt.errors import InputError, InputTypeError
+from mdmmt.errors import InputError, InputTypeError, WeightsError
 from mdmmt.upstream import (
     VID_BERT_KEYS,
     bert_config,
     with_mmttxt_params,
     with_mmtvid_params,
 )
+
+TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
 
 UPSTREAM_VID_BERT = {
     "vocab_size_or_config_json_file": 10,
@@ -141,3 +147,51 @@ def test_bert_config_of_transformers_defaults_is_bert_base_cased():
         bert_config(SimpleNamespace(model_type="gpt2"))
     with pytest.raises(InputError, match="lacks hidden_size"):
         bert_config(SimpleNamespace(num_hidden_layers=3))
+
+
+@pytest.fixture
+def only_heads(tiny, tmp_path) -> Path:
+    """Weights of a text tower without those of BERT."""
+    state = tiny.theirs_text.state_dict()
+    path = tmp_path / "heads.pth"
+    heads = {name: tensor for name, tensor in state.items() if not name.startswith("txt_bert.")}
+    torch.save({"txt_state_dict": heads}, path)
+    return path
+
+
+def test_txt_bert_may_be_a_module(tiny, only_heads, txt_bert, text_params, tiny_model):
+    """Its configuration and state are taken over, as copies."""
+    bert = BertModel(BertConfig(**vars(TINY.text.bert)))
+    bert.load_state_dict(tiny.theirs_text.txt_bert.state_dict())
+    params = {**text_params, "txt_bert": bert, "tokenizer": tiny.tokenizer}
+    model = mdmmt.load(only_heads, "cpu", mmttxt_params=params)
+    assert model.config.text.bert == TINY.text.bert
+    np.testing.assert_array_equal(model.encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+    with torch.no_grad():
+        bert.embeddings.word_embeddings.weight.zero_()
+    np.testing.assert_array_equal(model.encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+    with pytest.raises(WeightsError, match=r"missing keys: txt_bert\."):
+        mdmmt.load(only_heads, "cpu", mmttxt_params=text_params).read_text_tower()
+
+
+def test_txt_bert_module_yields_to_weights_with_bert(tiny, tmp_path, text_params, tiny_model):
+    """As upstream, where the checkpoint is loaded into the tower made of the module."""
+    torch.save(tiny.released_layout, tmp_path / "model.pth")
+    bert = BertModel(BertConfig(**vars(TINY.text.bert)))
+    params = {**text_params, "txt_bert": bert, "tokenizer": tiny.tokenizer}
+    model = mdmmt.load(tmp_path / "model.pth", "cpu", mmttxt_params=params)
+    np.testing.assert_array_equal(model.encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("txt_bert", "error", "words"),
+    [
+        (3, InputError, "txt_bert is a int"),
+        (torch.nn.Linear(2, 2), InputError, "a module without a config"),
+        ("no/such-bert", WeightsError, "txt_bert 'no/such-bert'"),
+    ],
+    ids=["number", "module", "hub id"],
+)
+def test_read_bert_config_refuses_other_arguments(txt_bert, error, words, tiny_folder):
+    with pytest.raises(error, match=words):
+        mdmmt.load(tiny_folder, "cpu", mmttxt_params={"txt_bert": txt_bert})

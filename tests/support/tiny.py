@@ -69,6 +69,17 @@ TINY = ModelConfig(
     ),
 )
 
+# The tiny model in upstream's words: what a bare weights file needs to be read as one.
+VIDEO_PARAMS = {
+    "expert_dims": {
+        e.name: {"dim": e.dim, "idx": e.type_id, "max_tok": e.max_tokens}
+        for e in TINY.video.experts
+    },
+    "vid_bert_config": {k: v for k, v in vars(TINY.video.encoder).items() if k != "vocab_size"},
+    "same_dim": 24,
+    "hidden_size": 24,
+}
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -9,7 +9,7 @@ import torch
 from oracle import text_oracle
 
 from mdmmt.towers.text import TextTower
-from mdmmt.towers.tokenizer import Tokenizer, end_sentence, load_tokenizer
+from mdmmt.towers.tokenizer import Tokenizer
 
 LONG = "a man and a dog and a cat and a ball " * 5
 CASES = {
@@ -105,51 +105,3 @@ def test_blocks_are_unit_vectors_times_weights_that_add_up_to_one(tiny):
     weights = differ(tiny, CASES["mixed lengths"])[0].unflatten(1, (3, 24)).norm(dim=-1)
     assert torch.allclose(weights.sum(dim=1), torch.ones(4))
     assert (weights > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("given", "ended"),
-    [
-        ("a dog", "a dog."),
-        (" a dog \t", "a dog."),
-        ("a dog.", "a dog."),
-        ("a dog?", "a dog?"),
-        ("a dog!", "a dog!"),
-        ("a dog…", "a dog…."),
-        ("a dog. ", "a dog."),
-    ],
-)
-def test_end_sentence(given, ended):
-    assert end_sentence(given) == ended
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ("vocab.txt",),
-        ("vocab.txt", "config.json"),
-        ("vocab.txt", "tokenizer_config.json"),
-        ("tokenizer.json",),
-        ("tokenizer.json", "tokenizer_config.json"),
-    ],
-    ids=" ".join,
-)
-def test_either_tokenizer_file_is_enough_and_stays_cased(files, tiny, tiny_vocabulary, tmp_path):
-    """transformers lower-cases a bare vocab.txt, refuses it, or finds no padding token."""
-    tiny.tokenizer.save_pretrained(tmp_path / "saved")
-    (tmp_path / "saved" / "config.json").write_text('{"model_type": "bert"}')
-    (tmp_path / "got").mkdir()
-    for name in files:
-        folder = tiny_vocabulary if name == "vocab.txt" else tmp_path / "saved"
-        (tmp_path / "got" / name).write_bytes((folder / name).read_bytes())
-    texts = ["Hello hello HELLO é world."]
-    tokenizer = Tokenizer(load_tokenizer(tmp_path / "got"), tiny.config.text)
-    assert tokenizer(texts) == Tokenizer(tiny.tokenizer, tiny.config.text)(texts)
-    assert tokenizer.pad([[5], [6, 7]])[0].tolist() == [[5, 0], [6, 7]]
-
-
-def test_an_uncased_tokenizer_that_says_so_stays_uncased(tiny_vocabulary, tmp_path):
-    (tmp_path / "vocab.txt").write_bytes((tiny_vocabulary / "vocab.txt").read_bytes())
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
-    tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer("Hello")["input_ids"] == tokenizer("hello")["input_ids"]

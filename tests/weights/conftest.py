@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import TINY
+from tiny import TINY, VIDEO_PARAMS
 
+import mdmmt
 from mdmmt.weights import layout as layout_module
+
+TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
 
 
 @pytest.fixture
@@ -43,3 +47,21 @@ def source(tiny_is_released, tiny, tiny_vocabulary, tiny_folder, tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def expected(tiny_model, tiny_video) -> tuple[np.ndarray, np.ndarray]:
+    """The tiny model's embeddings of TEXTS and of a video."""
+    return tiny_model.encode_text(TEXTS), tiny_model.encode_video(tiny_video())
+
+
+@pytest.fixture
+def assert_loads(expected, text_params, tiny_video):
+    """Checks that a weights file, or a folder of one, is the tiny model, bit for bit."""
+
+    def check(path) -> None:
+        model = mdmmt.load(path, "cpu", VIDEO_PARAMS, text_params)
+        np.testing.assert_array_equal(model.encode_text(TEXTS), expected[0])
+        np.testing.assert_array_equal(model.encode_video(tiny_video()), expected[1])
+
+    return check

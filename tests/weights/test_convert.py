@@ -1,11 +1,9 @@
-"""`mdmmt convert` and `mdmmt info`: any weights as a model folder, and what weights are."""
+"""`mdmmt convert`: weights of any layout as a model folder."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID
 from mdmmt.weights import folder as folder_module
-from mdmmt.weights import locate
 from mdmmt.weights.convert import convert
 from mdmmt.weights.info import info
 from mdmmt.weights.locate import find_weights
@@ -30,7 +27,7 @@ LAYOUTS = ["released", "lineage", "safetensors", "folder"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_same_vectors_bit_for_bit(source, layout, tmp_path, tiny_video):
+def test_convert_keeps_the_vectors_bit_for_bit(source, layout, tmp_path, tiny_video):
     path = source(layout)
     before, after = mdmmt.load(path, "cpu"), mdmmt.load(convert(path, tmp_path / "out"), "cpu")
     assert after.path == tmp_path / "out"
@@ -40,60 +37,7 @@ def test_same_vectors_bit_for_bit(source, layout, tmp_path, tiny_video):
     assert np.array_equal(after.encode_video(video), before.encode_video(video))
 
 
-def test_the_folder_is_complete(source, tmp_path):
-    path = source("released")
-    out = convert(path, tmp_path / "new" / "out")
-    assert {file.name for file in out.iterdir()} >= {
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "README.md",
-    }
-    assert not list((tmp_path / "new").glob(".*"))
-    assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask()
-    for file in out.iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask(), file
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_card(source, tmp_path):
-    path = source("released")
-    out = convert(path, tmp_path / "out")
-    card = (out / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: mdmmt\n")
-    for fact in (
-        "weights.pth",
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-        "wide (11 wide), narrow (3 wide), middle (7 wide)",
-        "72 numbers",
-        "2 layers of 24",
-        "2 layers of 32",
-        f"mdmmt {mdmmt.__version__}",
-        "The authors of MDMMT state no licence",
-    ):
-        assert fact in card
-    assert "{" not in card
-
-
-def test_no_path_of_this_machine_is_written(source, tmp_path):
-    out = convert(source("released"), tmp_path / "out")
-    for file in out.iterdir():
-        assert str(tmp_path).encode() not in file.read_bytes(), file
-
-
-def test_the_sample_is_ours(tiny_folder, tmp_path, monkeypatch):
-    for module in (locate, folder_module):
-        monkeypatch.setattr(module, "SAMPLE_FOLDER", tiny_folder)
-    card = (convert("sample", tmp_path / "out") / "README.md").read_text()
-    assert "Apache-2.0" in card and "state no licence" not in card
-
-
-def test_half_precision_becomes_single(tiny, source, tmp_path):
+def test_convert_makes_half_precision_single(tiny, source, tmp_path):
     path = source("safetensors")
     half = {name: t.half() if t.is_floating_point() else t for name, t in tiny.both_towers.items()}
     save_file(half, path)
@@ -103,7 +47,7 @@ def test_half_precision_becomes_single(tiny, source, tmp_path):
     assert (info(path).dtypes, info(out).dtypes) == (("float16",), ("float32",))
 
 
-def test_replaces_a_model_folder(source, tmp_path, tiny_model):
+def test_convert_replaces_a_model_folder(source, tmp_path, tiny_model):
     out = convert(source("folder"), tmp_path / "out")
     weights_file = out / "model.safetensors"
     with safe_open(weights_file, "pt") as tensors:
@@ -117,7 +61,7 @@ def test_replaces_a_model_folder(source, tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize("there", ["file", "notes", "model and notes", "config", "link", ".git"])
-def test_refuses_what_is_no_model_folder(source, tmp_path, tiny_folder, there):
+def test_convert_refuses_other_folders_and_files(source, tmp_path, tiny_folder, there):
     out = tmp_path / "out"
     if there == "file":
         out.write_text("mine")
@@ -135,13 +79,13 @@ def test_refuses_what_is_no_model_folder(source, tmp_path, tiny_folder, there):
     assert snapshot(tmp_path) == before
 
 
-def test_an_empty_folder_is_filled(source, tmp_path):
+def test_convert_fills_an_empty_folder(source, tmp_path):
     (tmp_path / "out").mkdir()
     assert find_weights(convert(source("folder"), tmp_path / "out")) == tmp_path / "out"
 
 
 @pytest.mark.parametrize("what", ["save_file", "rename"])
-def test_whole_or_not_at_all(source, tmp_path, monkeypatch, what):
+def test_convert_leaves_the_old_folder_on_failure(source, tmp_path, monkeypatch, what):
     """A full disk, or a folder that cannot be put in place, leaves the old one as it was."""
     path, out = source("released"), tmp_path / "out"
     convert(source("folder"), out)
@@ -170,7 +114,7 @@ def snapshot(folder: Path) -> dict[Path, bytes | None]:
     }
 
 
-def test_weights_that_do_not_fit(source, tmp_path, tiny):
+def test_convert_refuses_weights_that_do_not_fit(source, tmp_path, tiny):
     path = source("released")
     torch.save({"vid_state_dict": tiny.released_layout["vid_state_dict"]}, path)
     with pytest.raises(WeightsError, match="holds nothing of this tower"):
@@ -181,14 +125,14 @@ def test_weights_that_do_not_fit(source, tmp_path, tiny):
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_tokenizer(source, tmp_path):
+def test_convert_needs_a_tokenizer(source, tmp_path):
     path = source("released").rename(tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match=f"{BERT_BASE_CASED_ID} .*tokenizer.json or vocab.txt"):
         convert(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_tokenizer_of_another_model(source, tmp_path):
+def test_convert_refuses_the_tokenizer_of_another_model(source, tmp_path):
     path = source("released")
     with (path.parent / "vocab.txt").open("a") as vocabulary:
         vocabulary.write("one more\n")
@@ -205,7 +149,7 @@ class Harm:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_that_runs_code_is_not_run(tmp_path, capsys):
+def test_commands_run_no_code_of_a_pickle(tmp_path, capsys):
     torch.save({"vid_state_dict": Harm(tmp_path / "harm")}, tmp_path / "harm.pth")
     assert main(["info", str(tmp_path / "harm.pth")]) == 1
     assert main(["convert", str(tmp_path / "harm.pth"), str(tmp_path / "out")]) == 1
@@ -213,7 +157,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path, capsys):
     assert not (tmp_path / "harm").exists() and not (tmp_path / "out").exists()
 
 
-def test_a_tokenizer_that_brings_code_is_not_run(source, tmp_path):
+def test_load_runs_no_code_of_a_tokenizer(source, tmp_path):
     out = convert(source("folder"), tmp_path / "out")
     settings = json.loads((out / "tokenizer_config.json").read_text())
     settings |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
@@ -224,7 +168,7 @@ def test_a_tokenizer_that_brings_code_is_not_run(source, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_commands(source, tmp_path, capsys):
+def test_convert_command_writes_the_folder(source, tmp_path, capsys):
     path = source("released")
     assert main(["convert", str(path), str(tmp_path / "out")]) == 0
     assert str(tmp_path / "out") in capsys.readouterr().out
