@@ -4,9 +4,9 @@
     python benchmarks/experts.py files      # decoding, each expert, all in one pass, authors' way
     python benchmarks/experts.py cost       # seconds, memory and disk for a minute of video
 
-All weights are random, which changes no time. What is compared runs in turns in one process. VIDEO
-is measured beside the same network written plainly, and beside the matrix products alone that such
-a network consists of (without its depth-wise convolutions).
+All weights are random, which changes no time. The variants that are compared run in turns in one
+process. VIDEO is measured beside the same network written plainly, and beside the bare matrix
+products of that network (without its depth-wise convolutions).
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ def files(path: Path, rounds: int) -> dict[str, float]:
     """
     video, plain = make_video()
     running = {"VIDEO": video, "CLIP": make_clip(), "tf_vggish": make_vggish()}
-    wants = {name: expert.spec for name, expert in running.items()}
-    length_s = max(clip.end_s for clip in read_clips(path, {"CLIP": wants["CLIP"]}))
+    specs = {name: expert.spec for name, expert in running.items()}
+    length_s = max(clip.end_s for clip in read_clips(path, {"CLIP": specs["CLIP"]}))
 
     def one_by_one() -> None:
         for name, expert in running.items():
-            for clip in read_clips(path, {name: wants[name]}):
+            for clip in read_clips(path, {name: specs[name]}):
                 if name == "VIDEO":
                     plain(plain_input(clip.data[None]))
                 else:
@@ -143,7 +143,7 @@ def files(path: Path, rounds: int) -> dict[str, float]:
     took = measure(
         rounds,
         clock=True,
-        decoding=lambda: [None for _ in read_clips(path, wants)],
+        decoding=lambda: [None for _ in read_clips(path, specs)],
         **{name: partial(extract, path, {name: expert}) for name, expert in running.items()},
         together=lambda: extract(path, running),
         authors=one_by_one,

@@ -1,4 +1,4 @@
-"""Where the pretrained experts find their weights, and what is said when they do not."""
+"""Where the pretrained experts find their weights, and the message if they do not."""
 
 import pytest
 import torch

@@ -32,7 +32,7 @@ experts = [
 found = extract(sys.argv[1], {expert.name: expert for expert in experts})
 with open("/proc/self/status") as status:
     (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
-print(json.dumps({"kib": int(peak), **{name: len(f) for name, (f, _) in found.items()}}))
+print(json.dumps({"kib": int(peak), **{name: len(one) for name, one in found.items()}}))
 """
 
 PICTURE = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=10"

@@ -1,4 +1,4 @@
-"""What clips stand for, by their specs."""
+"""The seconds that a clip of each kind stands for."""
 
 from mdmmt.media.specs import AudioSpec, FrameSpec
 

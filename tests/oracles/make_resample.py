@@ -1,4 +1,4 @@
-"""Makes `resample.npz`: what resampy 0.2.2 makes of seeded sound."""
+"""Makes `resample.npz`: the output of resampy 0.2.2 for seeded sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes `vggish.npz`: what torchvggish makes of seeded sound and weights."""
+"""Makes `vggish.npz`: the output of torchvggish for seeded sound and weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes `video.npz`: what torchvision's VideoResNet makes of seeded weights and frames."""
+"""Makes `video.npz`: the output of torchvision's VideoResNet for seeded weights and frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The goldens are what the independent implementations make, here and now.
+"""The goldens equal the output of the independent implementations, here and now.
 
 The ordinary tests compare with the goldens alone, since nobody should need all of torchvision,
 torchvggish, resampy and TensorFlow for them. Run as a program, this file makes them anew.

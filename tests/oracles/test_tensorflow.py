@@ -10,7 +10,7 @@ from mdmmt.experts.vggish import VggishExpert, from_tensorflow
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_checkpoint_is_read(version, tmp_path):
+def test_load_reads_a_checkpoint(version, tmp_path):
     given = variables()
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -27,7 +27,7 @@ def test_a_checkpoint_is_read(version, tmp_path):
     assert all(np.array_equal(state[name], wanted[name]) for name in wanted)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
+def test_load_refuses_a_damaged_checkpoint(tmp_path):
     (tmp_path / "vggish_model.ckpt").write_bytes(b"no checkpoint" * 100)
     with pytest.raises(WeightsError, match=r"vggish_model\.ckpt"):
         VggishExpert.load(tmp_path)
