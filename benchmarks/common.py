@@ -26,7 +26,7 @@ from tiny import WORDS
 
 from mdmmt.config import RELEASED
 
-BASE = "towhee.models"  # what all else is compared with
+BASE = "towhee.models"  # the reference of all ratios
 PRECISIONS = ("exact", "bfloat16", "int8")
 EXPERTS = [expert.name for expert in RELEASED.video.experts]
 PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino")

@@ -1,13 +1,12 @@
-"""How fast the towers run on CUDA, beside `towhee.models` 1.1.3 there.
+"""Measure the speed of the towers on CUDA, beside `towhee.models` 1.1.3 there.
 
     python benchmarks/on_cuda.py
 
-Compared are the fast path, exact and in bfloat16, as it is and compiled, with `towhee.models` in
-float32 and under `torch.autocast`. Inputs come from the CPU and embeddings go back to it; the fast
-path's time has in it what `mdmmt` does with features before, the checks and the packing. Texts are
-sorted by length for the fast path, as `mdmmt.load` does it, and not for the other. Weights are
-those of `benchmarks/towers.py`. Of each way the greatest difference to `towhee.models` in float32
-is printed, and the least cosine of an expert's block with it.
+It compares the fast path, exact and in bfloat16, compiled and not, with `towhee.models` in float32
+and under `torch.autocast`. Inputs come from the CPU and embeddings return to it. The time of the
+fast path includes the checks of the features, the packing, and sorting by length. The weights are
+those of `benchmarks/towers.py`. For each way it prints the largest difference to `towhee.models` in
+float32, and the least cosine of an expert's block with it.
 """
 
 from __future__ import annotations
@@ -93,9 +92,9 @@ def run_fast_text_to_cpu(
     return run_fast_text(tokenizer, tower, texts).cpu()
 
 
-def show_error(name: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
-    most = (found - wanted).abs().max()
-    least = block_cosines(found, wanted, RELEASED.video.same_dim).min()
+def show_error(name: str, vectors: torch.Tensor, wanted: torch.Tensor) -> None:
+    most = (vectors - wanted).abs().max()
+    least = block_cosines(vectors, wanted, RELEASED.video.same_dim).min()
     print(f"{name:34} differs by at most {most:.1e}, least cosine {least:.6f}", flush=True)
 
 

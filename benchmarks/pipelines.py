@@ -1,11 +1,11 @@
-"""What Towhee's ways of embedding many cost beside one direct call; ratios of throughput.
+"""Compare Towhee's ways of embedding many videos with direct calls, by throughput.
 
     python benchmarks/pipelines.py
 
-The full-size model with random weights, features with 25 of 30 tokens of each expert. All ways run
-in turns in one process. `p.batch()` keeps some calls in flight (3 on 2 cores), so it is compared
-with as many threads that call the operator, and the cost of gathering those into one call is what
-it would gain at most.
+The model has full size and random weights; each video has 25 of 30 tokens of each expert. All ways
+run in turns in one process. `p.batch()` keeps some calls in flight (3 on 2 cores). It is compared
+with that number of threads that call the operator. If it gathered its calls into one, it could gain
+no more than lists of that length do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Draw what `benchmarks/towers.py --out FILE` wrote: `python benchmarks/plot.py FILE FOLDER`.
+"""Plot the file that `benchmarks/towers.py --out FILE` writes.
 
-The picture is named after what the processor can do, `speed-avx2.png` for one.
+    python benchmarks/plot.py FILE FOLDER
+
+The picture is named after the processor's instructions, such as `speed-avx2.png`.
 """
 
 from __future__ import annotations

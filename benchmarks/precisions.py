@@ -1,12 +1,12 @@
-"""How near the low precisions come to 'exact', and what that does to retrieval.
+"""Compare the low precisions with 'exact', by cosines and by retrieval.
 
     python benchmarks/precisions.py
 
-In int8 also as it is on processors with AVX512-VNNI and AVX512-BF16, emulated where there are none.
-Of full-size towers with random weights, drawn three times: the cosine of each expert's block with
-the exact one, the least and the median. Of the sample model the same, and text-to-video R@1 among
-200 new clips whose pairs of attributes were seen in training, and among 200 with a pair that was
-not, 5 captions each.
+For towers of full size, with random weights drawn three times, it prints the least and the median
+cosine of an expert's block with the exact one. For the sample model it prints the same, and
+text-to-video R@1 with 5 captions a clip: among 200 new clips whose pairs of attributes were seen in
+training, and among 200 with an unseen pair. Int8 with AVX512-VNNI and AVX512-BF16 is emulated, so
+that it is measured on any processor.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ VIDEOS, TEXTS, CAPTIONS_EACH = 128, 512, 5
 SEEDS = (0, 1, 2)
 
 
-def cosines(found: Tensor, exact: Tensor, width: int = RELEASED.video.same_dim) -> str:
-    """What the cosines of all blocks are, of embeddings [b, m * e]."""
-    each = block_cosines(found, exact, width)
+def cosines(low: Tensor, exact: Tensor, width: int = RELEASED.video.same_dim) -> str:
+    """The least and the median cosine of the blocks of embeddings [b, m * e], in words."""
+    each = block_cosines(low, exact, width)
     return f"least {each.min():.5f}, median {each.median():.5f}"
 
 
@@ -79,8 +79,8 @@ def compare_retrieval(folder: Path) -> None:
         exact = None
         for precision, model in models.items():
             vectors = model.encode_text(texts), model.encode_video(items)
-            found = summary(ranks(*vectors, np.arange(len(own)), own).t2v)
-            print(f"sample, {what} pairs, {precision}: R@1 {found['R@1']:.1f} %")
+            recalls = summary(ranks(*vectors, np.arange(len(own)), own).t2v)
+            print(f"sample, {what} pairs, {precision}: R@1 {recalls['R@1']:.1f} %")
             exact = exact or vectors
             for side, *pair in zip(("text", "video"), vectors, exact, strict=True):
                 near = cosines(*map(torch.from_numpy, pair), model.config.video.same_dim)

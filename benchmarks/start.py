@@ -1,9 +1,9 @@
-"""What a start costs: our import beyond torch's and towhee's, and loading the full-size model.
+"""Measure a start: our import beyond torch's and towhee's, and loading the full-size model.
 
     python benchmarks/start.py
 
-Weights are random, of the released model's sizes, in a model folder. Memory is what the process
-held at most (VmHWM) less what it held before, as a ratio to the size of the tower's weights.
+A model folder holds random weights of the released model's sizes. Memory is the peak of the process
+(VmHWM) less its memory before, as a multiple of the size of the tower's weights.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ print(time.perf_counter() - started)
 """
 LOAD = """
 import sys, time, mdmmt
-def held(what):
+def memory(what):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
 path, kind, precision = sys.argv[1:]
 getattr(mdmmt.load("sample", "cpu", precision=precision), kind + "_encoder")  # loads libraries
-before = held("VmRSS")
+before = memory("VmRSS")
 started = time.perf_counter()
 model = mdmmt.load(path, "cpu", precision=precision)
 encoder = getattr(model, kind + "_encoder")
-print(time.perf_counter() - started, held("VmHWM") - before, held("VmRSS") - before)
+print(time.perf_counter() - started, memory("VmHWM") - before, memory("VmRSS") - before)
 """
 
 
@@ -67,8 +67,8 @@ def main() -> None:
         for kind, tower in (("video", video), ("text", text)):
             size = sum(tensor.nbytes for tensor in tower.state_dict().values())
             for precision in ("exact", "bfloat16", "int8"):
-                found = [run(LOAD, str(folder / "model"), kind, precision) for _ in range(ROUNDS)]
-                seconds, peak, after = map(statistics.median, zip(*found, strict=True))
+                results = [run(LOAD, str(folder / "model"), kind, precision) for _ in range(ROUNDS)]
+                seconds, peak, after = map(statistics.median, zip(*results, strict=True))
                 print(
                     f"{kind} tower, {precision}: {size / 1e6:.0f} MB of weights, read in "
                     f"{seconds:.2f} s, at most {peak / size:.2f} times their size in memory, then "

@@ -1,12 +1,12 @@
-"""How fast the towers run here, beside every other way to run this model.
+"""Measure the speed of the towers here, beside every other way to run this model.
 
     python benchmarks/towers.py [--quick] [--threads 2] [--out towers.json]
     python benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 --rounds 1
 
-Compared are the fast path at each precision, `towhee.models` 1.1.3, and that one's exported graph
-in ONNX Runtime and OpenVINO (told to compute in float32), where they are installed. Of each case
-all of them run in turns in one process. The limit is the time that the linear layers of the exact
-path's encoder take alone. Weights are random and of full size, which changes no time.
+It compares the fast path in each precision with `towhee.models` 1.1.3, and with its exported graph
+in ONNX Runtime and OpenVINO (told to compute in float32), where they are installed. For each case
+all ways run in turns in one process. The limit is the time of the linear layers of the exact
+encoder alone. The weights are random and of full size, which changes no time.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def run_fast_text(tokenizer: Tokenizer, tower: FastTextTower, texts: list[str]) 
 
 
 def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) -> list:
-    """An engine is given what helps it: texts sorted by length."""
+    """The texts are sorted by length, which helps the engines."""
 
     def run(ids: list[list[int]]) -> object:
         padded, mask = tokenizer.pad(ids)

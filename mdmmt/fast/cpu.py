@@ -1,4 +1,4 @@
-"""What the processor can compute, and whether oneDNN is there for it."""
+"""The capabilities of the processor, and of oneDNN on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a precision means on a device: which linear layers, which attention, which numbers."""
+"""Precisions: the linear layers, the attention and the dtypes for each on a device."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ConsumeLinear(Protocol):
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What each linear layer of an encoder becomes, and what computes its attention."""
+    """How the linear layers of an encoder are made, and how its attention is computed."""
 
     query_key: ConsumeLinear  # the queries and keys of an attention
     value: ConsumeLinear  # its values
@@ -94,7 +94,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _best_precision(device: torch.device) -> str:
-    """What 'auto' stands for on a device."""
+    """Resolve 'auto' on a device."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -152,7 +152,7 @@ def plan_alike(
 
 
 def plan_attention(precision: str, device: torch.device) -> MakeAttention:
-    """Choose what computes attention in a precision on a device."""
+    """Choose the attention for a precision on a device."""
     if cpu.has_onednn(device) and cpu.has_avx512():  # with AVX2 it gains nothing
         return partial(GroupedAttention, attention=batched_attention)
     if device.type != "cuda" or torch.version.hip is not None:  # AMD's kernel masks no tokens

@@ -46,7 +46,7 @@ class FastVideoTower:
         tower: VideoTower,
         min_tokens_per_thread: int | None,
     ) -> None:
-        """From what the encoder reads, the encoder, and a tower whose `heads` follow it."""
+        """From the encoder's input, the encoder, and a tower whose `heads` follow it."""
         self.embeddings, self.encoder, self.tower = embeddings, encoder, tower
         self.experts, self.device = tower.config.experts, embeddings.device
         self.min_tokens_per_thread = min_tokens_per_thread
