@@ -198,6 +198,11 @@ class Model:
         """
         return self.reader.input_dict(video, start_s, end_s)
 
+    def read_tokens(self, video: VideoInput) -> VideoTokens:
+        """Read the tokens of one video, for `encode_tokens`; see `encode_video`."""
+        (tokens,), _ = self.reader.tokens(video, "video")
+        return tokens
+
     def encode_tokens(
         self, videos: Sequence[VideoTokens], batch_size: int = BATCH_SIZE
     ) -> np.ndarray:

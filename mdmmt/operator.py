@@ -1,7 +1,6 @@
 """The Towhee operator `video-text-embedding/mdmmt`: a thin adapter over `mdmmt.model`.
 
-Towhee tries its registry before its operator folder and calls whichever it finds with the same
-arguments, so the class and the factory have the same signature.
+Towhee takes the class from its registry, or the name `mdmmt` from its operator folder.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class MDMMT(NNOperator):
     """Embeds texts or videos into the space of MDMMT (arXiv 2103.10699).
 
     Args:
-        modality: 'text'; 'video'; or 'features', which only runs the experts on a video and gives
+        modality: 'text'; 'video'; or 'features', which runs the experts on a video and returns
             the dict that 'video' takes.
         weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled: see
-            `mdmmt.model.load`.
-        segments, window_s, stride_s: cut each video, see `mdmmt.model.Model.encode_segments`.
-            None: each video is one.
+            `mdmmt.load`.
+        segments, window_s, stride_s: parts of each video that get a vector of their own, see
+            `mdmmt.Model.encode_segments`. None: a video gets one vector.
 
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
@@ -61,16 +60,22 @@ class MDMMT(NNOperator):
         self.modality = modality
         self.segments, self.window_s, self.stride_s = segments, window_s, stride_s
         self.model = load(
-            weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled
+            weight_path,
+            device,
+            mmtvid_params=mmtvid_params,
+            mmttxt_params=mmttxt_params,
+            experts=experts,
+            precision=precision,
+            compiled=compiled,
         )
 
     def __call__(self, data: Any) -> Any:
-        """Embed what `Model.encode_text` or `Model.encode_video` takes.
+        """Embed the argument of `Model.encode_text` or `Model.encode_video`.
 
         Returns:
             (D,) float32 for one text or video, (N, D) for a list or a batched dict; D is 1536
-            for the released model. With `segments`, for one video a list of (start_s, end_s,
-            vector), which Towhee's `flat_map` makes a row each of. For 'features' a dict.
+            for the released model. With `segments`, a list of (start_s, end_s, vector), which
+            Towhee's `flat_map` makes into rows. For 'features' a dict.
         """
         if self.modality == "text":
             return self.model.encode_text(data)
@@ -78,27 +83,28 @@ class MDMMT(NNOperator):
             return self.model.extract(data)
         if self.segments is None:
             return self.model.encode_video(data)
-        found = self.model.encode_segments(data, self.segments, self.window_s, self.stride_s)
-        spans_s = found.spans_s.tolist()
-        return [(*span, vec) for span, vec in zip(spans_s, found.vectors, strict=True)]
+        vectors, spans_s = self.model.encode_segments(
+            data, self.segments, self.window_s, self.stride_s
+        )
+        return [(*span, vector) for span, vector in zip(spans_s.tolist(), vectors, strict=True)]
 
     @property
     def supported_formats(self) -> list[str]:
-        """What `save_model` can write, as Towhee's Triton builder asks."""
+        """The formats that `save_model` writes; Towhee's Triton builder asks for them."""
         return [] if self.modality == "features" else ["onnx"]
 
     def save_model(self, model_type: str, output_file: str | os.PathLike[str]) -> bool:
-        """Write the tower as `mdmmt.weights.onnx` describes it; called by `build_pipeline_model`.
+        """Write the tower as `mdmmt.weights.onnx` describes; `build_pipeline_model` calls this.
 
         Returns:
-            True: what could not be written is an error.
+            True, since a failure raises.
 
         Raises:
-            InputError: another format than those of `supported_formats`.
+            InputError: a format that is not in `supported_formats`.
         """
         if model_type not in self.supported_formats:
             raise InputError(
-                f"the modality {self.modality!r} has no {model_type!r} to write, "
+                f"the modality {self.modality!r} cannot be written as {model_type!r}, "
                 f"expected one of {self.supported_formats}"
             )
         from .weights.onnx import export_onnx
@@ -109,31 +115,4 @@ class MDMMT(NNOperator):
         return True
 
 
-def mdmmt(
-    modality: str,
-    weight_path: str | None = None,
-    device: str | None = None,
-    mmtvid_params: Mapping[str, Any] | None = None,
-    mmttxt_params: Mapping[str, Any] | None = None,
-    *,
-    experts: Sequence[str] | None = None,
-    segments: str | Sequence[tuple[float, float]] | None = None,
-    window_s: float | None = None,
-    stride_s: float | None = None,
-    precision: str = "exact",
-    compiled: bool = False,
-) -> MDMMT:
-    """The operator, by the name Towhee looks for in its operator folder; see `MDMMT`."""
-    return MDMMT(
-        modality,
-        weight_path,
-        device,
-        mmtvid_params,
-        mmttxt_params,
-        experts=experts,
-        segments=segments,
-        window_s=window_s,
-        stride_s=stride_s,
-        precision=precision,
-        compiled=compiled,
-    )
+mdmmt = MDMMT  # the name that Towhee looks for in its operator folder

@@ -1,117 +1,118 @@
-"""Many texts or videos -> a file of embeddings; what cannot be embedded stops nothing."""
+"""Many texts or videos in, a file of embeddings out. An item that fails stops no other."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, describe_error
-from ..model import BATCH_SIZE, Model
+from ..model import BATCH_SIZE, Model, Segments, check_text
 from ..storage.files import atomic_file
+from .outcome import Outcome, run_each
 
 FORMATS = (".npy", ".jsonl")
-VIDEOS_AT_ONCE = 128  # so many are read before the first comes out
+VIDEOS_AT_ONCE = 128  # videos whose tokens are in memory; they go through the tower together
+
+Item = TypeVar("Item")
 
 
-class Embedded(NamedTuple):
-    """A text, a video or a window of one; either a vector or an error."""
+class EmbeddingRow(NamedTuple):
+    """A text, a video or a window of a video, with its vector or an error."""
 
-    name: str  # the text, or the path as it was given
+    name: str  # the text itself, or the path as it was given
     vector: NDArray[np.float32] | None
     error: str | None = None
-    span_s: tuple[float, float] | None = None  # of a window
+    span_s: tuple[float, float] | None = None  # start and end of a window
 
 
-def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[Embedded]:
+def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[EmbeddingRow]:
     """Embed texts, in batches."""
+
+    def checked(text: str) -> str:
+        check_text(text, "text")
+        return text
+
+    _ = model.text_encoder  # missing weights end the run, they are not each text's own error
     for batch in _batches(texts, BATCH_SIZE):
-        yield from _encode(model.encode_text, batch, batch)
+        yield from _encode(model.encode_text, run_each(zip(batch, batch, strict=True), checked))
 
 
-def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[Embedded]:
-    """Embed videos and feature files, one embedding each.
+def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[EmbeddingRow]:
+    """Embed videos and feature files, one embedding each, in batches."""
 
-    Features go through the tower in batches; only the features of a batch are in memory.
-    """
+    _ = model.video_encoder
     for batch in _batches(paths, VIDEOS_AT_ONCE):
-        names, features, failed = [], [], {}
-        for name in batch:
-            try:
-                features.append(model.extract(name))
-            except Exception as error:  # what a file makes a decoder raise must not end the run
-                failed[name] = Embedded(name, None, describe_error(error))
-            else:
-                names.append(name)
-        done = iter(_encode(model.encode_video, names, features))
-        yield from (failed[name] if name in failed else next(done) for name in batch)
+        yield from _encode(
+            model.encode_tokens, run_each(zip(batch, batch, strict=True), model.read_tokens)
+        )
 
 
 def embed_windows(
     model: Model, paths: Iterable[str], window_s: float | None, stride_s: float | None
-) -> Iterator[Embedded]:
+) -> Iterator[EmbeddingRow]:
     """Embed the windows of videos and feature files, see `Model.encode_segments`."""
-    for name in paths:
-        try:
-            found = model.encode_segments(name, window_s=window_s, stride_s=stride_s)
-        except Exception as error:  # see above
-            yield Embedded(name, None, describe_error(error))
+
+    def windows(path: str) -> Segments:
+        return model.encode_segments(path, window_s=window_s, stride_s=stride_s)
+
+    for outcome in run_each(((path, path) for path in paths), windows):
+        if outcome.result is None:
+            yield EmbeddingRow(outcome.name, None, outcome.error)
             continue
-        for (start_s, end_s), vector in zip(found.spans_s.tolist(), found.vectors, strict=True):
-            yield Embedded(name, vector, span_s=(start_s, end_s))
+        vectors, spans_s = outcome.result
+        for (start_s, end_s), vector in zip(spans_s.tolist(), vectors, strict=True):
+            yield EmbeddingRow(outcome.name, vector, span_s=(start_s, end_s))
 
 
-def write_embeddings(out: Path, kind: str, rows: Sequence[Embedded]) -> None:
-    """Write the file whole or not at all.
+def write_embeddings(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+    """Write a file of embeddings. It appears whole or not at all.
 
-    Row i of a .npy is that of `rows`, and is NaN where there is no embedding; a .jsonl says which
-    is which, and leaves those out.
+    Row i of a .npy belongs to `rows[i]`, and is NaN for an error. A .jsonl names each row and
+    leaves errors out.
 
     Args:
-        kind: what a .jsonl calls the name, 'text' or 'path'.
+        kind: the key of the name in a .jsonl, 'text' or 'path'.
     """
     with atomic_file(out) as part, part.open("wb") as file:
         if out.suffix == ".npy":
             width = next(len(row.vector) for row in rows if row.vector is not None)
-            nothing = np.full(width, np.nan, dtype=np.float32)
-            np.save(file, np.stack([nothing if r.vector is None else r.vector for r in rows]))
+            nan = np.full(width, np.nan, dtype=np.float32)
+            np.save(file, np.stack([nan if row.vector is None else row.vector for row in rows]))
         else:
             for row in rows:
                 if row.vector is not None:
-                    line = json.dumps(_record(kind, row)) + "\n"
+                    line = json.dumps(_record(kind, row, row.vector)) + "\n"
                     file.write(line.encode())
 
 
-def _record(kind: str, row: Embedded) -> dict[str, Any]:
+def _record(kind: str, row: EmbeddingRow, vector: NDArray[np.float32]) -> dict[str, Any]:
     span = {} if row.span_s is None else {"start_s": row.span_s[0], "end_s": row.span_s[1]}
-    return {kind: row.name, **span, "embedding": row.vector.tolist()}
+    return {kind: row.name, **span, "embedding": vector.tolist()}
 
 
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    items = list(items)
-    return (items[i : i + size] for i in range(0, len(items), size))
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _encode(
-    encode: Callable[[list[Any]], NDArray[np.float32]], names: list[str], items: list[Any]
-) -> list[Embedded]:
-    """Embed a batch; where one item is refused, its halves, and so on."""
-    if len(items) < 2:
-        return [_encode_one(encode, name, item) for name, item in zip(names, items, strict=True)]
+    encode: Callable[[list[Any]], NDArray[np.float32]], outcomes: Iterable[Outcome[Any]]
+) -> Iterator[EmbeddingRow]:
+    """Embed the results of outcomes together; errors stay in their places."""
+    outcomes = list(outcomes)
+    good = [(outcome.name, outcome.result) for outcome in outcomes if outcome.error is None]
+    embedded: Iterator[Outcome[NDArray[np.float32]]]
     try:
-        return [Embedded(*pair) for pair in zip(names, encode(items), strict=True)]
-    except InputError:
-        half = len(items) // 2
-        parts = slice(half), slice(half, None)
-        return [one for part in parts for one in _encode(encode, names[part], items[part])]
-
-
-def _encode_one(encode: Callable[[Any], NDArray[np.float32]], name: str, item: Any) -> Embedded:
-    try:
-        return Embedded(name, encode(item))
-    except InputError as error:
-        return Embedded(name, None, str(error))
+        vectors = encode([item for _, item in good]) if good else ()
+        embedded = iter([Outcome(name, v) for (name, _), v in zip(good, vectors, strict=True)])
+    except Exception:  # of one item, which is unknown, so each goes through alone
+        embedded = run_each(good, lambda item: encode([item])[0])
+    for outcome in outcomes:
+        outcome = next(embedded) if outcome.error is None else outcome
+        yield EmbeddingRow(outcome.name, outcome.result, outcome.error)

@@ -1,65 +1,59 @@
-"""Many videos -> a folder of feature files; what was done is kept, so a stopped run goes on."""
+"""Many videos in, a folder of feature files out. A second run leaves finished videos out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import InputError, describe_error, warn
 from ..experts import Expert
 from ..features.extraction import extract
 from ..features.files import SUFFIX, SourceVideo, read_existing, versions_of, write_features
+from .outcome import Outcome, run_each
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
     *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
-)  # what is taken out of a folder; a file that is named is taken whatever it is called
-
-
-class Outcome(NamedTuple):
-    """What became of one video."""
-
-    video: Path
-    file: Path
-    kept: bool  # the file was there before, of this very video, with all of these experts
-    error: str | None  # why the file is not there, or lacks these experts
+)  # of the files in a folder that are videos; a file named by itself may have any suffix
 
 
 def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
-    """The videos that are meant, each with its name below the folder that was given.
+    """List videos.
 
     Args:
-        paths: files, and folders, of which all videos are taken, however deep.
+        paths: files, and folders, which are searched for videos however deep they are.
+
+    Returns:
+        the path of each video, and its path relative to the given folder.
 
     Raises:
         InputError: a folder without videos.
     """
-    found: list[tuple[Path, Path]] = []
+    videos: list[tuple[Path, Path]] = []
     for given in map(Path, paths):
         if not given.is_dir():
-            found.append((given, Path(given.name)))
+            videos.append((given, Path(given.name)))
             continue
         files = sorted(_files_below(given))
-        videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        if not videos:
+        in_folder = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        if not in_folder:
             raise InputError(
-                f"there is no video in the folder {str(given)!r}; taken out of it are "
-                f"{', '.join(VIDEO_SUFFIXES)}, and other files if they are named"
+                f"there is no video in the folder {str(given)!r}; in a folder, files with the "
+                f"suffixes {', '.join(VIDEO_SUFFIXES)} are videos; name a file with another suffix"
             )
-        found += [(video, video.relative_to(given)) for video in videos]
-    return found
+        videos += [(video, video.relative_to(given)) for video in in_folder]
+    return videos
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files, however deep, also of linked folders, each folder once."""
+    """All files below a folder. Links to folders are followed, each folder is visited once."""
 
-    def tell(error: OSError) -> None:
+    def warn_of(error: OSError) -> None:
         warn(f"{describe_error(error)}; the videos in it are left out")
 
     seen = set()
-    for place, folders, files in os.walk(folder, onerror=tell, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=warn_of, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
@@ -69,10 +63,14 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
-    """The feature file of each video, below `out`; and the video.
+    """Plan the feature file of each video.
 
     Args:
         videos: from `find_videos`.
+        out: the folder of the feature files.
+
+    Returns:
+        the path of each feature file, and the video it is made from.
 
     Raises:
         InputError: two videos of the same name.
@@ -88,29 +86,34 @@ def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
     return planned
 
 
-def extract_files(planned: Mapping[Path, Path], running: Mapping[str, Expert]) -> Iterator[Outcome]:
-    """Write the feature files, one by one.
+def extract_files(
+    planned: Mapping[Path, Path], running: Mapping[str, Expert]
+) -> Iterator[Outcome[bool]]:
+    """Write feature files one by one; the outcome of a video is that of `extract_file`.
 
     Args:
-        planned: from `plan`.
+        planned: the video of each feature file, from `plan`.
         running: from `mdmmt.experts.load`.
     """
-    for file, video in planned.items():
-        try:
-            kept = extract_file(video, file, running)
-        except Exception as error:  # what a file makes a decoder raise must not end the run
-            yield Outcome(video, file, False, describe_error(error))
-        else:
-            yield Outcome(video, file, kept, None)
+
+    def work(item: tuple[Path, Path]) -> bool:
+        file, video = item
+        return extract_file(video, file, running)
+
+    return run_each(((str(item[1]), item) for item in planned.items()), work)
 
 
 def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool:
-    """Let the feature file of one video hold what these experts find; runs those it lacks.
+    """Complete the feature file of one video: run the experts whose features it lacks.
 
-    What the file holds of other experts stays, unless it is of another video.
+    Features of other experts stay in the file, unless they are of another video.
 
     Returns:
-        whether all was there: of a video of the same content, by experts of the same versions.
+        True if the file was written, False if it was complete already: of a video of the same
+        content, by experts of the same versions.
+
+    Raises:
+        InputError: the video is missing or cannot be read, or no expert makes features of it.
     """
     if not video.is_file():
         raise InputError(f"there is no file {str(video)!r}")
@@ -120,12 +123,12 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
         name: expert for name, expert in running.items() if versions.get(name) != expert.version
     }
     if not missing:
-        return True
-    found = extract(video, missing)
-    # Looked at again, since another process may have added other experts meanwhile.
-    content = read_existing(file, source).with_experts(found, versions_of(missing))
+        return False
+    features = extract(video, missing)
+    # Another process may have added other experts to the file meanwhile.
+    content = read_existing(file, source).with_experts(features, versions_of(missing))
     if not content.features:
-        raise InputError(f"none of the experts {', '.join(missing)} found anything in {video}")
+        raise InputError(f"the experts {', '.join(missing)} made no features of {video}")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_features(file, content)
-    return False
+    return True

@@ -1,7 +1,7 @@
-"""The command `mdmmt`; `mdmmt --help` lists what it does.
+"""The command `mdmmt`; `mdmmt --help` lists its sub-commands.
 
-Each module here adds some commands to the parser and runs them. What a command needs besides the
-package itself is imported when it runs.
+Each module here adds some commands to the parser and runs them. A command imports its own
+dependencies when it runs, so `mdmmt --help` is quick.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from collections.abc import Sequence
 
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
-from . import evaluation, search, videos, weights
-from . import operator_folder as towhee
+from . import demo, dumps, embed, evaluation, extract, operator_folder, search, weights
 from .common import logging_to_stderr, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, 1 after an error that was the input's."""
+    """Run the command and return its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="mdmmt", description="Text and video in one embedding space (MDMMT)."
     )
     parser.add_argument("--version", action="version", version=f"mdmmt {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (videos, search, evaluation, weights, towhee):
+    for module in (demo, extract, embed, dumps, search, evaluation, weights, operator_folder):
         module.add_commands(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings(), logging_to_stderr():

@@ -1,4 +1,4 @@
-"""What the commands share: options, progress, and how they say what happened."""
+"""Options, progress and messages that the commands share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
-    """The model, and where it runs."""
+    """Add the options that choose a model and its device."""
     command.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     command.add_argument("--device", help=DEVICE_HELP)
     command.add_argument(
@@ -35,14 +35,14 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 def load_model(arguments: argparse.Namespace) -> Model:
-    """The model that these options mean."""
+    """Load the model that these options choose."""
     from ..model import load
 
     return load(arguments.weights, arguments.device, precision=arguments.precision)
 
 
 def say(message: object) -> None:
-    """Something that is not the result, to stderr."""
+    """Print a message to stderr, which keeps stdout for results."""
     print(f"mdmmt: {message}", file=sys.stderr)
 
 
@@ -68,14 +68,14 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:
-    """The items, with a bar where somebody is looking."""
+    """Yield the items, with a progress bar if stderr is a terminal."""
     from tqdm import tqdm
 
     return iter(tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty()))
 
 
 def report(failures: Sequence[str], summary: str) -> int:
-    """Name what failed and sum up; returns the exit status."""
+    """Print the failures and a summary; return the exit status."""
     for failure in failures:
         say(failure)
     print(summary)

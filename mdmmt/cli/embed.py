@@ -1,0 +1,103 @@
+"""`mdmmt embed`: a file of embeddings from videos or texts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from .common import Commands, add_model_options, load_model, progress, report, say
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command to the parser."""
+    embed = commands.add_parser("embed", help="write the embeddings of videos or texts")
+    what = embed.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "videos",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="video files, feature files, folders of videos",
+    )
+    what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
+    add_model_options(embed)
+    embed.add_argument(
+        "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
+    )
+    embed.add_argument(
+        "--segments",
+        choices=["windows"],
+        help="cut each video into windows, for a .jsonl; without it, a video that is longer than "
+        "what the model takes gives one embedding, of its beginning",
+    )
+    embed.add_argument("--window", type=float, metavar="S", help="seconds of each window")
+    embed.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
+    embed.set_defaults(run=_embed)
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    """Embed all items that can be embedded; name the others at the end, with the reason."""
+    from ..batch.embed import (
+        EmbeddingRow,
+        embed_texts,
+        embed_videos,
+        embed_windows,
+        write_embeddings,
+    )
+    from ..batch.extract import find_videos
+    from ..storage.files import check_writable
+
+    _check(arguments)
+    out, windows = arguments.out, arguments.segments is not None
+    check_writable(out)
+    model = load_model(arguments)
+    if arguments.text:
+        kind, names = "text", arguments.text
+        rows = embed_texts(model, names)
+    else:
+        kind, names = "path", [str(path) for path, _ in find_videos(arguments.videos)]
+        if windows:
+            rows = embed_windows(model, names, arguments.window, arguments.stride)
+        else:
+            rows = embed_videos(model, names)
+    done: list[EmbeddingRow] = []
+    interrupted = False
+    try:
+        for row in progress(rows, None if windows else len(names), kind):
+            done.append(row)
+    except KeyboardInterrupt:  # the rows that are done are kept
+        interrupted = True
+        say("interrupted")
+    # The message of an error quotes the text itself, which may be a long one.
+    failures = [
+        row.error if arguments.text else f"{row.name}: {row.error}" for row in done if row.error
+    ]
+    embedded = len(done) - len(failures)
+    if embedded == 0:
+        status = report(failures, f"nothing was embedded, {out} was not written")
+        return 130 if interrupted else status
+    if windows:
+        of_videos = len({row.name for row in done if not row.error})
+        summary = f"{embedded} windows of {of_videos} of {len(names)} videos"
+    else:
+        summary = f"{embedded} of {len(names)}"
+        # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
+        done += [EmbeddingRow(name, None, "interrupted") for name in names[len(done) :]]
+    write_embeddings(out, kind, done)
+    status = report(failures, f"{summary} embedded, written to {out}")
+    return 130 if interrupted else status
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise an InputError for options that exclude each other, before any work."""
+    from ..batch.embed import FORMATS
+
+    out, windows = arguments.out, arguments.segments is not None
+    if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
+        expected = ".jsonl, since there are --segments" if windows else " or ".join(FORMATS)
+        raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
+    if not windows and (arguments.window, arguments.stride) != (None, None):
+        raise InputError("--window and --stride are for --segments windows")
+    if windows and arguments.text:
+        raise InputError("--segments are for videos, not for --text")

@@ -1,0 +1,47 @@
+"""`mdmmt extract`: run the experts on videos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import RELEASED
+from .common import DEVICE_HELP, Commands, progress, report
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command to the parser."""
+    extract = commands.add_parser(
+        "extract", help="run the experts on videos, and keep their features for later"
+    )
+    extract.add_argument("videos", nargs="+", metavar="FILE", help="video files, folders of them")
+    extract.add_argument("--out", type=Path, required=True, help="folder for the feature files")
+    extract.add_argument(
+        "--experts",
+        type=lambda names: names.split(","),
+        default=",".join(expert.name for expert in RELEASED.video.experts),
+        metavar="NAME,NAME",
+        help="default: %(default)s; frame,motion,sound for the sample model",
+    )
+    extract.add_argument("--device", help=DEVICE_HELP)
+    extract.set_defaults(run=_extract)
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from .. import experts
+    from ..batch.extract import extract_files, find_videos, plan
+    from ..device import resolve_device
+    from ..storage.files import check_folder
+
+    check_folder(arguments.out)
+    planned = plan(find_videos(arguments.videos), arguments.out)
+    running = experts.load(arguments.experts, device=resolve_device(arguments.device))
+    outcomes = list(progress(extract_files(planned, running), len(planned), "video"))
+    failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
+    written = sum(outcome.result is True for outcome in outcomes)
+    done = len(outcomes) - len(failures)
+    return report(
+        failures,
+        f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
+        f"{done - written} of which were there before",
+    )

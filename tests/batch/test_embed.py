@@ -1,0 +1,108 @@
+"""Many texts or videos to rows of embeddings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mdmmt.batch import embed
+from mdmmt.batch.embed import embed_texts, embed_videos, embed_windows, write_embeddings
+from mdmmt.cli import main
+from mdmmt.features import ExpertFeatures, FeatureFile, SourceVideo, write_features
+
+TEXTS = ["a dog", " ", "a red ball", "\ud800", "hello world"]
+
+
+@pytest.fixture
+def feature_files(tiny_model, tmp_path, monkeypatch):
+    """Four feature files of the tiny model's experts; the third is damaged."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(4):
+        features = {
+            expert.name: ExpertFeatures(
+                rng.standard_normal((3, expert.dim)), np.arange(6).reshape(3, 2)
+            )
+            for expert in tiny_model.config.video.experts
+        }
+        path = tmp_path / f"{i}.mp4.safetensors"
+        content = FeatureFile(
+            features, SourceVideo(path.name, 1, "0"), dict.fromkeys(features, "1")
+        )
+        write_features(path, content)
+        paths.append(str(path))
+    (tmp_path / "2.mp4.safetensors").write_bytes(b"damaged")
+    return paths
+
+
+def test_embed_texts_keeps_the_order_and_names_errors(tiny_model):
+    rows = list(embed_texts(tiny_model, TEXTS))
+    assert [row.name for row in rows] == TEXTS
+    assert [row.error is None for row in rows] == [True, False, True, False, True]
+    assert "expected some words" in rows[1].error and "surrogate" in rows[3].error
+    for row in (rows[0], rows[2], rows[4]):
+        np.testing.assert_allclose(row.vector, tiny_model.encode_text(row.name), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 128])
+def test_embed_videos_keeps_the_order_and_names_errors(
+    tiny_model, feature_files, size, monkeypatch
+):
+    monkeypatch.setattr(embed, "VIDEOS_AT_ONCE", size)
+    rows = list(embed_videos(tiny_model, feature_files))
+    assert [row.name for row in rows] == feature_files
+    assert [row.vector is None for row in rows] == [False, False, True, False]
+    assert "not a readable feature file" in rows[2].error
+    np.testing.assert_allclose(rows[3].vector, tiny_model.encode_video(feature_files[3]), atol=1e-6)
+
+
+def test_an_unforeseen_error_of_one_item_stops_no_other(tiny_model, monkeypatch):
+    encode = tiny_model.encode_text
+
+    def broken(texts):
+        if "a red ball" in texts:
+            raise RecursionError("unforeseen")
+        return encode(texts)
+
+    monkeypatch.setattr(tiny_model, "encode_text", broken)
+    rows = list(embed_texts(tiny_model, ["a dog", "a red ball", "hello"]))
+    assert [row.error for row in rows] == [None, "RecursionError: unforeseen", None]
+
+
+def test_embed_windows_gives_spans(feature_files, tiny_model):
+    rows = list(embed_windows(tiny_model, feature_files[1:3], 2.0, 2.0))
+    assert [row.span_s for row in rows] == [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0), None]
+    assert [row.name for row in rows] == [feature_files[1]] * 3 + [feature_files[2]]
+    assert rows[-1].vector is None and rows[-1].error
+
+
+def test_write_embeddings_has_nan_for_errors_and_leaves_them_out_of_jsonl(tiny_model, tmp_path):
+    rows = list(embed_texts(tiny_model, TEXTS[:3]))
+    write_embeddings(tmp_path / "a.npy", "text", rows)
+    array = np.load(tmp_path / "a.npy")
+    assert array.shape == (3, 72) and array.dtype == np.float32
+    assert np.isnan(array).any(axis=1).tolist() == [False, True, False]
+    write_embeddings(tmp_path / "a.jsonl", "text", rows)
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines] == ["a dog", "a red ball"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
+def test_embed_keeps_what_is_done_when_it_is_interrupted(tmp_path, monkeypatch, capsys, suffix):
+    monkeypatch.setattr(embed, "BATCH_SIZE", 1)
+
+    def interrupted(model, texts):
+        yield from embed_texts(model, texts[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdmmt.batch.embed.embed_texts", interrupted)
+    out = tmp_path / f"a{suffix}"
+    texts = [f"--text={text}" for text in ("a red ball", "a star", "a square")]
+    assert main(["embed", *texts, "--weights=sample", f"--out={out}"]) == 130
+    assert "2 of 3 embedded" in capsys.readouterr().out
+    if suffix == ".npy":
+        assert np.isnan(np.load(out)).any(axis=1).tolist() == [False, False, True]
+    else:
+        assert len(out.read_text().splitlines()) == 2
