@@ -42,6 +42,8 @@ def test_missing_dependency_names_the_extra():
         (InputError("text is empty"), "text is empty"),
         (FileNotFoundError(2, "No such file or directory", "a"), "'a': No such file or directory"),
         (OSError("a disk"), "a disk"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(1, "Not permitted", ".a.part", None, "a.npy"), "'a.npy': Not permitted"),
         (KeyError("k"), "KeyError: 'k'"),
     ],
 )

@@ -62,7 +62,7 @@ ARTICLES = ("one", "some", "the")
 
 
 def caption(combination: Combination, rng: np.random.Generator) -> str:
-    """One sentence for a clip of this combination, its wording drawn by `rng`."""
+    """Draw one sentence that describes a clip of this combination."""
     words = {
         attribute: rng.choice(PHRASES[attribute][value])
         for attribute, value in combination._asdict().items()
@@ -72,7 +72,7 @@ def caption(combination: Combination, rng: np.random.Generator) -> str:
 
 
 def words() -> set[str]:
-    """Every word and mark a caption may hold, in lower case: what a vocabulary must cover."""
+    """All words and punctuation marks of captions, in lower case, which a vocabulary must cover."""
     phrases = [p for values in PHRASES.values() for options in values.values() for p in options]
     blank = dict.fromkeys((*PHRASES, "article"), " ")
     text = " ".join([*phrases, *ARTICLES, *(t.format(**blank) for t in TEMPLATES)])

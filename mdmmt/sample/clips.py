@@ -1,8 +1,9 @@
 """Draws the sample's clips: one coloured shape that moves and changes, and one tone.
 
-A clip is a real H.264/AAC .mp4 file of 2 to 4 seconds. What its caption names is in `Combination`;
-all else (start, path length, size, background, noise, frame size and rate, pitch, loudness) varies
-by chance, so that nothing but the named attributes tells clips of two combinations apart.
+A clip is a real H.264/AAC .mp4 file of 2 to 4 seconds. A caption names the attributes of its
+`Combination`. All other properties (start, path length, size, background, noise, frame size and
+rate, pitch, loudness) vary by chance, so that only the named attributes tell two combinations
+apart.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SHAPES = {  # outlines of roughly equal area
     "star": 1.35 * _regular(10, inner=0.42),
 }
 
-# Sizes and lengths are shares of the shorter side of the picture, which is what experts see of it.
+# Sizes and lengths are shares of the picture's shorter side: experts see the middle square.
 RADIUS = (0.11, 0.16)
 SMALL = 0.8  # of that radius, at the small end of growing and shrinking
 GROWTH = (1.7, 2.1)  # how many times larger at the end
@@ -62,7 +63,7 @@ PATH = (0.3, 0.45)
 ORBIT_RADIUS = (0.16, 0.22)
 TURNS_PER_S = (0.45, 0.75)
 BLINK_PERIOD_S = (0.45, 0.75)
-BLINK_LIT = 0.55  # share of the period in which the shape is seen
+BLINK_LIT = 0.55  # share of the period in which the shape is visible
 DURATION_S = (2.0, 4.0)
 FRAME_SIZES = ((96, 96), (128, 96), (96, 128), (144, 112), (128, 128))
 FRAME_RATES = (15, 24, 25, 30)
@@ -82,7 +83,7 @@ AAC_FRAME = 1024  # samples
 
 
 class Combination(NamedTuple):
-    """All that a caption says of a clip."""
+    """The attributes of a clip that its caption names."""
 
     colour: str
     shape: str
@@ -97,7 +98,7 @@ COMBINATIONS = tuple(
 
 
 def draw(path: Path, combination: Combination, seed: tuple[int, ...]) -> None:
-    """Write one clip to `path` (.mp4); the same seed writes the same clip."""
+    """Write one clip to `path` (.mp4). The same seed writes the same clip."""
     rng = np.random.default_rng(seed)
     duration_s = rng.uniform(*DURATION_S)
     fps = int(rng.choice(FRAME_RATES))
@@ -195,7 +196,7 @@ def _write(
     import av
 
     with av.open(str(path.absolute()), "w", format="mp4") as container:
-        # The presets that look ahead, and more threads, write another file each time.
+        # Presets that look ahead, and several threads, write a different file each time.
         video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         video.codec_context.thread_count = 1
         video.height, video.width = frames.shape[1:3]

@@ -1,6 +1,6 @@
-"""The demo: draw clips, embed them in a Towhee pipeline, find them by text, show what was found.
+"""The demo: draw clips, embed them in a Towhee pipeline, search them by text, draw the results.
 
-It runs on the sample model and on clips that the sample model was not trained on.
+It runs the sample model on clips that were not in its training.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 CLIPS = 40
 QUERIES = 4
-FOUND = 5  # clips shown for each query
+SHOWN = 5  # clips of each query's ranking
 SEED = 20210319  # the day of arXiv 2103.10699; training draws from other seeds
 
-FRAMES_SHOWN = 3  # of a clip: enough to see it move
+FRAMES_SHOWN = 3  # of each clip: enough to see it move
 FRAME_SIZE = (76, 76)
 GAP, LINE = 6, 2
 LINE_HEIGHT = 17
 TEXT_COLOUR, RIGHT_COLOUR, OTHER_COLOUR = (30, 30, 30), (20, 140, 60), (205, 205, 205)
 
 
-class Answer(NamedTuple):
-    """A query and the clips found for it, best first."""
+class SearchResult(NamedTuple):
+    """A query and its ranked clips."""
 
     query: str
-    wanted: int  # the clip that the query describes
-    found: list[int]
-    similarity: Similarity  # of this query with all clips
+    target: int  # the clip that the query describes
+    ranking: list[int]  # the best clips, best first
+    similarity: Similarity  # of the query with all clips
 
 
-def run(out: Path) -> list[Answer]:
-    """Draw the clips into `out`/clips, print the ranked table, write `out`/found.png."""
+def run(out: Path) -> list[SearchResult]:
+    """Draw clips into `out`/clips, print a ranked table for each query, write `out`/found.png."""
     from towhee import ops, pipe
     from tqdm import tqdm
 
@@ -77,58 +77,58 @@ def run(out: Path) -> list[Answer]:
     np.save(out / "text_embeddings.npy", texts)
 
     model = load(SAMPLE)
-    answers = []
-    for wanted, (query, text) in enumerate(zip(queries, texts, strict=True)):
+    results = []
+    for target, (query, text) in enumerate(zip(queries, texts, strict=True)):
         similarity = model.similarity(text, videos)
-        found = np.argsort(-similarity.score[0])[:FOUND].tolist()
-        answers.append(Answer(query, wanted, found, similarity))
-    for answer in answers:
-        print(format_answer(answer, paths), end="\n\n")
+        ranking = np.argsort(-similarity.score[0])[:SHOWN].tolist()
+        results.append(SearchResult(query, target, ranking, similarity))
+    for result in results:
+        print(format_result(result, paths), end="\n\n")
     picture = out / "found.png"
-    draw_answers(answers, paths, picture)
-    first = sum(answer.found[0] == answer.wanted for answer in answers)
+    draw_results(results, paths, picture)
+    first = sum(result.ranking[0] == result.target for result in results)
     print(
-        f"{first} of {len(answers)} queries found their clip first among {len(paths)}. "
+        f"{first} of {len(results)} queries found their clip first among {len(paths)}. "
         f"Embeddings {videos.shape} {videos.dtype}, clips and a picture are in {out}: see {picture}"
     )
-    return answers
+    return results
 
 
-def format_answer(answer: Answer, paths: Sequence[Path]) -> str:
-    """The ranked table of one query; the experts' shares add up to the score."""
-    experts = answer.similarity.experts
+def format_result(result: SearchResult, paths: Sequence[Path]) -> str:
+    """The ranked table of one query. The experts' shares add up to the score."""
+    experts = result.similarity.experts
     header = ["", "rank", "score", *experts, "clip"]
     rows = [header]
-    for rank, clip in enumerate(answer.found, start=1):
-        shares = answer.similarity.by_expert[0, clip]
-        numbers = [answer.similarity.score[0, clip], *shares]
-        right = "*" if clip == answer.wanted else ""
+    for rank, clip in enumerate(result.ranking, start=1):
+        shares = result.similarity.by_expert[0, clip]
+        numbers = [result.similarity.score[0, clip], *shares]
+        right = "*" if clip == result.target else ""
         rows.append([right, str(rank), *(f"{x:.3f}" for x in numbers), paths[clip].name])
-    return f'"{answer.query}"\n{format_table(rows)}'
+    return f'"{result.query}"\n{format_table(rows)}'
 
 
-def draw_answers(answers: Sequence[Answer], paths: Sequence[Path], picture: Path) -> None:
-    """Write the picture: a row a query, the found clips from left to right, three frames each."""
+def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture: Path) -> None:
+    """Draw the picture: one row a query, its clips from left to right, three frames each."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = FRAME_SIZE
     column = FRAMES_SHOWN * (width + LINE) + 3 * GAP
     row = 2 * LINE_HEIGHT + height + 4 * GAP
-    canvas = Image.new("RGB", (FOUND * column + GAP, len(answers) * row + GAP), "white")
+    canvas = Image.new("RGB", (SHOWN * column + GAP, len(results) * row + GAP), "white")
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=13)
-    for i, answer in enumerate(answers):
+    for i, result in enumerate(results):
         top = i * row + GAP
-        pen.text((GAP, top), f"“{answer.query}”", TEXT_COLOUR, font)
-        for j, clip in enumerate(answer.found):
+        pen.text((GAP, top), f"“{result.query}”", TEXT_COLOUR, font)
+        for j, clip in enumerate(result.ranking):
             left = GAP + j * column
-            colour = RIGHT_COLOUR if clip == answer.wanted else OTHER_COLOUR
+            colour = RIGHT_COLOUR if clip == result.target else OTHER_COLOUR
             box = (left, top + LINE_HEIGHT + GAP, left + column - GAP, top + row - 2 * GAP)
-            pen.rectangle(box, outline=colour, width=3 if clip == answer.wanted else 1)
+            pen.rectangle(box, outline=colour, width=3 if clip == result.target else 1)
             for k, frame in enumerate(_frames(paths[clip])):
                 at = (left + GAP + k * (width + LINE), top + LINE_HEIGHT + 2 * GAP)
                 canvas.paste(frame.resize(FRAME_SIZE), at)
-            score = answer.similarity.score[0, clip]
+            score = result.similarity.score[0, clip]
             label = f"{j + 1}.  {score:.3f}"
             pen.text((left + GAP, box[3] - LINE_HEIGHT), label, TEXT_COLOUR, font)
     canvas.save(picture)
@@ -137,8 +137,8 @@ def draw_answers(answers: Sequence[Answer], paths: Sequence[Path], picture: Path
 def _frames(path: Path) -> list[PIL.Image.Image]:
     """The middle squares of FRAMES_SHOWN frames, in the order of time.
 
-    Of each part of the clip the liveliest, since in a dark moment of a blinking clip there is
-    nothing to see.
+    Each part of the clip gives its frame of the most contrast, since a blinking clip shows nothing
+    at times.
     """
     from ..media.decode import open_media
 

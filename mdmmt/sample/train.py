@@ -1,11 +1,11 @@
-"""Trains the sample model: draw clips, run the experts on them, train, evaluate, write.
+"""Train the sample model: draw clips, run the experts on them, train, evaluate, write.
 
     python -m mdmmt.sample.train --out mdmmt/sample/model
 
 The loss is the bidirectional max-margin ranking loss of MMT (Gabeur et al., 2020) over the inner
-product, and a term that keeps all experts in use. Combinations that hold one of HELD_OUT are kept
-from training, and so are the very combinations of both tests. The same seed gives the same weights
-on the same machine; on another processor the last bits may differ, and with them the weights.
+product, and a term that keeps all experts in use. Training has no combination of HELD_OUT and none
+of the combinations of both tests. The same seed gives the same weights on the same machine. On
+another processor the last bits may differ, and with them the weights.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ..weights.folder import save_model
 from .captions import caption, words
 from .clips import COMBINATIONS, Combination, draw
 
-HELD_OUT = (  # pairs of attributes that no training clip has together
+HELD_OUT = (  # pairs of attributes that never occur together in training
     {"colour": "red", "shape": "star"},
     {"colour": "green", "shape": "diamond"},
     {"colour": "blue", "shape": "circle"},
@@ -65,12 +65,12 @@ BATCH_SIZE = 64
 MARGIN = 0.2
 BALANCE = 0.05  # weight of `imbalance` beside the ranking loss
 LEARNING_RATE = 2e-3
-BETA2 = 0.98  # of Adam: gradients shrink a hundredfold on the way, which it must follow
-FAINT = 0.02  # deviation of a feature that is let count for less
+BETA2 = 0.98  # of Adam, which must follow gradients that shrink a hundredfold
+MIN_DEVIATION = 0.02  # added to each feature's, so that a nearly constant one is not blown up
 WARM_UP = 0.1  # share of the steps
 INIT_STD = 0.06
 WEIGHT_DECAY = 0.01
-DROPOUT = 0.0  # ever new captions are enough: training and test clips score alike
+DROPOUT = 0.0  # new captions in every epoch suffice: training and test clips score alike
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -83,13 +83,13 @@ class Clips(NamedTuple):
 
 
 def is_held_out(combination: Combination) -> bool:
-    """Whether a pair of its attributes is kept from training."""
+    """Whether training leaves this combination out for a pair of its attributes."""
     values = combination._asdict()
     return any(pair.items() <= values.items() for pair in HELD_OUT)
 
 
 def split() -> tuple[list[Combination], list[Combination], list[Combination]]:
-    """Disjoint combinations for training, for the test on seen and on unseen pairs."""
+    """Disjoint combinations for training, the test on seen pairs and the test on unseen pairs."""
     rng = np.random.default_rng(0)
     shuffled = [COMBINATIONS[i] for i in rng.permutation(len(COMBINATIONS))]
     unseen = [c for c in shuffled if is_held_out(c)][:TEST_CLIPS]
@@ -98,7 +98,7 @@ def split() -> tuple[list[Combination], list[Combination], list[Combination]]:
 
 
 def make_tokenizer() -> Any:
-    """A Hugging Face WordPiece tokenizer: words of captions are whole, all others in letters."""
+    """A Hugging Face WordPiece tokenizer with the words of captions, and letters for others."""
     from transformers import BertTokenizerFast  # type: ignore[attr-defined] # not in its types
 
     characters = string.ascii_lowercase + string.digits
@@ -110,7 +110,7 @@ def make_tokenizer() -> Any:
 
 
 def make_config(vocab_size: int) -> ModelConfig:
-    """The released model's shape at a small size, over the light experts."""
+    """The configuration: the released model's shape at a small size, over the light experts."""
     encoder = partial(
         EncoderConfig,
         hidden_size=WIDTH,
@@ -145,7 +145,7 @@ def draw_clips(
     seed: int,
     map_: Callable[..., Iterable[Any]] = map,
 ) -> list[Path]:
-    """Write a clip of each combination into `folder`, unless it is there."""
+    """Write a clip of each combination into `folder`; a clip that exists is left."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05}.mp4" for i in range(len(combinations))]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
@@ -163,7 +163,7 @@ def draw_clips(
 def read_clips(
     paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable[..., Iterable[Any]] = map
 ) -> list[VideoTokens]:
-    """What the experts find in each file; a feature file beside it holds that, then or before."""
+    """Read the tokens of clips. Their features are kept in feature files beside them."""
     files = [path.with_name(path.name + SUFFIX) for path in paths]
     running = load([expert.name for expert in experts])
     done = map_(partial(extract_file, running=running), paths, files)
@@ -173,7 +173,7 @@ def read_clips(
 
 
 def max_margin_loss(scores: Tensor) -> Tensor:
-    """Each text must score its own video MARGIN above the others, and each video its text.
+    """The max-margin ranking loss: a pair must score MARGIN above all others of its text and video.
 
     [b, b] inner products of texts (rows) and videos, pairs on the diagonal -> []
     """
@@ -185,7 +185,7 @@ def max_margin_loss(scores: Tensor) -> Tensor:
 
 
 def imbalance(text: Tensor, experts: int) -> Tensor:
-    """How unevenly a batch of texts weighs the experts: 0 where all count alike on average.
+    """The imbalance of the expert weights of a batch of texts: 0 if all weigh alike on average.
 
     Without it, training soon settles on a single expert's block and never uses the others.
 
@@ -203,7 +203,7 @@ def standardise(tower: VideoTower, videos: Sequence[VideoTokens]) -> None:
     """
     for name, reduce in tower.video_dim_reduce.items():
         features = torch.cat([video[name].features for video in videos if name in video])
-        mean, deviation = features.mean(dim=0), features.std(dim=0) + FAINT
+        mean, deviation = features.mean(dim=0), features.std(dim=0) + MIN_DEVIATION
         assert isinstance(reduce.fc, nn.Linear)
         reduce.fc.weight.div_(deviation)
         reduce.fc.bias.sub_(reduce.fc.weight @ mean)
@@ -212,7 +212,7 @@ def standardise(tower: VideoTower, videos: Sequence[VideoTokens]) -> None:
 def train(
     clips: Clips, config: ModelConfig, tokenizer: Tokenizer, seed: int, epochs: int = EPOCHS
 ) -> tuple[VideoTower, TextTower]:
-    """Train both towers from nothing; captions are worded anew in every epoch."""
+    """Train both towers from random weights. Captions are drawn anew in every epoch."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((TRAIN_CAPTIONS, seed))
     video_tower, text_tower = VideoTower(config.video), TextTower(config.text)
@@ -221,7 +221,7 @@ def train(
     optimizer = torch.optim.AdamW(
         parameters, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=WEIGHT_DECAY
     )
-    steps = len(clips.videos) // BATCH_SIZE  # of an epoch; what is left over comes in another one
+    steps = len(clips.videos) // BATCH_SIZE  # of an epoch; the remaining clips come in other epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=WARM_UP
     )
@@ -248,7 +248,7 @@ def train(
 def evaluate(
     clips: Clips, video_tower: VideoTower, text_tower: TextTower, tokenizer: Tokenizer, seed: int
 ) -> dict[str, float]:
-    """Text-to-video retrieval with one caption a clip; ties count against the model.
+    """Evaluate text-to-video retrieval with one caption a clip. Ties count against the model.
 
     Returns:
         R@1 and R@5 in percent, and the lower median of the ranks.

@@ -15,9 +15,7 @@ from PIL import Image
 import mdmmt
 from mdmmt.batch.embed import embed_texts
 from mdmmt.cli import main
-from mdmmt.errors import said
 from mdmmt.sample import demo
-from mdmmt.sample.clips import COMBINATIONS, draw
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +50,7 @@ def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
     similarity = model.similarity(np.load(demo_folder / "text_embeddings.npy")[0], vectors)
     found = np.argsort(-similarity.score[0]).tolist()
     paths = sorted((demo_folder / "clips").iterdir())
-    table = demo.format_answer(demo.Answer("a query", 0, found, similarity), paths)
+    table = demo.format_result(demo.SearchResult("a query", 0, found, similarity), paths)
     title, header, *rows = table.splitlines()
     assert title == '"a query"'
     assert header.split() == ["rank", "score", *similarity.experts, "clip"]
@@ -169,42 +167,3 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
         assert str(tmp_path) in error and words in error and "none" not in error
         monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_systems_errors_are_said_as_ours_are() -> None:
-    assert said(PermissionError(13, "Permission denied", "a.mp4")) == "'a.mp4': Permission denied"
-    assert said(OSError("out of order")) == "out of order"
-    assert said(OSError(28, "No space left on device")) == "No space left on device"
-    assert said(OSError(1, "Not permitted", ".a.part", None, "a.npy")) == "'a.npy': Not permitted"
-
-
-def test_a_failed_write_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    out = tmp_path / "texts.npy"
-    out.write_text("mine")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    assert main(["embed", "--text", "x", "--weights=sample", f"--out={out}"]) == 1
-    assert "No space left" in capsys.readouterr().err
-    assert out.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_shipped_pictures_are_real(tmp_path: Path) -> None:
-    for name in ("text_emb_result.png", "video_emb_result.png"):
-        with Image.open(ROOT / name) as picture:
-            assert picture.width > 300 and len(picture.getcolors(1 << 16)) > 10
-
-
-def test_a_clip_that_training_did_not_see_is_told_from_its_opposite(tmp_path: Path) -> None:
-    wanted = COMBINATIONS[0]
-    other = wanted._replace(colour="blue", movement="right", tone="fall")
-    for index, combination in enumerate((wanted, other)):
-        draw(tmp_path / f"{index}.mp4", combination, seed=(987, index))
-    model = mdmmt.load("sample")
-    text = f"a {wanted.colour} {wanted.shape} moves left and grows with a rising tone."
-    score = model.similarity(text, sorted(tmp_path.iterdir())).score[0]
-    assert score[0] > score[1] + 0.1

@@ -108,7 +108,7 @@ def test_save_model_refuses_other_formats(tiny_folder, tmp_path):
     features = mdmmt.MDMMT("features", str(tiny_folder), "cpu")
     assert features.supported_formats == []
     text = mdmmt.MDMMT("text", str(tiny_folder), "cpu")
-    with pytest.raises(InputError, match="no 'tensorrt' to write, expected one of"):
+    with pytest.raises(InputError, match="cannot be written as 'tensorrt', expected one of"):
         text.save_model("tensorrt", tmp_path / "a")
 
 
