@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[2]
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `mdmmt demo` has written, here in this process and quietly."""
     folder = tmp_path_factory.mktemp("demo run") / "demo"
-    answers = demo.run(folder)
-    assert [answer.found[0] for answer in answers].count(0) <= 1  # not one clip for everything
-    right = sum(answer.found[0] == answer.wanted for answer in answers)
-    assert right >= demo.QUERIES - 1, [(a.query, a.wanted, a.found) for a in answers]
+    results = demo.run(folder)
+    assert [result.ranking[0] for result in results].count(0) <= 1  # not one clip for everything
+    right = sum(result.ranking[0] == result.target for result in results)
+    assert right >= demo.QUERIES - 1, [(r.query, r.target, r.ranking) for r in results]
     return folder
 
 

@@ -215,7 +215,7 @@ def test_what_is_done_is_kept_and_what_changed_is_done_anew(videos, tmp_path, ru
         ran.clear()
         outcomes = list(extract_files(planned, some))
         assert not any(outcome.error for outcome in outcomes)
-        assert [outcome.kept for outcome in outcomes].count(False) == len(ran)
+        assert [outcome.result for outcome in outcomes].count(True) == len(ran)
         return sorted(ran)
 
     assert len(run()) == 3
@@ -429,11 +429,12 @@ def test_features_embed_as_their_video_does(videos, tmp_path):
     np.testing.assert_allclose(rows[[0, 2]], expected, atol=1e-6)
 
 
-def test_an_outcome_says_where_its_file_is(videos, tmp_path, running):
+def test_extract_files_says_whether_it_wrote_a_file(videos, tmp_path, running):
     planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
-    (outcome,) = extract_files(planned, {"frame": running["frame"]})
-    assert outcome == Outcome(videos / "a.mkv", tmp_path / "a.mkv.safetensors", False, None)
-    assert outcome.file.is_file()
+    name = str(videos / "a.mkv")
+    assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, True)]
+    assert (tmp_path / "a.mkv.safetensors").is_file()
+    assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, False)]
 
 
 def test_dumps_on_the_command_line(videos, tmp_path, capsys):
