@@ -88,7 +88,7 @@ def _build(arguments: argparse.Namespace) -> int:
         run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
         outcomes = list(progress(run, len(paths), "video"))
         count = index.count()
-    failures = [f"{outcome.path}: {outcome.error}" for outcome in outcomes if outcome.error]
+    failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     known = {os.path.abspath(path) for path in paths}
     failures += [
         f"{arguments.metadata} describes {path}, which is not among these videos"
@@ -96,11 +96,11 @@ def _build(arguments: argparse.Namespace) -> int:
         if path not in known
     ]
     failed = sum(outcome.error is not None for outcome in outcomes)
-    kept = sum(outcome.kept for outcome in outcomes)
-    added = sum(outcome.windows for outcome in outcomes)
+    skipped = sum(outcome.result == 0 for outcome in outcomes)
+    added = sum(outcome.result or 0 for outcome in outcomes)
     return report(
         failures,
-        f"{added} windows of {len(outcomes) - kept - failed} videos added, {kept} videos "
+        f"{added} windows of {len(outcomes) - skipped - failed} videos added, {skipped} videos "
         f"skipped; {arguments.db} holds {count} windows",
     )
 

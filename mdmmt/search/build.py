@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..errors import InputError, describe_error
+from ..batch.outcome import Outcome, run_each
+from ..errors import InputError
 from ..features.files import find_feature_files, read_header
 from ..model import Model
 from ..storage.files import sha256_of
@@ -19,15 +20,6 @@ from .index import Index
 PATH = "path"  # the field of a line of metadata that names the file
 
 
-class Outcome(NamedTuple):
-    """The result for one file."""
-
-    path: str
-    windows: int  # added
-    kept: bool  # the index had the windows already
-    error: str | None  # why the index has no windows of the file
-
-
 def index_files(
     index: Index,
     model: Model,
@@ -36,7 +28,7 @@ def index_files(
     stride_s: float | None = None,
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
     features: Path | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[int]]:
     """Add the windows of each file, one file after the other, unless the index has them.
 
     Args:
@@ -47,20 +39,20 @@ def index_files(
         features: a folder of feature files. A video is not decoded if the folder has the features
             of all experts of the model for the same content.
 
+    Returns:
+        An outcome for each path, with the result of `index_file`.
+
     Raises:
         InputError: `features` holds no feature file.
     """
-    metadata = metadata or {}
     by_name = feature_files_by_name(features) if features else {}
-    for path in paths:
-        feature_files = by_name.get(os.path.basename(path), ())
-        try:
-            about = metadata.get(os.path.abspath(path))
-            windows = index_file(index, model, path, window_s, stride_s, about, feature_files)
-        except Exception as error:  # a damaged file makes decoders raise nearly anything
-            yield Outcome(path, 0, False, describe_error(error))
-        else:
-            yield Outcome(path, windows or 0, windows is None, None)
+
+    def add(path: str) -> int:
+        about = (metadata or {}).get(os.path.abspath(path))
+        files = by_name.get(os.path.basename(path), ())
+        return index_file(index, model, path, window_s, stride_s, about, files)
+
+    return run_each(((path, path) for path in paths), add)
 
 
 def feature_files_by_name(folder: Path) -> dict[str, list[Path]]:
@@ -83,7 +75,7 @@ def index_file(
     stride_s: float | None = None,
     metadata: Mapping[str, Any] | None = None,
     feature_files: Sequence[Path] = (),
-) -> int | None:
+) -> int:
     """Add the windows of one file, unless the index has them.
 
     Args:
@@ -94,7 +86,7 @@ def index_file(
             and the features of all experts is used in place of the video.
 
     Returns:
-        The number of windows that were added; None if the index had them already.
+        The number of windows that were added; 0 if the index had them already.
 
     Raises:
         InputError: the file is missing, or `Model.encode_segments` refuses it.
@@ -114,7 +106,7 @@ def index_file(
     if source is not None and _is_current(source, facts, versions):
         if metadata != stored_metadata:
             index.add(name, index.segments(name), source, metadata)
-        return None
+        return 0
     segments = model.encode_segments(file or path, window_s=window_s, stride_s=stride_s)
     source = json.dumps({"facts": facts, "versions": versions})
     index.add(name, segments, source, metadata)

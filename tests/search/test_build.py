@@ -74,14 +74,14 @@ def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, m
     assert main(["extract", str(tmp_path / "videos"), f"--out={out}", "--experts=frame"]) == 0
     files = [str(out / folder / "x.mp4.safetensors") for folder in ("a", "b")]
     with Index.open(tmp_path / "a.db", model) as index:
-        assert [outcome.windows for outcome in index_files(index, model, files)] == [1, 1]
+        assert [outcome.result for outcome in index_files(index, model, files)] == [1, 1]
         assert index.count() == 2
-        assert all(outcome.kept for outcome in index_files(index, model, files))
+        assert all(outcome.result == 0 for outcome in index_files(index, model, files))
         hits = index.search(model.encode_text("a red ball"), 9)
         assert {hit.path for hit in hits} == set(files)
         command = ["extract", str(tmp_path / "videos"), f"--out={out}"]
         assert main([*command, "--experts=frame,motion,sound"]) == 0
-        assert not any(outcome.kept for outcome in index_files(index, model, files))
+        assert all(outcome.result > 0 for outcome in index_files(index, model, files))
 
 
 def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, model, monkeypatch):
@@ -94,7 +94,7 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
     path = str(clips / "3.mp4")
     with Index.open(tmp_path / "a.db", model) as index:
         (outcome,) = index_files(index, model, [path], features=tmp_path)
-        assert outcome.windows == 1 and encoded == [tmp_path / "3.mp4.safetensors"]
+        assert outcome.result == 1 and encoded == [tmp_path / "3.mp4.safetensors"]
         (hit,) = index.search(real(path).vectors[0], 1)
         assert hit.path == path and hit.score == pytest.approx(3, abs=1e-4)
         file = tmp_path / "3.mp4.safetensors"  # to which an expert of another model is added
@@ -102,18 +102,18 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
         clip = ExpertFeatures(np.ones((1, 512), np.float32), np.array([[0.0, 1.0]]))
         write_features(file, features.with_experts({"CLIP": clip}, {"CLIP": "1"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
-        assert outcome.kept
-        assert [outcome.kept for outcome in index_files(index, model, [path])] == [True]
+        assert outcome.result == 0
+        assert [outcome.result for outcome in index_files(index, model, [path])] == [0]
         write_features(file, features.with_experts({}, {"frame": "2"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
-        assert not outcome.kept and encoded.pop() == file
+        assert outcome.result > 0 and encoded.pop() == file
         file.write_bytes(b"cut short")
         (outcome,) = index_files(index, model, [path], features=tmp_path)
-        assert outcome.kept
+        assert outcome.result == 0
         other = tmp_path / "3.mp4"  # of the name, and of another content
         write_video(other, flat([1, 2, 3]))
         (outcome,) = index_files(index, model, [str(other)], features=tmp_path)
-        assert outcome.windows == 1 and encoded[1:] == [str(other)]
+        assert outcome.result == 1 and encoded[1:] == [str(other)]
 
 
 @pytest.mark.parametrize(
