@@ -54,7 +54,6 @@ LEFT_OUT = (
     "sample/*.py",
     "sample/model/report.json",
     "search/*",
-    "storage/text.py",
     "weights/convert.py",
     "weights/identity.py",
     "weights/info.py",

@@ -26,7 +26,8 @@ SENTENCE_ENDS = (".", "?", "!")
 class Tokenizer:
     """A Hugging Face tokenizer with MDMMT's preparation of texts.
 
-    Threads may share it. Those of `transformers` hold the truncation as state, and threads may not.
+    Threads may share it. They may not share one of `transformers`, which holds its truncation as
+    state.
     """
 
     def __init__(self, tokenizer: Any, config: TextConfig) -> None:

@@ -15,7 +15,7 @@ from servers import Hub
 
 import mdmmt
 from mdmmt.errors import WeightsError
-from mdmmt.storage.huggingface import is_repository
+from mdmmt.storage.huggingface import fetch_file, is_repository
 from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.weights.locate import find_weights
 
@@ -61,7 +61,9 @@ def forget_sessions():
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{Hub.COMMIT}"])
-def test_same_vectors(online, hub, tiny_folder, tiny_model, tiny_video, revision):
+def test_fetch_snapshot_gives_the_same_vectors(
+    online, hub, tiny_folder, tiny_model, tiny_video, revision
+):
     model = mdmmt.load(NAME + revision, "cpu")
     assert np.array_equal(model.encode_text("Hello"), tiny_model.encode_text("Hello"))
     assert np.array_equal(model.encode_video(tiny_video()), tiny_model.encode_video(tiny_video()))
@@ -69,7 +71,7 @@ def test_same_vectors(online, hub, tiny_folder, tiny_model, tiny_video, revision
     assert Path(model.path).is_relative_to(online)
 
 
-def test_offline_from_the_cache(online, hub, monkeypatch):
+def test_fetch_snapshot_works_offline_from_the_cache(online, hub, monkeypatch):
     folder = find_weights(f"{NAME}@v1")
     hub.requests.clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -80,7 +82,7 @@ def test_offline_from_the_cache(online, hub, monkeypatch):
         find_weights("someone/else")
 
 
-def test_a_local_path_comes_first(online, hub, tiny_folder, tmp_path, monkeypatch):
+def test_find_weights_prefers_a_local_path(online, hub, tiny_folder, tmp_path, monkeypatch):
     (tmp_path / "someone").mkdir()
     (tmp_path / NAME).symlink_to(tiny_folder)
     monkeypatch.chdir(tmp_path)
@@ -99,14 +101,14 @@ def refused(name: str) -> str:
     return message
 
 
-def test_missing(online):
+def test_fetch_snapshot_tells_what_is_missing(online):
     assert "there is none, or it is private" in refused("someone/else")
     assert "it has no revision 'v7'" in refused(f"{NAME}@v7")
     assert "no model folder (config.json and model.safetensors)" in refused("someone/pickle")
     assert "cannot be had" in refused("someone/a--b")
 
 
-def test_access(online, hub, monkeypatch):
+def test_fetch_snapshot_tells_who_has_access(online, hub, monkeypatch):
     hub.private = TOKEN
     assert "your token is not for it" in refused(NAME)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -116,12 +118,12 @@ def test_access(online, hub, monkeypatch):
     assert find_weights(NAME).is_dir()
 
 
-def test_no_network(online, monkeypatch):
+def test_fetch_snapshot_reports_a_missing_network(online, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert "the hub cannot be reached" in refused(NAME)
 
 
-def test_broken_transfer(online, hub, monkeypatch):
+def test_fetch_snapshot_reports_a_broken_transfer(online, hub, monkeypatch):
     def cut(request, content):
         request.send_response(200)
         for name, value in {
@@ -138,7 +140,17 @@ def test_broken_transfer(online, hub, monkeypatch):
     assert "cannot be had" in refused(NAME)
 
 
-def test_a_tokenizer_that_brings_code_is_refused(monkeypatch):
+def test_fetch_file_gives_the_first_file_that_is_there(online, hub):
+    file = fetch_file("someone/pickle", ["none.bin", "config.json", "mdmmt_3mod.pth"])
+    assert file.name == "config.json" and file.read_bytes() == b"{}"
+    assert hub.fetched == {"config.json"}
+    with pytest.raises(WeightsError, match="holds no such file"):
+        fetch_file("someone/pickle", ["none.bin"])
+    with pytest.raises(WeightsError, match="no revision 'v7'"):
+        fetch_file("someone/pickle@v7", ["config.json"])
+
+
+def test_load_tokenizer_refuses_code_of_a_repository(monkeypatch):
     """Rather than asked about at the terminal, which is what transformers does by itself."""
     given = {}
     monkeypatch.setattr(
@@ -171,11 +183,12 @@ def test_a_tokenizer_that_brings_code_is_refused(monkeypatch):
         ("owner/name\n", False),
     ],
 )
-def test_spelling(spelling, is_one):
+def test_is_repository_knows_the_spelling(spelling, is_one):
     assert is_repository(spelling) == is_one
 
 
-def test_command_without_a_network(online, hub, tmp_path):
+@pytest.mark.slow
+def test_info_command_finds_the_cache_without_a_network(online, hub, tmp_path):
     """Another process finds in huggingface_hub's cache what this one put there."""
     folder = find_weights(f"{NAME}@v1")
     hub.close()

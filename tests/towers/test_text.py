@@ -34,17 +34,18 @@ def differ(pair, texts, device="cpu"):
 
 
 @pytest.mark.parametrize("texts", CASES.values(), ids=CASES)
-def test_tiny_parity(texts, tiny, assert_parity):
+def test_text_tower_equals_the_oracle(texts, tiny, assert_parity):
     assert_parity(*differ(tiny, texts), "text, tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", CASES.values(), ids=CASES)
-def test_full_parity(texts, full, assert_parity):
+def test_text_tower_equals_the_oracle_at_full_size(texts, full, assert_parity):
     assert_parity(*differ(full, texts), "text, full size")
 
 
 @pytest.mark.cuda
-def test_full_parity_on_cuda(full, assert_parity, cuda_without_tf32):
+def test_text_tower_equals_the_oracle_on_cuda(full, assert_parity, cuda_without_tf32):
     full.ours_text.to("cuda")
     full.theirs_text.to("cuda")
     try:
@@ -67,7 +68,7 @@ def test_full_parity_on_cuda(full, assert_parity, cuda_without_tf32):
     ],
     ids=str,
 )
-def test_tiny_parity_of_other_configurations(changes, tiny, assert_parity):
+def test_text_tower_equals_the_oracle_in_other_configurations(changes, tiny, assert_parity):
     config = replace(tiny.config, text=replace(tiny.config.text, **changes))
     theirs = text_oracle(config.text, tiny.tokenizer)
     ours = TextTower(config.text).eval()
@@ -76,7 +77,7 @@ def test_tiny_parity_of_other_configurations(changes, tiny, assert_parity):
     assert_parity(*differ(pair, CASES["mixed lengths"]), "text, tiny, other configurations")
 
 
-def test_every_text_preparation_matters(tiny):
+def test_text_tower_depends_on_the_preparation_of_texts(tiny):
     def embed(text):
         return differ(tiny, [text])[0]
 
@@ -86,22 +87,26 @@ def test_every_text_preparation_matters(tiny):
         assert (embed("Hello world") - embed(other)).abs().max() > 1e-3
 
 
-def test_padding_does_not_matter(tiny, assert_parity):
+def test_text_tower_ignores_padding(tiny, assert_parity):
     together = differ(tiny, ["a", LONG])[0]
     alone = torch.cat([differ(tiny, [text])[0] for text in ("a", LONG)])
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_state_dicts_load_both_ways(tiny, full):
-    for pair in (tiny, full):
-        assert set(pair.ours_text.state_dict()) == set(pair.theirs_text.state_dict())
+@pytest.mark.parametrize("size", ["tiny", pytest.param("full", marks=pytest.mark.slow)])
+def test_text_tower_has_the_names_of_the_oracle(size, request):
+    pair = request.getfixturevalue(size)
+    assert set(pair.ours_text.state_dict()) == set(pair.theirs_text.state_dict())
+
+
+def test_text_tower_gives_the_oracle_its_weights(tiny):
     fresh = text_oracle(tiny.config.text, tiny.tokenizer, seed=1)
     fresh.load_state_dict(tiny.ours_text.state_dict(), strict=True)
     with torch.inference_mode():
         assert torch.equal(fresh(["a dog"]), tiny.theirs_text(["a dog"]))
 
 
-def test_blocks_are_unit_vectors_times_weights_that_add_up_to_one(tiny):
+def test_text_tower_weights_unit_blocks_to_a_sum_of_one(tiny):
     weights = differ(tiny, CASES["mixed lengths"])[0].unflatten(1, (3, 24)).norm(dim=-1)
     assert torch.allclose(weights.sum(dim=1), torch.ones(4))
     assert (weights > 0).all()
