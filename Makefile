@@ -75,9 +75,6 @@ lint: $(VENV)/installed-test  ## check style, formatting, types and the layers o
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-
-.PHONY: types
-types: $(VENV)/installed-test  ## check the type annotations
 	$(BIN)/mypy
 
 .PHONY: format

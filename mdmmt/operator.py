@@ -19,7 +19,7 @@ MODALITIES = ("text", "video", "features")
 
 
 @register(name="video-text-embedding/mdmmt")
-class MDMMT(NNOperator):
+class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
     """Embeds texts or videos into the space of MDMMT (arXiv 2103.10699).
 
     Args:
