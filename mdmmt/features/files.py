@@ -183,12 +183,16 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             KeyError: the folder has no features of this video.
             InputError: several videos have this name, or `read_features` refuses the file.
         """
-        files = self._files[video]
+        files = self.files_of(video)
+        if not files:
+            raise KeyError(video)
         if len(files) > 1:
-            raise InputError(
-                f"the video {video!r} could be any of {', '.join(map(str, sorted(files)))}"
-            )
-        return read_features(next(iter(files))).features
+            raise InputError(f"the video {video!r} could be any of {', '.join(map(str, files))}")
+        return read_features(files[0]).features
+
+    def files_of(self, video: str) -> list[Path]:
+        """The feature files of the videos with this name or path; none is read."""
+        return sorted(self._files.get(video, ()))
 
     def __contains__(self, video: object) -> bool:
         return video in self._files

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..batch.outcome import Outcome, run_each
 from ..errors import InputError
-from ..features.files import find_feature_files, read_header
+from ..features.files import FeatureFolder, read_header
 from ..model import Model
 from ..storage.files import sha256_of
 from ..storage.text import numbered_lines, parse_json, read_text
@@ -45,26 +45,14 @@ def index_files(
     Raises:
         InputError: `features` holds no feature file.
     """
-    by_name = feature_files_by_name(features) if features else {}
+    folder = FeatureFolder(features) if features else None
 
     def add(path: str) -> int:
         about = (metadata or {}).get(os.path.abspath(path))
-        files = by_name.get(os.path.basename(path), ())
+        files = folder.files_of(os.path.basename(path)) if folder else ()
         return index_file(index, model, path, window_s, stride_s, about, files)
 
     return run_each(((path, path) for path in paths), add)
-
-
-def feature_files_by_name(folder: Path) -> dict[str, list[Path]]:
-    """The feature files in a folder, by the name of the video that each was made from.
-
-    Raises:
-        InputError: the folder holds no feature file.
-    """
-    by_name: dict[str, list[Path]] = {}
-    for file, video in find_feature_files(folder):
-        by_name.setdefault(video.name, []).append(file)
-    return by_name
 
 
 def index_file(
