@@ -1,7 +1,7 @@
 """The model as a caller sees it: text and video in, embeddings and similarities out.
 
-`load` only looks at where the weights are and what they are of; each tower is built and read when
-it is first needed, once, so a process that embeds video never touches the text tower.
+`load` finds the weights and reads the configuration. Each tower is built and its weights are read
+once, when the tower is first needed, so a process that embeds video never reads the text tower.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_m
 from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
 from .weights.locate import find_weights
 
-BATCH_SIZE = 1024  # a GPU is busy with so many texts; the towers cut it to what suits the device
+BATCH_SIZE = 1024  # enough to keep a GPU busy; on a processor the towers cut it further
 
 
 class Segments(NamedTuple):
     """Embeddings of n segments of one video."""
 
     vectors: np.ndarray  # (n, D) float32
-    spans_s: np.ndarray  # (n, 2) float64, where each begins and ends, in seconds
+    spans_s: np.ndarray  # (n, 2) float64, start and end of each segment in seconds
 
 
 class Similarity(NamedTuple):
-    """How well t texts and v videos match."""
+    """The similarity of t texts and v videos."""
 
     score: np.ndarray  # (t, v) float32, inner products
     by_expert: np.ndarray  # (t, v, m) float32, each expert's share; they add up to the score
@@ -58,7 +58,7 @@ class Similarity(NamedTuple):
 
 
 class Model:
-    """MDMMT with both its towers. Made by `load`; safe to share between threads."""
+    """MDMMT with both its towers, made by `load`. Threads may share a model."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class Model:
     def encode_tokens(
         self, videos: Sequence[VideoTokens], batch_size: int = BATCH_SIZE
     ) -> np.ndarray:
-        """Embed N videos of which the tokens are known, see `mdmmt.features.tokens` -> (N, D)."""
+        """Embed the tokens of N videos, from `read_tokens` -> (N, D) float32."""
         _check_batch_size(batch_size)
         return self.video_encoder(videos, batch_size).cpu().numpy()
 
@@ -220,13 +220,17 @@ class Model:
         return self.reader.window_lengths(window_s, stride_s)
 
     def similarity(self, text: Any, video: Any) -> Similarity:
-        """Inner products of t texts and v videos, and what each expert contributes.
+        """Inner products of t texts and v videos, and the share of each expert.
 
         Args:
-            text: embeddings (D,) or (t, D), numpy or torch, or what `encode_text` takes.
-            video: embeddings (D,) or (v, D), likewise, or what `encode_video` takes.
+            text: embeddings (D,) or (t, D) of NumPy or PyTorch, or an argument of `encode_text`.
+            video: embeddings (D,) or (v, D), or an argument of `encode_video`.
+
+        Raises:
+            InputError: embeddings of another width, or towers with different experts.
         """
-        names, width = self.config.text.experts, self.config.text.same_dim
+        config = self.config.text
+        names, width = config.experts, config.same_dim
         if names != tuple(e.name for e in self.config.video.experts):
             raise InputError("the towers have different experts, so they share no space")
         text, video = (
@@ -235,10 +239,10 @@ class Model:
         )
         t = text if isinstance(text, np.ndarray) else self.encode_text(text)
         v = video if isinstance(video, np.ndarray) else self.encode_video(video)
-        for what, given in (("text", t), ("video", v)):
-            if given.ndim not in (1, 2) or given.shape[-1] != len(names) * width:
+        for name, vectors in (("text", t), ("video", v)):
+            if vectors.ndim not in (1, 2) or vectors.shape[-1] != config.embedding_dim:
                 raise InputError(
-                    f"{what} embeddings are {given.shape}, expected (n, {len(names) * width})"
+                    f"{name} embeddings are {vectors.shape}, expected (n, {config.embedding_dim})"
                 )
         by_expert = np.einsum(
             "tmd,vmd->tvm", t.reshape(-1, len(names), width), v.reshape(-1, len(names), width)
@@ -267,7 +271,7 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What makes the text tower's ids of texts."""
+        """The tokenizer of the text tower."""
         with self._lock:
             if self._tokenizer is None:
                 tokenizer = Tokenizer(self._find_tokenizer(), self.config.text)
@@ -276,14 +280,14 @@ class Model:
             return self._tokenizer
 
     def read_video_tower(self) -> VideoTower:
-        """The video tower as it is written down, to look at or to export; a new one each time."""
+        """Read the video tower in its plain form, for an export; a new one each time."""
         with torch.device("meta"):
             tower = VideoTower(self.config.video)
         load_strict(tower, read_tower(self.path, VIDEO_PREFIXES), self.path)
         return tower.to(self.device).eval()
 
     def read_text_tower(self) -> TextTower:
-        """The text tower as it is written down; a new one each time."""
+        """Read the text tower in its plain form; a new one each time."""
         with torch.device("meta"):
             tower = TextTower(self.config.text)
         state = read_tower(self.path, TEXT_PREFIXES)
@@ -314,31 +318,31 @@ def load(
 ) -> Model:
     """Open a model.
 
-    What is downloaded: the model that 'owner/name' names; the released one for None where there is
-    none; and for bare weights, once a text comes, the tokenizer's small files.
+    Three things may be downloaded: the model 'owner/name'; the released model, for a `weight_path`
+    of None on a machine that has no weights; and the small files of the tokenizer, when a model of
+    bare weights gets its first text.
 
     Args:
         weight_path: the released `mdmmt_3mod.pth`, another `.pth` or `.safetensors` with its
             tensors, a model folder, 'owner/name' or 'owner/name@revision' on Hugging Face, or
-            'sample'. None: `weights/` beside the operator, else what the variable MDMMT_WEIGHTS
-            names, else the released model, out of this user's cache or downloaded into it.
+            'sample'. None: `weights/` beside the operator, else the path in the variable
+            MDMMT_WEIGHTS, else the released model in this user's cache, downloaded if need be.
         device: as torch spells it; None takes CUDA if it is there, else the CPU.
-        mmtvid_params: what differs from the released model, or from the model folder, by the
-            names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
-        mmttxt_params: likewise for `MMTTXT`: txt_bert (folder, hub id or module), tokenizer,
-            max_length, modalities, add_special_tokens, add_dot, same_dim, dout_prob.
-        experts: those of the model's that are run on video files, ['CLIP'] for one; the others
-            are absent. None: all. Of the released model's, CLIP comes from Hugging Face (600 MB)
-            where no folder holds it, see `mdmmt.experts.pretrained`.
-        precision: 'exact' (float32), 'bfloat16', 'int8', or 'auto', what suits this machine;
-            see `mdmmt.fast.resolve_precision`. It is the towers' alone, the experts always
-            compute in float32.
-        compiled: fuse what stands between the matrix products by `torch.compile`, at the first
-            call; on CUDA alone.
+        mmtvid_params: changes to the configuration of the released model or the model folder, by
+            the names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
+        mmttxt_params: changes by the names of `MMTTXT`: txt_bert (folder, hub id or module),
+            tokenizer, max_length, modalities, add_special_tokens, add_dot, same_dim, dout_prob.
+        experts: the experts that are run on video files, such as ['CLIP']; the model's others
+            are absent. None: all. The weights of CLIP come from Hugging Face (600 MB) if no
+            folder holds them, see `mdmmt.experts.pretrained`.
+        precision: the towers' arithmetic: 'exact' (float32), 'bfloat16', 'int8', or 'auto', the
+            fastest for this machine. The experts always compute in float32.
+        compiled: fuse the operations between the matrix products by `torch.compile`, at the
+            first call; on CUDA only.
 
     Raises:
-        WeightsError: no weights there, or a model folder that describes no model.
-        InputError: a device, parameter, expert or precision that is not known.
+        WeightsError: the weights are missing, or the model folder describes no model.
+        InputError: an unknown device, parameter, expert or precision.
     """
     resolved = resolve_device(device)
     if compiled and resolved.type != "cuda":

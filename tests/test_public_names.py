@@ -10,12 +10,13 @@ import pytest
 
 PUBLIC = {
     "mdmmt": """
-        MDMMT InputError InputTypeError Model Similarity WeightsError __version__ load mdmmt
+        MDMMT InputError InputTypeError MdmmtError MissingDependency Model Segments Similarity
+        WeightsError __version__ load mdmmt
     """,
     "mdmmt.evaluation": """
-        Difference Galleries PROTOCOLS Ranks Result ablate check_plot compare compare_results
+        Caption CaptionIndex Difference Galleries PROTOCOLS Ranks Result ablate check_plot compare compare_results
         comparison_table evaluate intervals make_galleries plot ranks read_results summary table
-        write_results
+        write_results read_caption_indexes read_captions
     """,
     "mdmmt.experts": """
         AudioSpec Expert FrameSpec LIGHT_EXPERTS PRETRAINED_EXPERTS WeightsSource expert_classes

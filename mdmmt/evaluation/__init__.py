@@ -1,6 +1,6 @@
 """Evaluation: how well a model finds the video of a caption, and the captions of a video.
 
-    captions = mdmmt.datasets.read_captions("MSRVTT_JSFUSION_test.csv")
+    captions = mdmmt.evaluation.read_captions("MSRVTT_JSFUSION_test.csv")
     features = mdmmt.features.FeatureFolder("features/")
     result = mdmmt.evaluation.evaluate(model, captions, features, "single")
     print(mdmmt.evaluation.table([result]))
@@ -8,6 +8,7 @@
 `metrics` needs embeddings alone; `runs` makes them with a model; `results` and `plots` show them.
 """
 
+from ..datasets import Caption, CaptionIndex, read_caption_indexes, read_captions
 from .metrics import (
     PROTOCOLS,
     Difference,
@@ -32,6 +33,8 @@ from .runs import ablate, evaluate
 
 __all__ = [
     "PROTOCOLS",
+    "Caption",
+    "CaptionIndex",
     "Difference",
     "Galleries",
     "Ranks",
@@ -46,6 +49,8 @@ __all__ = [
     "make_galleries",
     "plot",
     "ranks",
+    "read_caption_indexes",
+    "read_captions",
     "read_results",
     "summary",
     "table",
