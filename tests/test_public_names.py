@@ -14,9 +14,9 @@ PUBLIC = {
         WeightsError __version__ load mdmmt
     """,
     "mdmmt.evaluation": """
-        Caption CaptionIndex Difference Galleries PROTOCOLS Ranks Result ablate check_plot compare compare_results
-        comparison_table evaluate intervals make_galleries plot ranks read_results summary table
-        write_results read_caption_indexes read_captions
+        Caption CaptionIndex Difference Galleries PROTOCOLS Ranks Result ablate check_plot compare
+        compare_results comparison_table evaluate intervals make_galleries plot ranks
+        read_caption_indexes read_captions read_results summary table write_results
     """,
     "mdmmt.experts": """
         AudioSpec Expert FrameSpec LIGHT_EXPERTS PRETRAINED_EXPERTS WeightsSource expert_classes
