@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,9 @@ from ..features.reader import check_experts
 from ..features.segments import duration_s, overlaps, select
 from ..features.tokens import tokens_of
 from ..features.types import VideoFeatures
+from ..model import Model
 from .metrics import ONE_PER_VIDEO, UNIQUE, make_galleries, ranks
 from .results import Result
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 DRAW_SEED = 42  # of the draw under 'one-per-video'; the generator starts anew at each video
 BATCH = 256  # segments, and likewise texts, that are held and embedded at once

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..experts import Expert
 from ..experts import load as load_experts
+from ..media.specs import Clip
 from .types import ExpertFeatures, VideoFeatures
-
-if TYPE_CHECKING:
-    from ..media.specs import Clip
 
 BATCH_SIZE = 16  # clips that an expert gets at once, and the most clips of it in memory
 

@@ -13,8 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from ..storage.files import atomic_file
 
@@ -113,8 +115,6 @@ def _picture(
     combination: Combination, n: int, fps: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The frames: (n, height, width, 3)."""
-    from PIL import Image, ImageDraw
-
     width, height = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
     side = min(width, height)
     radius = _radii(combination.change, n, rng)
@@ -193,8 +193,6 @@ def _write(
     sound: NDArray[np.float32] | None,
     sample_rate_hz: int,
 ) -> None:
-    import av
-
     with av.open(str(path.absolute()), "w", format="mp4") as container:
         # Presets that look ahead, and several threads, write a different file each time.
         video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})

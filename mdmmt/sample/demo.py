@@ -8,17 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from towhee import ops, pipe
+from tqdm import tqdm
 
+from ..media.decode import open_media
 from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE
 from ..storage.text import format_table
-
-if TYPE_CHECKING:
-    import PIL.Image
+from .captions import caption
+from .clips import COMBINATIONS, draw
 
 CLIPS = 40
 QUERIES = 4
@@ -43,12 +46,6 @@ class SearchResult(NamedTuple):
 
 def run(out: Path) -> list[SearchResult]:
     """Draw clips into `out`/clips, print a ranked table for each query, write `out`/found.png."""
-    from towhee import ops, pipe
-    from tqdm import tqdm
-
-    from .captions import caption
-    from .clips import COMBINATIONS, draw
-
     rng = np.random.default_rng(SEED)
     chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
     check_folder(out)
@@ -109,8 +106,6 @@ def format_result(result: SearchResult, paths: Sequence[Path]) -> str:
 
 def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture: Path) -> None:
     """Draw the picture: one row a query, its clips from left to right, three frames each."""
-    from PIL import Image, ImageDraw, ImageFont
-
     width, height = FRAME_SIZE
     column = FRAMES_SHOWN * (width + LINE) + 3 * GAP
     row = 2 * LINE_HEIGHT + height + 4 * GAP
@@ -134,14 +129,12 @@ def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture
     canvas.save(picture)
 
 
-def _frames(path: Path) -> list[PIL.Image.Image]:
+def _frames(path: Path) -> list[Image.Image]:
     """The middle squares of FRAMES_SHOWN frames, in the order of time.
 
     Each part of the clip gives its frame of the most contrast, since a blinking clip shows nothing
     at times.
     """
-    from ..media.decode import open_media
-
     with open_media(path) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     parts = np.array_split(np.arange(len(frames)), FRAMES_SHOWN)

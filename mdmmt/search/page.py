@@ -10,22 +10,19 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from ..errors import InputError
 from ..media.stills import has_sound, stills_at
+from ..model import Similarity
 from ..storage.files import atomic_file
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from ..model import Similarity
-    from .index import Hit
+from .index import Hit
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POSTER_SIZE, STRIP_SIZE = (640, 360), (240, 135)  # pixels; pictures are made to fit into it

@@ -59,7 +59,7 @@ def identity_of(path: Path, config: ModelConfig) -> Identity:
         if key is not None and key == _cache_key(path, space):  # unchanged while it was read
             _write_cached(key, sha256)
     name = SAMPLE if path == SAMPLE_FOLDER else path.name
-    return Identity(name, sha256, len(experts) * config.video.same_dim)
+    return Identity(name, sha256, config.video.embedding_dim)
 
 
 def _hash_weights(path: Path, space: str) -> str:
