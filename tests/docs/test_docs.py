@@ -115,3 +115,19 @@ def test_sample_model_page_gives_the_scores_of_the_report() -> None:
     for result in report["results"]:
         seen, unseen = (result[name]["R@1"] for name in ("seen pairs", "unseen pairs"))
         assert f"| {result['seed']} | {seen} | {unseen} |" in page
+
+
+def test_architecture_page_gives_a_line_to_every_module() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    tree = re.search(r"^```\n(mdmmt/\n.*?)^```$", page, re.M | re.S)[1]
+    listed, folders = set(), ["mdmmt"]
+    for line in tree.splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, description = line.split(maxsplit=1)
+        assert description, line
+        folders[depth:] = [name.rstrip("/")]
+        if not name.endswith("/"):
+            listed.add("/".join(folders))
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mdmmt").rglob("*.py")}
+    modules = {name for name in modules if not name.endswith("/__init__.py")}
+    assert {name for name in listed if name.endswith(".py")} == modules
