@@ -41,6 +41,7 @@ from fresh import (
     write_model,
 )
 
+pytestmark = pytest.mark.towhee
 FOLDER_MODULE = "towhee.operator.video_text_embedding.mdmmt.main"
 run_child, check_child = partial(run_child, __file__), partial(check_child, __file__)
 

@@ -354,6 +354,7 @@ def test_a_fifth_of_the_files_is_broken(tmp_path, capsys):
     assert len(list(out.iterdir())) == 16
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_leaves_only_whole_files(tmp_path):
     """SIGKILL at 20 random moments; then a last run finishes what is missing, and only that."""
     folder, out = tmp_path / "videos", tmp_path / "out"

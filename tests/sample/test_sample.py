@@ -133,6 +133,7 @@ def test_the_loss_is_that_of_its_definition():
     assert max_margin_loss(torch.eye(3)).item() == 0
 
 
+@pytest.mark.slow
 def test_training_learns_and_a_seed_is_a_model(fresh):
     combinations, paths = fresh
     hf_tokenizer = make_tokenizer()
@@ -175,6 +176,7 @@ def test_the_report_is_of_the_shipped_model():
     assert report["held-out pairs"] == [" ".join(pair.values()) for pair in HELD_OUT]
 
 
+@pytest.mark.slow
 def test_the_shipped_model_finds_clips_it_has_never_seen(sample, fresh):
     combinations, paths = fresh
     rng = np.random.default_rng(FRESH_DRAW)
@@ -187,6 +189,7 @@ def test_the_shipped_model_finds_clips_it_has_never_seen(sample, fresh):
     assert weights.min() > 0.2  # a model that only heeds one expert shows nothing of the others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_low_precision_finds_the_same(sample, fresh, precision):
     combinations, paths = fresh
