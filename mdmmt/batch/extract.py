@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..errors import InputError, describe_error, warn
+from ..errors import InputError
 from ..experts import Expert
 from ..features.extraction import extract
-from ..features.files import SUFFIX, SourceVideo, read_existing, versions_of, write_features
+from ..features.files import SUFFIX, SourceVideo, read_existing, update_features, versions_of
+from ..storage.files import check_file, visible_files
 from .outcome import Outcome, run_each
 
 VIDEO_SUFFIXES = (
@@ -22,7 +23,8 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
     """List videos.
 
     Args:
-        paths: files, and folders, which are searched for videos however deep they are.
+        paths: files, and folders, which are searched for videos however deep they are. Hidden
+            files and folders in them (`.name`) are left out, and counted in one log line.
 
     Returns:
         the path of each video, and its path relative to the given folder.
@@ -35,7 +37,7 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
         if not given.is_dir():
             videos.append((given, Path(given.name)))
             continue
-        files = sorted(_files_below(given))
+        files = sorted(visible_files(given, followlinks=True))
         in_folder = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         if not in_folder:
             raise InputError(
@@ -44,22 +46,6 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
             )
         videos += [(video, video.relative_to(given)) for video in in_folder]
     return videos
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder. Links to folders are followed, each folder is visited once."""
-
-    def warn_of(error: OSError) -> None:
-        warn(f"{describe_error(error)}; the videos in it are left out")
-
-    seen = set()
-    for place, folders, files in os.walk(folder, onerror=warn_of, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(place, name) for name in files)
 
 
 def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
@@ -115,20 +101,18 @@ def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool
     Raises:
         InputError: the video is missing or cannot be read, or no expert makes features of it.
     """
-    if not video.is_file():
-        raise InputError(f"there is no file {str(video)!r}")
+    check_file(video)
     source = SourceVideo.of(video)
-    versions = read_existing(file, source).versions
+    existing = read_existing(file, source)
     missing = {
-        name: expert for name, expert in running.items() if versions.get(name) != expert.version
+        name: expert
+        for name, expert in running.items()
+        if existing.versions.get(name) != expert.version
     }
     if not missing:
         return False
     features = extract(video, missing)
-    # Another process may have added other experts to the file meanwhile.
-    content = read_existing(file, source).with_experts(features, versions_of(missing))
-    if not content.features:
+    if not features and not existing.features:
         raise InputError(f"the experts {', '.join(missing)} made no features of {video}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_features(file, content)
+    update_features(file, source, features, versions_of(missing))
     return True

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import demo, dumps, embed, evaluation, extract, operator_folder, search, weights
-from .common import logging_to_stderr, say
+from .common import any_name_printable, logging_to_stderr, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for module in (demo, extract, embed, dumps, search, evaluation, weights, operator_folder):
         module.add_commands(commands)
     arguments = parser.parse_args(argv)
-    with warnings.catch_warnings(), logging_to_stderr():
+    with any_name_printable(), warnings.catch_warnings(), logging_to_stderr():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: say(message)
         try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..fast import PRECISIONS
+from ..storage.text import escape_controls
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -42,8 +43,27 @@ def load_model(arguments: argparse.Namespace) -> Model:
 
 
 def say(message: object) -> None:
-    """Print a message to stderr, which keeps stdout for results."""
-    print(f"mdmmt: {message}", file=sys.stderr)
+    """Print a message to stderr, which keeps stdout for results. Control characters are escaped."""
+    print(f"mdmmt: {escape_controls(str(message))}", file=sys.stderr)
+
+
+def print_result(line: str) -> None:
+    """Print one line to stdout, in which control characters are escaped."""
+    print(escape_controls(line))
+
+
+@contextmanager
+def any_name_printable() -> Iterator[None]:
+    """Escape the characters that stdout or stderr cannot encode, for names in any encoding."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    errors = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, before in zip(streams, errors, strict=True):
+            stream.reconfigure(errors=before)
 
 
 class LogHandler(logging.Handler):
@@ -78,5 +98,5 @@ def report(failures: Sequence[str], summary: str) -> int:
     """Print the failures and a summary; return the exit status."""
     for failure in failures:
         say(failure)
-    print(summary)
+    print_result(summary)
     return 1 if failures else 0

@@ -32,7 +32,7 @@ def add_commands(commands: Commands) -> None:
 def _read_dumps(arguments: argparse.Namespace) -> int:
     from ..experts import expert_classes
     from ..features.dumps import read_dumps
-    from ..features.files import SUFFIX, SourceVideo, read_existing, write_features
+    from ..features.files import SUFFIX, SourceVideo, update_features
     from ..storage.files import check_folder
 
     wrong = [argument for argument in arguments.dumps if "=" not in argument]
@@ -44,11 +44,10 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
         raise InputError("an expert is named twice, expected one PREFIX for each")
     dims = {name: expert.dim for name, expert in expert_classes(prefixes).items()}
     videos = read_dumps(prefixes, dims)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     for video, features in videos.items():
         file = arguments.out / f"{video}{SUFFIX}"
-        existing = read_existing(file, SourceVideo(video, None, None))
-        write_features(file, existing.with_experts(features, dict.fromkeys(features, "dump")))
+        versions = dict.fromkeys(features, "dump")
+        update_features(file, SourceVideo(video, None, None), features, versions)
     return report([], f"{len(videos)} videos have their features in {arguments.out}")
 
 

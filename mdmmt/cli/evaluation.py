@@ -10,7 +10,7 @@ from ..datasets import Caption, read_captions, read_video_list
 from ..datasets.annotations import FORMATS, OWN_FIELDS, SUFFIXES
 from ..errors import InputError
 from ..evaluation.metrics import PROTOCOLS, UNIQUE
-from .common import Commands, add_model_options, load_model, progress, say
+from .common import Commands, add_model_options, load_model, print_result, progress, say
 
 FEATURES_FOLDER = "features"
 MAX_NAMED = 5  # videos that a message names
@@ -91,7 +91,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:  # first, so that later errors do not lose the results
         results.write_results(arguments.out, evaluations)
     if earlier is not None:
-        print(f"\nfirst: {arguments.compare}, second: this one")
+        print()
+        print_result(f"first: {arguments.compare}, second: this one")
         print(results.comparison_table(results.compare_results(earlier, evaluations[0])))
     if arguments.plot is not None:
         plots.plot(evaluations, arguments.plot)

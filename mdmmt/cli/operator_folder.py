@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Commands
+from .common import Commands, print_result
 
 
 def add_commands(commands: Commands) -> None:
@@ -24,12 +24,12 @@ def _hub_folder(arguments: argparse.Namespace) -> int:
     from ..operator_folder import write_operator_folder
 
     write_operator_folder(arguments.out)
-    print(f"operator folder written to {arguments.out}")
+    print_result(f"operator folder written to {arguments.out}")
     return 0
 
 
 def _install_operator(arguments: argparse.Namespace) -> int:
     from ..operator_folder import install_operator
 
-    print(f"operator installed in {install_operator()}")
+    print_result(f"operator installed in {install_operator()}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -140,8 +141,9 @@ def _search(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print("nothing was found")
     elif arguments.json:
+        escape = (sys.stdout.encoding or "").lower() != "utf-8"  # JSON has escapes of its own
         for number, hit in enumerate(hits):
-            print(json.dumps(_record(hit, similarity, number), ensure_ascii=False))
+            print(json.dumps(_record(hit, similarity, number), ensure_ascii=escape))
     else:
         print(_format_hits(hits, similarity))
     if names is not None:

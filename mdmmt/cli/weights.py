@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..storage.checkpoint import PICKLES
 from ..weights.layout import CONFIG_FILE, MODEL_FILE
-from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, report
+from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report
 
 if TYPE_CHECKING:
     from ..weights.info import TowerInfo, WeightsInfo
@@ -42,14 +42,14 @@ def _download(arguments: argparse.Namespace) -> int:
 
     folder = released_weights()
     add_tokenizer(folder)
-    print(f"the released weights are in {folder}; weight_path=None finds them there")
+    print_result(f"the released weights are in {folder}; weight_path=None finds them there")
     return 0
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     from ..weights.convert import convert
 
-    print(f"model folder written to {convert(arguments.source, arguments.out)}")
+    print_result(f"model folder written to {convert(arguments.source, arguments.out)}")
     return 0
 
 
@@ -66,7 +66,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from ..weights.info import info
 
     for fact, value in _facts(info(arguments.weights)).items():
-        print(f"{fact:<12} {value}")
+        print_result(f"{fact:<12} {value}")
     return 0
 
 

@@ -21,10 +21,11 @@ from safetensors.numpy import save
 
 from ..errors import InputError
 from ..experts.base import Expert
-from ..storage.files import atomic_file, sha256_of
+from ..storage.files import atomic_file, sha256_of, visible_files
 from .types import ExpertFeatures, VideoFeatures
 
 SUFFIX = ".safetensors"
+LOCK_FILE = ".mdmmt.lock"  # in a folder of feature files
 FORMAT = "mdmmt-features-1"
 VALUES, TIMES = "features.", "times."  # how the names of tensors begin
 EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names cannot lead out of a folder
@@ -87,7 +88,7 @@ def find_feature_files(folder: Path) -> list[tuple[Path, Path]]:
     Raises:
         InputError: the folder holds no feature file.
     """
-    files = sorted(folder.rglob(f"?*{SUFFIX}"))
+    files = sorted(file for file in visible_files(folder) if file.name.endswith(SUFFIX))
     if not files:
         raise InputError(
             f"there is no feature file ({SUFFIX}) in {str(folder)!r}; `mdmmt extract` writes them"
@@ -156,6 +157,28 @@ def read_existing(path: Path, source: SourceVideo) -> FeatureFile:
         return empty
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
     return replace(content, source=source) if same else empty  # the video may have been renamed
+
+
+def update_features(
+    path: Path, source: SourceVideo, features: VideoFeatures, versions: Mapping[str, str]
+) -> None:
+    """Add or replace the features of some experts in the feature file of a video.
+
+    The folder is locked from reading to writing, so that several processes can add the features of
+    different experts to one file.
+
+    Args:
+        versions: of each expert that was run, with or without features.
+
+    Raises:
+        InputError: see `read_existing`.
+    """
+    import filelock  # torch requires it, so it is installed wherever this package runs
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(LOCK_FILE)):
+        content = read_existing(path, source).with_experts(features, versions)
+        write_features(path, content)
 
 
 class FeatureFolder(Mapping[str, VideoFeatures]):

@@ -25,6 +25,7 @@ from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
 from ..experts import load as load_experts
+from ..storage.files import check_file
 from .extraction import extract
 from .files import SUFFIX, read_features
 from .segments import check_windows, duration_s, overlaps, select, windows
@@ -269,11 +270,10 @@ def _is_frames(value: Any) -> bool:
 def _check(video: Any, where: str) -> None:
     """Raise unless a video is features, frames or an existing file; before experts are loaded."""
     if isinstance(video, str | os.PathLike):
-        if not os.path.isfile(video):
-            raise InputError(
-                f"{where} is {os.fspath(video)!r}, where there is no file; expected a video file, "
-                "or, where all of it is embedded, a dict of expert features"
-            )
+        try:
+            check_file(video, "a video file or a feature file")
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     elif not _is_frames(video) and not _is_video_features(video):
         raise InputTypeError(f"{where} is a {type(video).__name__}, expected {EXPECTED}")
 

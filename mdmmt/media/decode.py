@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast, overload
 
 import av
@@ -17,6 +16,7 @@ from av.container import Flags as ContainerFlags
 from av.stream import Disposition
 
 from ..errors import InputError, warn
+from ..storage.files import check_file
 from .audio import WindowCutter
 from .clock import Clock
 from .frames import FrameCutter
@@ -46,8 +46,7 @@ def read_clips(
     Raises:
         InputError: there is no such file, or nothing in it can be decoded.
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {os.fspath(path)!r}")
+    check_file(path)
     try:
         container = open_media(path)
     except (av.FFmpegError, OSError) as error:

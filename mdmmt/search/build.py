@@ -12,7 +12,7 @@ from ..batch.outcome import Outcome, run_each
 from ..errors import InputError
 from ..features.files import FeatureFolder, read_header
 from ..model import Model
-from ..storage.files import sha256_of
+from ..storage.files import check_file, sha256_of
 from ..storage.text import numbered_lines, parse_json, read_text
 from .checks import checked_metadata
 from .index import Index
@@ -79,8 +79,7 @@ def index_file(
     Raises:
         InputError: the file is missing, or `Model.encode_segments` refuses it.
     """
-    if not os.path.isfile(path):
-        raise InputError("there is no such file")
+    check_file(path, "a video file or a feature file")
     name = os.path.abspath(path)
     content = sha256_of(Path(path))
     experts = list(model.expert_names)

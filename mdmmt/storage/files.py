@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -11,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, describe_error, warn
+
+logger = logging.getLogger(__name__)
 
 BLOCK_SIZE = 1 << 20  # bytes read at once
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a `Path` has lost one of the two slashes
 
 
 def check_writable(path: Path) -> None:
@@ -48,17 +53,20 @@ def check_folder(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success that file replaces `path` atomically.
 
-    On failure `path` is as it was. A process that is killed inside the block leaves a hidden file
-    whose name ends in `.part`.
+    The file is flushed to disk before it replaces `path`. On failure `path` is as it was. A process
+    that is killed inside the block leaves a hidden file whose name ends in `.part`.
 
     Raises:
         InputError: see `check_writable`.
     """
     check_writable(path)
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
+    # The name is short, whatever the length of `path`, which may be as long as the disk allows.
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
     try:
         yield part
+        flush_to_disk(part)
         part.replace(path)
+        flush_to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -90,6 +98,64 @@ def atomic_folder(out: Path, keep: str | None = None) -> Iterator[Path]:
     finally:
         if not old.exists():  # the old folder is the only copy when it could not be moved back
             shutil.rmtree(scratch)
+
+
+def visible_files(folder: Path, followlinks: bool = False) -> Iterator[Path]:
+    """Yield all files below a folder that are not hidden. Each folder is visited once.
+
+    Hidden files and folders, whose names begin with a dot, are counted in one log line. A folder
+    that may not be read is left out with a warning.
+
+    Args:
+        followlinks: whether links to folders are followed.
+    """
+
+    def warn_of(error: OSError) -> None:
+        warn(f"{describe_error(error)}; the files in it are left out")
+
+    visited: set[str] = set()
+    hidden = 0
+    for place, folders, files in os.walk(folder, onerror=warn_of, followlinks=followlinks):
+        real = os.path.realpath(place)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        hidden += sum(name.startswith(".") for name in (*folders, *files))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+    if hidden:
+        logger.info("%d hidden files and folders in %s are left out", hidden, folder)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or the names in a folder (where a system can)."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_file(path: str | os.PathLike[str], what: str = "a video file") -> None:
+    """Raise unless a path is that of an existing file.
+
+    Args:
+        what: the kind of file that the message asks for.
+
+    Raises:
+        InputError: the path is a folder, a URL or missing.
+    """
+    if os.path.isfile(path):
+        return
+    name = os.fspath(path)
+    if os.path.isdir(path):
+        raise InputError(f"{name!r} is a folder, expected {what}")
+    if URL.match(name):
+        raise InputError(f"{name!r} is a URL, expected {what}: download it first")
+    raise InputError(f"there is no file {name!r}, expected {what}")
 
 
 def sha256_of(file: Path) -> str:

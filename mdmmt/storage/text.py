@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,18 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+CONTROLS = ("Cc", "Zl", "Zp")  # categories of Unicode: control characters, line separators
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the order of what follows
+
+
+def escape_controls(text: str) -> str:
+    """Show control characters, which could command a terminal, as escapes such as `\\x1b`."""
+    return "".join(
+        ascii(char)[1:-1] if unicodedata.category(char) in CONTROLS or char in BIDI else char
+        for char in text
+    )
 
 
 def read_text(path: Path) -> str:
@@ -70,6 +83,8 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
     Args:
         rows: the cells of each row, the same number in every row; the header is a row as well.
+            Control characters in them are escaped.
     """
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)

@@ -160,7 +160,9 @@ def test_extract_writes_a_file_for_each_video(videos, tmp_path, capsys):
     out = tmp_path / "features"
     assert main(["extract", str(videos), "--out", str(out), "--experts", LIGHT]) == 0
     assert "3 of 3 videos" in capsys.readouterr().out
-    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    written = sorted(
+        path.relative_to(out).as_posix() for path in out.rglob("[!.]*") if path.is_file()
+    )
     assert written == ["a.mkv.safetensors", "deep/a.mkv.safetensors", "silent.mkv.safetensors"]
     for name in written:
         video = videos / name.removesuffix(".safetensors")
@@ -186,7 +188,7 @@ def test_linked_folders_are_looked_into_and_what_cannot_be_is_told(tmp_path, vid
         return real(place)
 
     monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
-    with pytest.warns(UserWarning, match="deep': Permission denied; the videos in it are left out"):
+    with pytest.warns(UserWarning, match="deep': Permission denied; the files in it are left out"):
         assert len(find_videos([videos])) == 2
 
 
@@ -351,7 +353,7 @@ def test_a_fifth_of_the_files_is_broken(tmp_path, capsys):
         printed.err.splitlines()
     )
     assert all(paths[i] in printed.err for i in broken) and printed.err.count("\n") == len(broken)
-    assert len(list(out.iterdir())) == 16
+    assert len(list(out.glob("[!.]*"))) == 16
 
 
 @pytest.mark.slow
@@ -510,3 +512,35 @@ def test_missing_weights_of_one_file_lose_no_other(videos, tmp_path, capsys, mon
     assert "silent.mkv: the weights of an expert" in capsys.readouterr().err
     rows = np.load(out)
     assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
+
+
+def test_update_features_keeps_what_another_process_adds_meanwhile(tmp_path):
+    """Two processes read the same file before either writes; a barrier holds them there."""
+    program = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from mdmmt.features import files
+from mdmmt.features import ExpertFeatures, SourceVideo
+
+folder, name = Path(sys.argv[1]), sys.argv[2]
+read = files.read_existing
+
+def slow_read(*args):
+    content = read(*args)
+    time.sleep(0.5)  # without the lock the other process reads in this time, too
+    return content
+
+files.read_existing = slow_read
+(folder / f"ready-{name}").touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+features = {name: ExpertFeatures(np.ones((1, 2)), np.array([[0.0, 1.0]]))}
+files.update_features(folder / "a.safetensors", SourceVideo("a", 1, "0"), features, {name: "1"})
+"""
+    names = ("frame", "motion")
+    children = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name]) for name in names
+    ]
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert set(read_features(tmp_path / "a.safetensors").features) == set(names)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 
 import pytest
 
 from mdmmt.errors import InputError
-from mdmmt.storage.files import atomic_file, atomic_folder, check_folder, check_writable, sha256_of
+from mdmmt.storage.files import (
+    atomic_file,
+    atomic_folder,
+    check_file,
+    check_folder,
+    check_writable,
+    sha256_of,
+    visible_files,
+)
 
 
 def test_atomic_file_replaces_the_old_file_on_success_alone(tmp_path):
@@ -51,3 +61,55 @@ def test_sha256_of_reads_all_of_a_file(tmp_path):
     content = bytes(3_000_000) + b"end"
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("length", [1, 229, 243, 255])
+def test_atomic_file_takes_any_name_that_the_disk_takes(tmp_path, length):
+    path = tmp_path / ("x" * length)
+    with atomic_file(path) as part:
+        part.write_bytes(b"content")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_atomic_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda f: calls.append(os.fstat(f).st_ino) or fsync(f))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: calls.append("replace") or replace(self, to)
+    )
+    with atomic_file(tmp_path / "a") as part:
+        part.write_bytes(b"content")
+    assert calls == [(tmp_path / "a").stat().st_ino, "replace", tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder, "is a folder, expected a video"),
+        (lambda folder: folder / "none.mp4", "there is no file"),
+        (lambda folder: "https://example.org/a.mp4", "is a URL, expected a video: download it"),
+        (lambda folder: Path("https://example.org/a.mp4"), "is a URL, expected a video: download"),
+        (lambda folder: "s3://bucket/a.mp4", "is a URL"),
+    ],
+)
+def test_check_file_says_what_a_path_is(tmp_path, make, words):
+    with pytest.raises(InputError, match=words):
+        check_file(make(tmp_path), "a video")
+
+
+def test_check_file_takes_a_file_with_a_colon_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30.mp4").touch()
+    check_file("12:30.mp4")
+
+
+def test_visible_files_leaves_hidden_ones_out_and_counts_them_in_one_line(tmp_path, caplog):
+    for name in ("a.mp4", ".a.mp4", "._a.mp4", "sub/b.mp4", ".hidden/c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("INFO", logger="mdmmt"):
+        files = sorted(visible_files(tmp_path))
+    assert files == [tmp_path / "a.mp4", tmp_path / "sub" / "b.mp4"]
+    (record,) = caplog.records
+    assert "3 hidden files and folders" in record.getMessage()
