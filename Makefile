@@ -69,6 +69,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
 	$(BIN)/python benchmarks/index.py | tee bench/index.txt
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
+	$(BIN)/python benchmarks/files.py | tee bench/flush.txt
 
 .PHONY: lint
 lint: $(VENV)/installed-test  ## check style, formatting, types and the layers of the package
