@@ -31,6 +31,8 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.towhee
 def test_demo_writes_clips_embeddings_and_a_picture(demo_folder: Path) -> None:
     clips = sorted((demo_folder / "clips").iterdir())
     assert len(clips) == demo.CLIPS
@@ -44,6 +46,8 @@ def test_demo_writes_clips_embeddings_and_a_picture(demo_folder: Path) -> None:
     assert demo.RIGHT_COLOUR in colours and demo.OTHER_COLOUR in colours
 
 
+@pytest.mark.slow
+@pytest.mark.towhee
 def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
     vectors = np.load(demo_folder / "video_embeddings.npy")[:5]
     model = mdmmt.load("sample", "cpu")
@@ -90,6 +94,8 @@ def test_a_refused_text_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(passes) < 30  # not each by itself
 
 
+@pytest.mark.slow
+@pytest.mark.towhee
 def test_embed_videos_as_jsonl_in_a_real_process(demo_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "videos.jsonl"
     broken = tmp_path / "broken.mp4"
@@ -109,6 +115,8 @@ def test_embed_videos_as_jsonl_in_a_real_process(demo_folder: Path, tmp_path: Pa
     )
 
 
+@pytest.mark.slow
+@pytest.mark.towhee
 def test_embed_marks_the_row_of_a_broken_file_in_npy(demo_folder: Path, tmp_path: Path) -> None:
     good = min((demo_folder / "clips").iterdir())
     out = tmp_path / "videos.npy"

@@ -16,6 +16,7 @@ NAMES = [  # Cyrillic, not UTF-8, beyond the basic plane
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_commands_name_any_file_in_any_encoding(encoding, tmp_path):
     """In a process of its own: streams get their encoding at the start."""

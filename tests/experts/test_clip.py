@@ -106,6 +106,7 @@ def test_load_reads_the_published_layout(tower, expert, tmp_path):
     np.testing.assert_array_equal(features, expert.features(frames(1)))
 
 
+@pytest.mark.slow
 def test_load_builds_vit_b_32(tmp_path):
     with torch.device("meta"):
         tower = CLIPVisionModelWithProjection(CLIPVisionConfig())

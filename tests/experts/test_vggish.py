@@ -117,6 +117,7 @@ def test_load_lists_keys_that_do_not_fit(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.slow
 def test_load_gives_tensorflow_variables_their_meaning(tmp_path):
     given = variables()
     np.savez(tmp_path / "vggish_model.npz", **given)

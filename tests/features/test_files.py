@@ -514,6 +514,7 @@ def test_missing_weights_of_one_file_lose_no_other(videos, tmp_path, capsys, mon
     assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
 
 
+@pytest.mark.slow
 def test_update_features_keeps_what_another_process_adds_meanwhile(tmp_path):
     """Two processes read the same file before either writes; a barrier holds them there."""
     program = """

@@ -44,6 +44,7 @@ def test_text_tower_equals_the_oracle_at_full_size(texts, full, assert_parity):
     assert_parity(*differ(full, texts), "text, full size")
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_text_tower_equals_the_oracle_on_cuda(full, assert_parity, cuda_without_tf32):
     full.ours_text.to("cuda")

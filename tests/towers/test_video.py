@@ -125,6 +125,7 @@ def test_video_tower_equals_the_oracle_at_full_size(batch, tokens, full, assert_
     assert_parity(*differ(full, every_case, batch, tokens), "video, full size")
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_video_tower_equals_the_oracle_on_cuda(full, assert_parity, cuda_without_tf32):
     full.ours_video.to("cuda")

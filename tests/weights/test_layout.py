@@ -166,6 +166,7 @@ def test_read_tower_needs_nothing_of_the_other_tower(
     refuses_text(video_file, "holds nothing of this tower", text_params)
 
 
+@pytest.mark.slow
 def test_read_video_tower_does_not_import_transformers(tiny, tmp_path):
     """Nor does it look for a tokenizer, whose absence would be an error."""
     torch.save({"vid_state_dict": tiny.theirs_video.state_dict()}, tmp_path / "video.pth")
