@@ -131,6 +131,8 @@ def write_dumps(
                 names.add(name)
                 if "\n" in path:
                     raise InputError(f"the path {path!r} has a line break, which no dump can hold")
+                if not _is_path_of_file(path):
+                    raise InputError(f"{path!r} is not the path of a file")
                 for expert, (emb_file, idx_file) in files.items():
                     expert_features = features.get(expert)
                     if not expert_features:
@@ -201,6 +203,8 @@ def _read_times(idx: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
             if video is not None:
                 yield video, np.array(times).reshape(-1, 2)
             video, times = line.removeprefix(VIDEO), []
+            if not _is_path_of_file(video):
+                raise InputError(f"{idx}, line {number}: {video!r} is not the path of a file")
             continue
         try:
             start_s, end_s = map(float, line.split("\t"))
@@ -214,6 +218,10 @@ def _read_times(idx: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
         times.append((start_s, end_s))
     if video is not None:
         yield video, np.array(times).reshape(-1, 2)
+
+
+def _is_path_of_file(path: str) -> bool:
+    return "\0" not in path and bool(video_name(path))
 
 
 def _is_interval(start_s: float, end_s: float) -> bool:

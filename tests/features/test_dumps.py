@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmmt import InputError
-from mdmmt.features.dumps import read_dump, read_dumps, write_dumps
+from mdmmt.features.dumps import read_dump, read_dumps, video_name, write_dumps
 from mdmmt.features.types import ExpertFeatures
 
 
@@ -49,7 +49,7 @@ def test_read_dumps_gathers_experts_by_the_name_of_the_video(tmp_path):
 
 
 videos_of = st.dictionaries(
-    st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1),
+    st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"])).filter(video_name),
     st.tuples(st.integers(0, 4), st.integers(0, 4)),
     max_size=4,
 )
@@ -145,6 +145,9 @@ def test_write_dumps_keeps_unknown_times(tmp_path):
         ("VIDEO\ta\n0\t1\t2\n", "line 2"),
         ("VIDEO\ta\n0\t1\n2\t1\n", "line 3"),
         ("VIDEO\ta\n0\tinf\n", "line 2"),
+        ("VIDEO\ta\0b\n0\t1\n", r"x.idx, line 1: 'a\\x00b' is not the path of a file"),
+        ("VIDEO\t/videos/\n0\t1\n", "line 1: '/videos/' is not the path of a file"),
+        ("VIDEO\t\n0\t1\n", "line 1: '' is not the path"),
         ("VIDEO\ta\nnan\t1\n", "line 2"),
         ("VIDEO\ta\n0\t1\n\n", "line 3: ''"),
         ("VIDEO\ta\n0\t1\n", r"x.emb has 24 bytes, which would be 6 wide; expected 1 features 3"),
