@@ -9,21 +9,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast, overload
+from contextlib import ExitStack
+from typing import Any, NamedTuple, Protocol, cast
 
 import av
 from av.container import Flags as ContainerFlags
-from av.stream import Disposition
 
 from ..errors import InputError, warn
 from ..storage.files import check_file
 from .audio import WindowCutter
 from .clock import Clock
 from .frames import FrameCutter
+from .opening import open_media
+from .presentation import NO_CROP, Crop
 from .specs import AudioSpec, Clip, FrameSpec
+from .tracks import best_track
 
-# FFmpeg draws .txt files as if they were terminals; the other formats are lists of files.
-TEXT_FORMATS = ("tty", "concat", "hls", "dash", "sdp")
 TOLERATED_LOSS_S = 1.0  # a file may end this much before its stated duration
 LOSS = "a part of the picture or sound is missing"
 
@@ -47,54 +48,16 @@ def read_clips(
         InputError: there is no such file, or nothing in it can be decoded.
     """
     check_file(path)
-    try:
-        container = open_media(path)
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{os.fspath(path)!r} is not a video that can be read ({_reason(error)})"
-        ) from error
-    with container:
-        check_format(container, path)
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(open_media(path))
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{os.fspath(path)!r} is not a video that can be read ({_reason(error)})"
+            ) from error
         # Without this, PyAV invents missing times in the order of decoding.
         container.flags &= ~cast(int, ContainerFlags.gen_pts.value)
         yield from _FilePass(container, path, specs, end_s).clips()
-
-
-def open_media(path: str | os.PathLike[str]) -> av.container.InputContainer:
-    """Open a file by its absolute path, since FFmpeg takes `12:30.mp4` for a protocol."""
-    return av.open(os.path.abspath(path))
-
-
-def check_format(container: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
-    """Refuse texts, and lists that would have FFmpeg read other files.
-
-    Raises:
-        InputError: the file has one of `TEXT_FORMATS`.
-    """
-    if container.format.name in TEXT_FORMATS:
-        raise InputError(f"{os.fspath(path)!r} is a text, expected a video")
-
-
-@overload
-def best_stream(
-    container: av.container.InputContainer, kind: Literal["video"]
-) -> av.VideoStream | None: ...
-
-
-@overload
-def best_stream(
-    container: av.container.InputContainer, kind: Literal["audio"]
-) -> av.AudioStream | None: ...
-
-
-def best_stream(
-    container: av.container.InputContainer, kind: Literal["video", "audio"]
-) -> av.stream.Stream | None:
-    """The stream that a player would take; a cover picture is no video."""
-    stream = container.streams.best(kind)
-    if stream is None or stream.disposition & Disposition.attached_pic:
-        return None
-    return stream
 
 
 class _Cutter(Protocol):
@@ -127,7 +90,8 @@ class _FilePass:
         self._reached_s = 0.0  # the end of the last packet in time
         self._decoded = False  # whether any frame has been
         self._damage: _Damage | None = None  # the first
-        video, audio = best_stream(container, "video"), best_stream(container, "audio")
+        video = best_track(container, path, "video")
+        audio = best_track(container, path, "audio")
         if video is None and audio is None:
             raise InputError(f"{self._path!r} holds neither picture nor sound")
         if video is not None:
@@ -145,10 +109,11 @@ class _FilePass:
         # As in the ffmpeg program: beside other streams, a picture that sets in late is held back
         # to the beginning of the file; alone, it is itself the beginning.
         from_zero = len(self._container.streams) > 1
+        crop = NO_CROP if video is None else Crop.of_stream(video)
         cutters: dict[int, list[_Cutter]] = {}
         for name, spec in specs.items():
             if isinstance(spec, FrameSpec) and video is not None:
-                cutters.setdefault(video.index, []).append(FrameCutter(name, spec, from_zero))
+                cutters.setdefault(video.index, []).append(FrameCutter(name, spec, from_zero, crop))
             elif isinstance(spec, AudioSpec) and audio is not None:
                 cutters.setdefault(audio.index, []).append(WindowCutter(name, spec))
         return cutters
@@ -193,7 +158,7 @@ class _FilePass:
                 frames = packet.decode() if self._cutters.get(stream) else []
             except StopIteration:
                 return
-            except av.FFmpegError as error:
+            except (av.FFmpegError, OSError) as error:
                 self._note_damage(_reason(error))
                 continue
             # Only streams of video and audio have cutters, so there are no subtitles among these.

@@ -13,38 +13,41 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from .presentation import NO_CROP, Crop, Matrix, Presentation, display_matrix
 from .specs import Clip, FrameSpec
-
-UPRIGHT_FILTERS: dict[int, tuple[tuple[str, str | None], ...]] = {  # by `frame.rotation`, degrees
-    90: (("transpose", "cclock"),),
-    -90: (("transpose", "clock"),),
-    180: (("hflip", None), ("vflip", None)),
-    -180: (("hflip", None), ("vflip", None)),
-}
 
 
 class FrameCutter:
     """Cuts decoded frames into the clips of one expert, through a filter graph of its own."""
 
-    def __init__(self, name: str, spec: FrameSpec, from_zero: bool) -> None:
-        """from_zero: whether the first clip begins at second 0, or else at the first frame."""
+    def __init__(self, name: str, spec: FrameSpec, from_zero: bool, crop: Crop = NO_CROP) -> None:
+        """
+        Args:
+            name: of the expert.
+            spec: of its clips.
+            from_zero: whether the first clip begins at second 0, or else at the first frame.
+            crop: what the container wants cut off.
+        """
         self.name = name
         self.spec = spec
+        self._crop = crop
         self._next_slot = 0 if from_zero else None  # of the next frame, counted at `spec.fps`
         self._scaling: Scaling | None = None
         self._graph: Graph | None = None
-        self._format: tuple[int, int, str, float] | None = None  # of the frames `_graph` takes
+        # Of the frames that `_graph` takes.
+        self._format: tuple[int, int, str, Matrix | None] | None = None
         self._frames: list[NDArray[np.uint8]] = []
         self._clips = 0
 
     def push(self, frame: av.VideoFrame) -> Iterator[Clip]:
         """Yield the clips that this frame completes."""
-        format_ = (frame.width, frame.height, frame.format.name, frame.rotation)
+        format_ = (frame.width, frame.height, frame.format.name, display_matrix(frame))
         if self._graph is None or format_ != self._format:
             yield from self._flush()
             # Frames of another size are brought to the size of the first.
-            self._scaling = self._scaling or Scaling.of(frame, self.spec)
-            self._graph = _filter_graph(frame, self.spec, self._scaling)
+            presentation = Presentation.of(frame, self._crop)
+            self._scaling = self._scaling or Scaling.of(presentation, self.spec)
+            self._graph = _filter_graph(frame, presentation, self.spec, self._scaling)
             self._format = format_
         self._graph.push(frame)
         yield from self._pull(self._graph)
@@ -95,26 +98,26 @@ class Scaling(NamedTuple):
     y: int
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, spec: FrameSpec) -> Scaling:
-        """The scaling of frames like this one, after they are set upright."""
-        width, height = frame.width, frame.height
-        if any(name == "transpose" for name, _ in _upright_filters(frame)):
-            width, height = height, width
+    def of(cls, presentation: Presentation, spec: FrameSpec) -> Scaling:
+        """The scaling of frames that are shown like this."""
+        width, height = presentation.width, presentation.height
         short = min(width, height)
         width, height = (round(side / short * spec.short_side / 2) * 2 for side in (width, height))
         x, y = (round((side - spec.crop) * 0.5) for side in (width, height))
         return cls(width, height, x, y)
 
 
-def _filter_graph(frame: av.VideoFrame, spec: FrameSpec, scaling: Scaling) -> Graph:
-    """The filters for frames of this size, pixel format and rotation."""
+def _filter_graph(
+    frame: av.VideoFrame, presentation: Presentation, spec: FrameSpec, scaling: Scaling
+) -> Graph:
+    """The filters for frames of this size, pixel format and presentation."""
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
     chain = [
         source,
-        *(graph.add(name, args) for name, args in _upright_filters(frame)),
+        *(graph.add(name, args) for name, args in presentation.filters),
         graph.add("fps", f"fps={spec.fps}:round=up"),
         graph.add("scale", f"{scaling.width}:{scaling.height}"),
         graph.add("crop", f"{spec.crop}:{spec.crop}:{scaling.x}:{scaling.y}"),
@@ -123,7 +126,3 @@ def _filter_graph(frame: av.VideoFrame, spec: FrameSpec, scaling: Scaling) -> Gr
     ]
     graph.link_nodes(*chain).configure()
     return graph
-
-
-def _upright_filters(frame: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
-    return UPRIGHT_FILTERS.get(round(frame.rotation), ())

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import av
 
 from ..errors import InputError
-from .decode import best_stream, check_format, open_media
+from .opening import open_media
+from .presentation import Crop, Presentation
+from .tracks import best_track
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Image]:
-    """The pictures that a video shows at given times, turned upright.
+    """The pictures that a video shows at given times, cropped, turned and mirrored as it says.
 
     Args:
         path: any local file that FFmpeg reads.
@@ -30,25 +32,28 @@ def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Im
     """
     try:
         with open_media(path) as container:
-            check_format(container, path)
-            return [_still_at(container, time_s) for time_s in times_s]
+            video = best_track(container, path, "video")
+            if video is None:
+                raise LookupError("the file has no video stream")
+            return [_still_at(container, video, time_s) for time_s in times_s]
     except (av.FFmpegError, OSError, LookupError) as error:
-        raise InputError(f"no picture can be read from {os.fspath(path)!r} ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"no picture can be read from {os.fspath(path)!r} ({reason})") from error
 
 
 def has_sound(path: str | os.PathLike[str]) -> bool:
     """Whether a file can be opened and has an audio stream."""
     try:
         with open_media(path) as container:
-            return best_stream(container, "audio") is not None
-    except (av.FFmpegError, OSError):
+            return best_track(container, path, "audio") is not None
+    except (av.FFmpegError, OSError, InputError):
         return False
 
 
-def _still_at(container: av.container.InputContainer, time_s: float) -> Image:
-    stream = best_stream(container, "video")
-    if stream is None or stream.time_base is None:
-        raise LookupError("the file has no video stream")
+def _still_at(
+    container: av.container.InputContainer, stream: av.VideoStream, time_s: float
+) -> Image:
+    assert stream.time_base is not None  # a stream that is being demuxed has one
     first_s = float((stream.start_time or 0) * stream.time_base)
     # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
@@ -59,4 +64,4 @@ def _still_at(container: av.container.InputContainer, time_s: float) -> Image:
         shown = frame
     if shown is None:
         raise LookupError("no frame can be decoded")
-    return shown.to_image().rotate(round(shown.rotation), expand=True)
+    return Presentation.of(shown, Crop.of_stream(stream)).apply(shown).to_image()

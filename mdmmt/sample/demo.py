@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from towhee import ops, pipe
 from tqdm import tqdm
 
-from ..media.decode import open_media
+from ..media.opening import open_media
 from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE

@@ -21,11 +21,14 @@ from media import (
     flat,
     footage,
     greys,
+    our_frames,
     picture,
+    program_frames,
     write_video,
 )
 
 from mdmmt.errors import InputError
+from mdmmt.media import decode, opening, tracks
 from mdmmt.media.clock import Clock
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import AudioSpec, FrameSpec
@@ -210,21 +213,6 @@ def write(path: Path, arguments: str) -> None:
     ffmpeg(*arguments.split(" "), path)
 
 
-def program_frames(path, size, want: FrameSpec) -> np.ndarray:
-    width, height = (round(side / min(size) * want.short_side / 2) * 2 for side in size)
-    x, y = (round((side - want.crop) * 0.5) for side in (width, height))
-    filters = f"fps={want.fps}:round=up,scale={width}:{height},crop={want.crop}:{want.crop}:{x}:{y}"
-    raw = ffmpeg("-i", path, "-vf", filters, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
-    return np.frombuffer(raw, np.uint8).reshape(-1, want.crop, want.crop, 3)
-
-
-def our_frames(path, wants: dict[str, FrameSpec]) -> dict[str, np.ndarray]:
-    clips = list(read_clips(path, wants))
-    return {
-        name: np.concatenate([clip.data for clip in clips if clip.name == name]) for name in wants
-    }
-
-
 @pytest.mark.filterwarnings("ignore:.*clock set anew.*damaged")  # packets are missing where it is
 @pytest.mark.parametrize("name", FILES)
 def test_read_clips_gives_the_frames_of_the_ffmpeg_program(folder, name):
@@ -317,8 +305,9 @@ def test_read_clips_holds_a_late_picture_back_to_the_beginning(tmp_path):
 def test_read_clips_opens_a_file_once_for_all_experts(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mkv", flat([100] * 10), 10, np.zeros((1, 16000)))
     opened = []
-    real = av.open
-    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or real(*args))
+    real = opening.open_media
+    monkeypatch.setattr(decode, "open_media", lambda path: opened.append(path) or real(path))
+    monkeypatch.setattr(tracks, "open_media", lambda path: opened.append(path) or real(path))
     wants = {"a": FRAMES, "b": FrameSpec(5, 32, 32, 2), "c": SOUND}
     names = {clip.name for clip in read_clips(path, wants)}
     assert names == {"a", "b", "c"} and len(opened) == 1

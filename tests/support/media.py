@@ -11,7 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from mdmmt.media.specs import Clip
+from mdmmt.media.decode import read_clips
+from mdmmt.media.specs import Clip, FrameSpec
 
 BIG_BUCK_BUNNY = "bigbuckbunny.mp4"  # 1280 x 720, 25 fps, 5.3 s, 5.1 sound
 BIKES = "bikes.mp4"  # 640 x 272, 25 fps, 10 s, no sound
@@ -85,6 +86,23 @@ def picture(
 def write_with_ffmpeg(path: Path, arguments: str) -> None:
     """Write a file by the ffmpeg program."""
     ffmpeg(*arguments.split(" "), path)
+
+
+def program_frames(path: Path, size: tuple[int, int], want: FrameSpec) -> np.ndarray:
+    """The frames of one expert by the ffmpeg program, of a file whose picture has this size."""
+    width, height = (round(side / min(size) * want.short_side / 2) * 2 for side in size)
+    x, y = (round((side - want.crop) * 0.5) for side in (width, height))
+    filters = f"fps={want.fps}:round=up,scale={width}:{height},crop={want.crop}:{want.crop}:{x}:{y}"
+    raw = ffmpeg("-i", path, "-vf", filters, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    return np.frombuffer(raw, np.uint8).reshape(-1, want.crop, want.crop, 3)
+
+
+def our_frames(path: Path, wants: dict[str, FrameSpec]) -> dict[str, np.ndarray]:
+    """The frames of each expert by `read_clips`."""
+    clips = list(read_clips(path, wants))
+    return {
+        name: np.concatenate([clip.data for clip in clips if clip.name == name]) for name in wants
+    }
 
 
 def greys(clips: Iterable[Clip]) -> list[int]:

@@ -1,0 +1,107 @@
+"""Which tracks of a file count: those that the ffmpeg program takes when it is not told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar, overload
+
+import av
+from av.stream import Disposition
+
+from .opening import open_media
+
+# The program's scores. A track's own score is its picture's number of pixels, or its number of
+# channels. The first of the best tracks is taken.
+SCORE_OF_DEFAULT = 5_000_000
+SCORE_OF_PACKETS = 100_000_000  # for a track that has data in the part that is read at first
+
+# What FFmpeg reads at first: so many bytes, or so many seconds of a track, by formats.
+PROBED_BYTES = 5_000_000
+PROBED_S = {"mpeg": 7.0, "mpegts": 7.0, "flv": 90.0}
+PROBED_S_OF_OTHERS = 5.0
+
+Track = TypeVar("Track", av.VideoStream, av.AudioStream)
+
+
+@overload
+def best_track(
+    container: av.container.InputContainer,
+    path: str | os.PathLike[str],
+    kind: Literal["video"],
+) -> av.VideoStream | None: ...
+
+
+@overload
+def best_track(
+    container: av.container.InputContainer,
+    path: str | os.PathLike[str],
+    kind: Literal["audio"],
+) -> av.AudioStream | None: ...
+
+
+def best_track(
+    container: av.container.InputContainer,
+    path: str | os.PathLike[str],
+    kind: Literal["video", "audio"],
+) -> av.VideoStream | av.AudioStream | None:
+    """The track that the ffmpeg program takes by default.
+
+    That is the track with the most pixels or channels, but a track that is marked as the default
+    comes before others, and a track without data after them. Cover pictures are no tracks. Nor are
+    tracks that FFmpeg cannot decode.
+
+    Args:
+        container: the open file.
+        path: of this file. It is opened a second time if it has several tracks of this kind.
+        kind: of track.
+    """
+    if kind == "video":
+        videos = [
+            video
+            for video in container.streams.video
+            if video.codec_context is not None and not video.disposition & Disposition.attached_pic
+        ]
+        return _best(videos, [video.width * video.height for video in videos], path)
+    audios = [audio for audio in container.streams.audio if audio.codec_context is not None]
+    return _best(audios, [audio.channels for audio in audios], path)
+
+
+def _best(
+    tracks: Sequence[Track], scores: Iterable[int], path: str | os.PathLike[str]
+) -> Track | None:
+    if len(tracks) <= 1:
+        return tracks[0] if tracks else None
+    with_data = _indexes_with_data(path, {track.index for track in tracks})
+    return max(
+        zip(tracks, scores, strict=True),
+        key=lambda pair: (
+            pair[1]
+            + SCORE_OF_DEFAULT * bool(pair[0].disposition & Disposition.default)
+            + SCORE_OF_PACKETS * (pair[0].index in with_data)
+        ),
+    )[0]
+
+
+def _indexes_with_data(path: str | os.PathLike[str], wanted: set[int]) -> set[int]:
+    """The indexes of the tracks that have data in the part of a file that FFmpeg probes."""
+    with_data: set[int] = set()
+    size, seconds = 0, dict.fromkeys(wanted, 0.0)
+    with open_media(path) as container:
+        longest_s = PROBED_S.get(container.format.name, PROBED_S_OF_OTHERS)
+        try:
+            for packet in container.demux():
+                if packet.size == 0:  # the end of a track
+                    continue
+                index = packet.stream_index
+                with_data.add(index)
+                size += packet.size
+                if packet.duration and packet.time_base:
+                    seconds[index] = seconds.get(index, 0.0) + float(
+                        packet.duration * packet.time_base
+                    )
+                if wanted <= with_data or size >= PROBED_BYTES or seconds[index] >= longest_s:
+                    break
+        except (av.FFmpegError, OSError):
+            pass  # of a damaged file, the part before the damage counts
+    return with_data
