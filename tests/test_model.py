@@ -298,7 +298,7 @@ def test_batches_of_a_pipeline(tiny_folder, tiny_model):
 @pytest.mark.parametrize(
     ("modality", "data", "sentence"),
     [
-        ("video", "Hello world", "video is 'Hello world', where there is no file"),
+        ("video", "Hello world", "video: there is no file 'Hello world'"),
         ("text", {"features": {}}, "text is a dict, expected a str or a list of str"),
         ("text", " ", "text is ' ', expected some words"),
         ("video", [], "video is an empty list"),

@@ -21,11 +21,10 @@ from safetensors.numpy import save
 
 from ..errors import InputError
 from ..experts.base import Expert
-from ..storage.files import atomic_file, sha256_of, visible_files
+from ..storage.files import LOCK_FILE, atomic_file, sha256_of, visible_files
 from .types import ExpertFeatures, VideoFeatures
 
 SUFFIX = ".safetensors"
-LOCK_FILE = ".mdmmt.lock"  # in a folder of feature files
 FORMAT = "mdmmt-features-1"
 VALUES, TIMES = "features.", "times."  # how the names of tensors begin
 EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names cannot lead out of a folder

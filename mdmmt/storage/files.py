@@ -18,6 +18,7 @@ from ..errors import InputError, describe_error, warn
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZE = 1 << 20  # bytes read at once
+LOCK_FILE = ".mdmmt.lock"  # locks the folder in which it lies
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a `Path` has lost one of the two slashes
 
 
@@ -121,7 +122,7 @@ def visible_files(folder: Path, followlinks: bool = False) -> Iterator[Path]:
             folders.clear()
             continue
         visited.add(real)
-        hidden += sum(name.startswith(".") for name in (*folders, *files))
+        hidden += sum(name.startswith(".") and name != LOCK_FILE for name in folders + files)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in files if not name.startswith("."))
     if hidden:
