@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar, overload
 
@@ -86,7 +87,8 @@ def _best(
 def _indexes_with_data(path: str | os.PathLike[str], wanted: set[int]) -> set[int]:
     """The indexes of the tracks that have data in the part of a file that FFmpeg probes."""
     with_data: set[int] = set()
-    size, seconds = 0, dict.fromkeys(wanted, 0.0)
+    size = 0
+    seconds: dict[int, float] = defaultdict(float)  # a damaged file may hold other tracks, too
     with open_media(path) as container:
         longest_s = PROBED_S.get(container.format.name, PROBED_S_OF_OTHERS)
         try:
@@ -97,9 +99,7 @@ def _indexes_with_data(path: str | os.PathLike[str], wanted: set[int]) -> set[in
                 with_data.add(index)
                 size += packet.size
                 if packet.duration and packet.time_base:
-                    seconds[index] = seconds.get(index, 0.0) + float(
-                        packet.duration * packet.time_base
-                    )
+                    seconds[index] += float(packet.duration * packet.time_base)
                 if wanted <= with_data or size >= PROBED_BYTES or seconds[index] >= longest_s:
                     break
         except (av.FFmpegError, OSError):
