@@ -6,7 +6,9 @@ import os
 import warnings
 
 import pytest
+from media import flat, write_video
 
+import mdmmt
 from mdmmt.errors import (
     InputError,
     InputTypeError,
@@ -16,6 +18,25 @@ from mdmmt.errors import (
     describe_error,
     warn,
 )
+from mdmmt.features import extract
+
+# Each call stands on a line of its own, to which its warning must point.
+MODEL_CALLS = {
+    "encode_video": lambda model, video: model.encode_video(video),
+    "encode_segments": lambda model, video: model.encode_segments(video, [(0, 9)]),
+    "extract": lambda model, video: model.extract(video),
+    "read_tokens": lambda model, video: model.read_tokens(video),
+}
+OPERATOR_CALLS = {
+    "video": lambda operator, video: operator(video),
+    "features": lambda operator, video: operator(video),
+    "segments": lambda operator, video: operator(video),
+}
+OPERATOR_OPTIONS = {
+    "video": {"modality": "video"},
+    "features": {"modality": "features"},
+    "segments": {"modality": "video", "segments": [(0, 9)]},
+}
 
 
 @pytest.mark.parametrize(
@@ -89,3 +110,50 @@ def test_warn_points_past_callbacks_to_the_callers_line(tmp_path, recwarn):
     (caught,) = recwarn
     assert caught.filename == __file__
     assert "Permission denied" in str(caught.message)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A film that is too long for the sample model, the first half of its file, its features."""
+    folder = tmp_path_factory.mktemp("videos")
+    long = write_video(folder / "long.mkv", flat([(37 * i) % 90 for i in range(200)]), 10)
+    damaged = folder / "damaged.mkv"
+    damaged.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
+    return {"path": long, "features": extract(long, ["frame", "motion"]), "damaged": damaged}
+
+
+def check_lines(caught, call, words):
+    """Every warning points to the line of the call, and one of them has these words."""
+    line = (__file__, call.__code__.co_firstlineno)
+    assert {(one.filename, one.lineno) for one in caught} == {line}
+    assert any(words in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize("video", ["path", "features", "damaged"])
+@pytest.mark.parametrize("call", MODEL_CALLS)
+def test_warn_points_to_the_line_that_calls_the_model(call, video, videos, recwarn):
+    call = MODEL_CALLS[call]
+    call(mdmmt.load("sample", "cpu"), videos[video])
+    check_lines(recwarn, call, "is damaged" if video == "damaged" else "of frame the seconds 0 to")
+
+
+def test_warn_points_to_the_line_that_passes_a_list_of_paths(videos, recwarn):
+    call = MODEL_CALLS["encode_video"]
+    call(mdmmt.load("sample", "cpu"), [videos["path"], videos["damaged"]])
+    check_lines(recwarn, call, "of frame the seconds 0 to")
+    check_lines(recwarn, call, "is damaged")
+
+
+@pytest.mark.parametrize("video", ["path", "features", "damaged"])
+@pytest.mark.parametrize("call", OPERATOR_CALLS)
+def test_warn_points_to_the_line_that_calls_the_operator(call, video, videos, recwarn):
+    operator = mdmmt.MDMMT(weight_path="sample", device="cpu", **OPERATOR_OPTIONS[call])
+    call = OPERATOR_CALLS[call]
+    call(operator, videos[video])
+    check_lines(recwarn, call, "is damaged" if video == "damaged" else "of frame the seconds 0 to")
+
+
+def test_warn_points_to_the_line_that_extracts_from_a_damaged_file(videos, recwarn):
+    call = lambda path: extract(path, ["frame"])  # noqa: E731, for its line
+    call(videos["damaged"])
+    check_lines(recwarn, call, "is damaged")
