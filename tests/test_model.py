@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -266,15 +265,6 @@ def test_bad_similarity(tiny_model, tiny_folder, tiny_video):
 
 
 # The operator, through real Towhee
-
-
-def test_class_and_factory_have_the_signature_of_the_issue():
-    names = ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
-    for callee in (mdmmt.mdmmt, mdmmt.MDMMT):
-        parameters = list(inspect.signature(callee).parameters.values())
-        assert [p.name for p in parameters[:5]] == names
-        assert all(p.default is None for p in parameters[1:5])
-        assert all(p.kind is p.KEYWORD_ONLY for p in parameters[5:])
 
 
 def test_pipelines_give_what_the_model_gives(tiny_folder, tiny_model, tiny_video):

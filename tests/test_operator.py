@@ -442,14 +442,18 @@ def test_installed_from_a_clone(installed_from_wheel, tmp_path):
     assert ours == wheels
 
 
-def test_class_and_factory_have_one_signature():
-    from mdmmt.operator import MDMMT, mdmmt
+def test_mdmmt_is_the_operator_class_and_has_its_documented_signature():
+    from mdmmt import MDMMT, mdmmt
+    from mdmmt import operator as module
 
-    parameters = inspect.signature(mdmmt).parameters
-    assert list(parameters.values()) == list(inspect.signature(MDMMT).parameters.values())
-    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
-    assert [p.default for p in parameters.values()][1:5] == [None] * 4
+    assert mdmmt is MDMMT is module.MDMMT is module.mdmmt
+    parameters = list(inspect.signature(MDMMT).parameters.values())
+    first, others = parameters[:5], parameters[5:]
+    names = ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
+    assert [p.name for p in first] == names
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in first)
+    assert all(p.default is None for p in first[1:])
+    assert others and all(p.kind is p.KEYWORD_ONLY for p in others)
 
 
 def test_the_guard_sees(tmp_path):
