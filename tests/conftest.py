@@ -20,12 +20,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from media import flat, write_video
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 from transformers import BertConfig
 
 import mdmmt
+from mdmmt import experts
 from mdmmt.config import RELEASED
+from mdmmt.sample import demo
 from mdmmt.storage.paths import WEIGHTS_VARIABLE
 from mdmmt.weights.folder import save_model
 
@@ -185,3 +188,32 @@ def cuda_without_tf32(monkeypatch):
         pytest.skip("there is no CUDA device here")
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """A folder of three films, one of them silent and one deeper down."""
+    folder = tmp_path / "videos"
+    (folder / "deep").mkdir(parents=True)
+    tone = 0.3 * np.sin(np.arange(32000) / 5)[None]
+    write_video(folder / "a.mkv", flat(range(0, 200, 10)), 10, tone)
+    write_video(folder / "deep" / "a.mkv", flat(range(200, 0, -10)), 10, tone / 2)
+    write_video(folder / "silent.mkv", flat(range(0, 200, 10)), 10)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def running():
+    return experts.load(experts.LIGHT_EXPERTS)
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `mdmmt demo` has written, here in this process and quietly."""
+    folder = tmp_path_factory.mktemp("demo run") / "demo"
+    results = demo.run(folder)
+    assert [result.ranking[0] for result in results].count(0) <= 1  # not one clip for everything
+    right = sum(result.ranking[0] == result.target for result in results)
+    assert right >= demo.QUERIES - 1, [(r.query, r.target, r.ranking) for r in results]
+    return folder

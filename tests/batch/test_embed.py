@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import mdmmt
 from mdmmt.batch import embed
 from mdmmt.batch.embed import embed_texts, embed_videos, embed_windows, write_embeddings
 from mdmmt.cli import main
@@ -106,3 +107,21 @@ def test_embed_keeps_what_is_done_when_it_is_interrupted(tmp_path, monkeypatch, 
         assert np.isnan(np.load(out)).any(axis=1).tolist() == [False, False, True]
     else:
         assert len(out.read_text().splitlines()) == 2
+
+
+def test_embed_texts_goes_on_after_a_refused_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mdmmt.load("sample", "cpu")
+    texts = [f"a red ball {i}" for i in range(64)]
+    expected = model.encode_text(texts)
+    texts[5], texts[40] = " ", ""
+    passes, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda given: passes.append(given) or encode(given))
+    rows = list(embed_texts(model, texts))
+    assert [row.name for row in rows] == texts
+    assert {i: row.error for i, row in enumerate(rows) if row.error} == {
+        5: "text is ' ', expected some words",
+        40: "text is '', expected some words",
+    }
+    for i in (0, 4, 6, 63):
+        np.testing.assert_allclose(rows[i].vector, expected[i], atol=1e-5)
+    assert len(passes) < 30  # not each by itself

@@ -1,24 +1,19 @@
-"""From video files to embeddings: parts, long files, fewer experts, Towhee's own decoders."""
+"""Videos of any kind: files, parts of them, windows, frames of Towhee's decoders."""
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from media import flat, write_video
-from towhee import ops, pipe
 from towhee.types import VideoFrame
 
 import mdmmt
 from mdmmt import experts
 from mdmmt.batch.extract import extract_file
-from mdmmt.cli import main
 from mdmmt.errors import InputError, InputTypeError
 from mdmmt.features import ExpertFeatures, extract
 from mdmmt.features.files import FeatureFile, SourceVideo, write_features
@@ -26,6 +21,8 @@ from mdmmt.features.segments import select, windows
 from mdmmt.features.tokens import tokens_of
 
 LONG_S, SHORT_S = 20, 4
+
+
 WINDOW_S = 7.5  # of the sample: 30 frames, 4 a second
 
 
@@ -75,7 +72,15 @@ def embedded(model, extracted):
     return model.encode_tokens([tokens_of(extracted, model.config.video.experts)])[0]
 
 
-def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
+def towhee_frames(path):
+    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            pixels = frame.to_ndarray(format="rgb24")
+            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
+
+
+def test_reader_warns_of_the_part_of_a_long_file_that_is_embedded(model, long, short, whole):
     with pytest.warns(UserWarning, match=r"long\.mkv.* of frame the seconds 0 to 7\.5,") as caught:
         vector = model.encode_video(long)
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -86,7 +91,7 @@ def test_a_long_file_says_what_its_embedding_is_of(model, long, short, whole):
         model.encode_video(short)
 
 
-def test_of_a_long_file_no_more_is_run_than_is_needed(long, monkeypatch):
+def test_reader_runs_experts_on_no_more_than_the_model_takes(long, monkeypatch):
     """An hour must not cost an hour of networks where 30 tokens are taken, or one segment."""
     clips = []
     for expert in experts.expert_classes(experts.LIGHT_EXPERTS).values():
@@ -109,7 +114,7 @@ def test_of_a_long_file_no_more_is_run_than_is_needed(long, monkeypatch):
 @pytest.mark.parametrize(
     ("start_s", "end_s"), [(0, 1), (3.2, 7.9), (1.0, 2.0), (15, None), (0, 7), (19.9, 500)]
 )
-def test_a_part_of_a_file(start_s, end_s, model, long, whole, feature_file):
+def test_reader_selects_a_part_of_a_file(start_s, end_s, model, long, whole, feature_file):
     vector = model.encode_video(long, start_s=start_s, end_s=end_s)
     part = select(whole, start_s, LONG_S if end_s is None else end_s)
     np.testing.assert_allclose(vector, embedded(model, part), atol=1e-6)
@@ -117,21 +122,7 @@ def test_a_part_of_a_file(start_s, end_s, model, long, whole, feature_file):
     np.testing.assert_allclose(from_features, vector, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
-@given(start_s=st.floats(0, 25), length_s=st.floats(0.01, 20))
-def test_running_a_part_finds_what_selecting_from_the_whole_finds(
-    start_s, length_s, long, running, whole
-):
-    part = select(extract(long, running, start_s, start_s + length_s), start_s, 1e9)
-    part = select(part, start_s, start_s + length_s)
-    expected = select(whole, start_s, start_s + length_s)
-    assert list(part) == list(expected)
-    for name in part:
-        np.testing.assert_array_equal(part[name].times_s, expected[name].times_s)
-        np.testing.assert_allclose(part[name].values, expected[name].values, atol=1e-6)
-
-
-def test_an_expert_that_ends_early_gives_its_last(model, tmp_path):
+def test_reader_takes_the_last_feature_of_an_expert_that_ends_early(model, tmp_path):
     """Sound of 4 s under a picture of 8 s: the nearest there is, as the authors select."""
     frames = flat([5 * i for i in range(40)] * 2)
     path = write_video(tmp_path / "a.mkv", frames, 10, np.sin(np.arange(64000) / 9)[None] / 3)
@@ -151,12 +142,12 @@ def test_an_expert_that_ends_early_gives_its_last(model, tmp_path):
         ("a", 5, "expected \\(start_s, end_s\\)"),
     ],
 )
-def test_bad_parts(start_s, end_s, words, model, long):
+def test_reader_refuses_bad_parts(start_s, end_s, words, model, long):
     with pytest.raises(InputError, match=words):
         model.encode_video(long, start_s=start_s, end_s=end_s)
 
 
-def test_parts_are_of_files_and_frames(model, short):
+def test_reader_takes_parts_of_files_and_refuses_parts_of_a_dict(model, short):
     item = model.extract(short)
     with pytest.raises(InputError, match="dict of tokens"):
         model.encode_video(item, end_s=1.0)
@@ -164,7 +155,7 @@ def test_parts_are_of_files_and_frames(model, short):
     np.testing.assert_allclose(both[0], model.encode_video(short, end_s=2.0), atol=1e-6)
 
 
-def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
+def test_reader_cuts_windows_that_take_all_of_a_long_file(model, long, whole, feature_file):
     assert model.window_lengths(None, None) == (WINDOW_S, WINDOW_S)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -179,7 +170,7 @@ def test_windows_take_all_of_a_long_file(model, long, whole, feature_file):
     np.testing.assert_allclose(again.vectors, found.vectors, atol=1e-6)
 
 
-def test_windows_may_overlap(model, long):
+def test_reader_cuts_overlapping_windows(model, long):
     found = model.encode_segments(long, window_s=4.0, stride_s=2.0)
     assert found.spans_s[:3].tolist() == [[0, 4], [2, 6], [4, 8]] and found.spans_s[-1, 1] == LONG_S
     said = (
@@ -189,13 +180,13 @@ def test_windows_may_overlap(model, long):
         model.encode_segments(long, window_s=10.0)
 
 
-def test_of_several_segments_too_long_all_are_told(model, long):
+def test_reader_warns_once_of_several_segments_that_are_too_long(model, long):
     with pytest.warns(UserWarning, match=r"seconds 0 to 9 \(and 1 more\), is") as caught:
         model.encode_segments(long, [(0, 9), (9, 10), (10, 20)])
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_features_without_times_are_told_by_their_number(model, whole, tmp_path):
+def test_reader_names_tokens_by_number_if_features_have_no_times(model, whole, tmp_path):
     extracted = {
         name: ExpertFeatures(one.values, one.times_s * np.nan) for name, one in whole.items()
     }
@@ -207,7 +198,7 @@ def test_features_without_times_are_told_by_their_number(model, whole, tmp_path)
         model.encode_video(file)
 
 
-def test_segments_by_their_seconds(model, long):
+def test_reader_takes_segments_by_their_seconds(model, long):
     spans = [(3.2, 7.9), (0, 1), (15, 20)]
     found = model.encode_segments(long, spans)
     assert found.spans_s.tolist() == [list(map(float, span)) for span in spans]
@@ -233,7 +224,7 @@ def test_segments_by_their_seconds(model, long):
         ({"window_s": 3, "stride_s": 4}, InputError, "holes"),
     ],
 )
-def test_bad_segments(options, error, words, model, long):
+def test_reader_refuses_bad_segments(options, error, words, model, long):
     with pytest.raises(error, match=words):
         model.encode_segments(long, **options)
 
@@ -243,18 +234,20 @@ def test_no_segments_of_a_dict(model, short):
         model.encode_segments(model.extract(short))
 
 
-def test_bad_windows_are_refused_before_the_experts_run(model, long, monkeypatch):
+def test_reader_refuses_bad_windows_before_the_experts_run(model, long, monkeypatch):
     monkeypatch.setattr("mdmmt.features.reader.extract", None)  # a call would raise
     with pytest.raises(InputError, match="holes"):
         model.encode_segments(long, window_s=1, stride_s=2)
 
 
-def test_segments_of_what_has_no_seconds_are_refused(model, short):
+def test_reader_refuses_segments_of_a_dict(model, short):
     with pytest.raises(InputTypeError, match="video is a dict of tokens"):
         model.encode_segments(model.extract(short))
 
 
-def test_fewer_experts_leave_the_others_absent(model, short, long, feature_file):
+def test_reader_runs_the_named_experts_and_leaves_the_others_absent(
+    model, short, long, feature_file
+):
     one = mdmmt.load("sample", "cpu", experts=["motion"])
     item = one.extract(short)
     assert set(item["features"]) == {"motion"}
@@ -276,20 +269,12 @@ def test_fewer_experts_leave_the_others_absent(model, short, long, feature_file)
         ("motion", InputTypeError, "expected a list"),
     ],
 )
-def test_bad_experts(given, error, words):
+def test_load_refuses_bad_experts(given, error, words):
     with pytest.raises(error, match=words):
         mdmmt.load("sample", "cpu", experts=given)
 
 
-def towhee_frames(path):
-    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            pixels = frame.to_ndarray(format="rgb24")
-            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
-
-
-def test_frames_of_towhees_decoders(model, short):
+def test_reader_takes_frames_of_towhees_decoders(model, short):
     item = model.extract(towhee_frames(short))
     assert set(item["features"]) == {"frame", "motion"}
     expected = model.extract(short)
@@ -304,94 +289,3 @@ def test_frames_of_towhees_decoders(model, short):
     both = model.encode_video([frames, frames[::2]])
     assert both.shape == (2, 384)
     np.testing.assert_allclose(both[0], vector, atol=1e-6)
-
-
-def operator(**options):
-    return ops.video_text_embedding.mdmmt(weight_path="sample", device="cpu", **options)
-
-
-def test_the_path_is_the_whole_pipeline(model, short):
-    p = pipe.input("path").map("path", "vec", operator(modality="video")).output("vec")
-    for path in (short, str(short)):
-        np.testing.assert_array_equal(p(path).get()[0], model.encode_video(short))
-
-
-def test_features_alone_in_a_pipeline(model, short):
-    p = (
-        pipe.input("path")
-        .map("path", "features", operator(modality="features", experts=["frame"]))
-        .map("features", "vec", operator(modality="video"))
-        .output("features", "vec")
-    )
-    features, vector = p(short).get()
-    assert set(features["features"]) == {"frame"}
-    np.testing.assert_array_equal(vector, model.encode_video(features))
-
-
-def test_windows_in_a_pipeline(model, long):
-    p = (
-        pipe.input("path")
-        .flat_map(
-            "path", ("start_s", "end_s", "vec"), operator(modality="video", segments="windows")
-        )
-        .output("start_s", "end_s", "vec")
-    )
-    result = p(str(long))
-    found = model.encode_segments(long)
-    rows = [result.get() for _ in range(result.size)]
-    assert [row[:2] for row in rows] == found.spans_s.tolist()
-    np.testing.assert_allclose([row[2] for row in rows], found.vectors, atol=1e-6)
-
-
-def test_frames_in_a_pipeline(model, short):
-    p = (
-        pipe.input("path")
-        .flat_map("path", "frame", towhee_frames)
-        .window_all("frame", "vec", operator(modality="video"))
-        .output("vec")
-    )
-    np.testing.assert_array_equal(p(short).get()[0], model.encode_video(towhee_frames(short)))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"modality": "text", "segments": "windows"}, "for the modality 'video'"),
-        ({"modality": "video", "window_s": 3.0}, "for segments='windows'"),
-        ({"modality": "sound"}, "'text', 'video' or 'features'"),
-    ],
-)
-def test_bad_options_of_the_operator(options, words):
-    with pytest.raises(InputError, match=words):
-        mdmmt.MDMMT(weight_path="sample", device="cpu", **options)
-
-
-def test_windows_on_the_command_line(long, model, tmp_path, capsys):
-    out = tmp_path / "vectors.jsonl"
-    command = ["embed", str(long), str(tmp_path / "none.mkv"), "--weights=sample", f"--out={out}"]
-    assert main([*command, "--segments", "windows", "--window=5"]) == 1
-    printed = capsys.readouterr()
-    assert "4 windows of 1 of 2 videos" in printed.out and "none.mkv" in printed.err
-    records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(r["path"], r["start_s"], r["end_s"]) for r in records] == [
-        (str(long), 5.0 * k, 5.0 * k + 5) for k in range(4)
-    ]
-    found = model.encode_segments(long, window_s=5)
-    np.testing.assert_allclose([r["embedding"] for r in records], found.vectors, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--segments=windows", "--out=a.npy"], "expected a name that ends in .jsonl"),
-        (["--window=3", "--out=a.npy"], "are for --segments windows"),
-    ],
-)
-def test_bad_options_of_the_command(options, words, long, capsys):
-    assert main(["embed", str(long), "--weights=sample", *options]) == 1
-    assert words in capsys.readouterr().err
-
-
-def test_the_command_says_what_a_long_files_embedding_is_of(long, tmp_path, capsys):
-    assert main(["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 0
-    assert "of frame the seconds 0 to 7.5, of sound the seconds" in capsys.readouterr().err

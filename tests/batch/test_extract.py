@@ -1,0 +1,188 @@
+"""Many videos to a folder of feature files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from media import flat, write_video
+
+from mdmmt.batch.extract import Outcome, extract_files, find_videos, plan
+from mdmmt.cli import main
+from mdmmt.features.extraction import extract
+from mdmmt.features.files import (
+    read_features,
+)
+
+CLIPS = 80  # of the run that is killed
+
+
+def written(out: Path) -> int:
+    return len(list(out.glob("*.safetensors")))
+
+
+def _number(process) -> str:
+    while not (line := process.stdout.readline().strip()).isdigit():
+        assert line or process.poll() is None
+    return line
+
+
+def test_find_videos_follows_links_and_warns_of_folders_it_may_not_read(
+    tmp_path, videos, monkeypatch
+):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "videos").symlink_to(videos)
+    (videos / "deep" / "round").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    names = sorted(str(name) for _, name in find_videos([tmp_path / "linked"]))
+    assert names == ["gone.mp4", "videos/a.mkv", "videos/deep/a.mkv", "videos/silent.mkv"]
+    real = os.scandir
+
+    def scandir(place):
+        if os.fspath(place).endswith("deep"):
+            raise PermissionError(13, "Permission denied", os.fspath(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
+    with pytest.warns(UserWarning, match="deep': Permission denied; the files in it are left out"):
+        assert len(find_videos([videos])) == 2
+
+
+def test_extract_files_goes_on_after_an_unforeseen_error(videos, tmp_path, running, monkeypatch):
+    real = extract
+
+    def broken(video, some):
+        if video.name == "silent.mkv":
+            raise AttributeError("no width")
+        return real(video, some)
+
+    monkeypatch.setattr("mdmmt.batch.extract.extract", broken)
+    outcomes = extract_files(plan(find_videos([videos]), tmp_path / "out"), running)
+    assert [one.error for one in outcomes] == [None, None, "AttributeError: no width"]
+
+
+def test_extract_files_skips_finished_videos_and_redoes_changed_ones(
+    videos, tmp_path, running, monkeypatch
+):
+    planned = plan(find_videos([videos]), tmp_path / "out")
+    ran = []
+    real = extract
+    monkeypatch.setattr(
+        "mdmmt.batch.extract.extract", lambda v, r: ran.append(v.name) or real(v, r)
+    )
+
+    def run(some=running) -> list[str]:
+        ran.clear()
+        outcomes = list(extract_files(planned, some))
+        assert not any(outcome.error for outcome in outcomes)
+        assert [outcome.result for outcome in outcomes].count(True) == len(ran)
+        return sorted(ran)
+
+    assert len(run()) == 3
+    assert run() == []
+    write_video(videos / "silent.mkv", flat([1, 2, 3]))  # another film of the same name
+    assert run() == ["silent.mkv"]
+    (tmp_path / "out" / "a.mkv.safetensors").write_bytes(b"broken")
+    assert run() == ["a.mkv"]
+    os.utime(videos / "a.mkv")
+    assert run() == []
+    assert run({"frame": running["frame"]}) == []
+    monkeypatch.setattr(type(running["frame"]), "version", "2")
+    assert len(run({"frame": running["frame"]})) == 3
+    assert run() == []
+
+
+def test_extract_files_keeps_experts_that_are_added_meanwhile(videos, tmp_path, running):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+
+    class Slow(type(running["motion"])):
+        def features(self, clips):
+            list(extract_files(planned, {"frame": running["frame"]}))
+            return super().features(clips)
+
+    assert [one.error for one in extract_files(planned, {"motion": Slow()})] == [None]
+    assert set(read_features(tmp_path / "a.mkv.safetensors").versions) == {"frame", "motion"}
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "I/O")])
+def test_extract_files_replaces_no_file_that_it_cannot_read(
+    videos, tmp_path, running, error, monkeypatch
+):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+    list(extract_files(planned, {"frame": running["frame"]}))
+    real = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.suffix == ".safetensors":
+            raise error
+        return real(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        (outcome,) = extract_files(planned, {"motion": running["motion"]})
+    assert f"a.mkv.safetensors' cannot be read: {error.strerror}" in outcome.error
+    assert set(read_features(tmp_path / "a.mkv.safetensors").versions) == {"frame"}
+
+
+@pytest.mark.slow
+def test_extract_killed_at_any_moment_leaves_only_whole_files(tmp_path):
+    """SIGKILL at 20 random moments; then a last run finishes what is missing, and only that."""
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for i in range(CLIPS):
+        write_video(folder / f"{i:02}.mkv", flat([i, 2 * i, 3 * i]))
+    arguments = ["extract", str(folder), f"--out={out}", "--experts=frame"]
+    rng = random.Random(0)
+    # Each run is a fork of one interpreter, since its imports take longer than the work.
+    forker = (
+        "import os, sys, mdmmt, mdmmt.media.decode, mdmmt.batch.extract\n"
+        "from mdmmt.cli import main\n"
+        "for line in sys.stdin:\n"
+        "    pid = os.fork()\n"
+        "    if not pid: os._exit(main(sys.argv[1:]))\n"
+        "    print(pid, flush=True)\n"
+        "    os.waitpid(pid, 0)\n"
+        "    print('ended', flush=True)\n"
+    )
+    counts = []
+    with subprocess.Popen(
+        [sys.executable, "-c", forker, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        for turn in range(20):
+            before = written(out)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            pid = int(_number(process))
+            while turn % 2 and written(out) == before < CLIPS:  # every other time it gets that far
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.03))
+            with contextlib.suppress(ProcessLookupError):  # it is done
+                os.kill(pid, signal.SIGKILL)
+            while process.stdout.readline() != "ended\n":
+                pass
+            for file in out.glob("*.safetensors"):
+                assert set(read_features(file).features) == {"frame"}
+            counts.append(written(out))
+        process.stdin.close()
+    assert counts == sorted(counts) and len(set(counts)) > 5
+    assert main(arguments) == 0
+    assert written(out) == CLIPS
+
+
+def test_extract_files_says_whether_it_wrote_a_file(videos, tmp_path, running):
+    planned = plan([(videos / "a.mkv", Path("a.mkv"))], tmp_path)
+    name = str(videos / "a.mkv")
+    assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, True)]
+    assert (tmp_path / "a.mkv.safetensors").is_file()
+    assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, False)]

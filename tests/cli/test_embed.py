@@ -1,0 +1,190 @@
+"""`mdmmt embed`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import flat, write_video
+
+import mdmmt
+from mdmmt import experts
+from mdmmt.cli import main
+from mdmmt.errors import WeightsError
+
+LIGHT = ",".join(experts.LIGHT_EXPERTS)
+
+
+def test_embed_gives_the_same_for_a_feature_file_and_its_video(videos, tmp_path):
+    out = tmp_path / "out"
+    main(["extract", str(videos), "--out", str(out), "--experts", LIGHT])
+    model = mdmmt.load("sample", "cpu")
+    for name in ("a.mkv", "deep/a.mkv", "silent.mkv"):
+        np.testing.assert_array_equal(
+            model.encode_video(out / f"{name}.safetensors"), model.encode_video(videos / name)
+        )
+    result = tmp_path / "vectors.npy"
+    paths = [str(out / "a.mkv.safetensors"), str(tmp_path / "none.mkv"), str(videos / "silent.mkv")]
+    assert main(["embed", *paths, "--weights=sample", f"--out={result}"]) == 1
+    rows = np.load(result)
+    assert np.isnan(rows[1]).all()
+    expected = model.encode_video([videos / "a.mkv", videos / "silent.mkv"])
+    np.testing.assert_allclose(rows[[0, 2]], expected, atol=1e-6)
+
+
+def test_embed_says_at_once_what_would_lose_the_run(videos, tmp_path, capsys, monkeypatch):
+    film, missing = str(videos / "a.mkv"), tmp_path / "no folder" / "a.npy"
+    assert main(["embed", film, "--weights=sample", f"--out={missing}"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "a.npy").mkdir()
+    assert main(["embed", film, "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 1
+    assert "is a folder, expected the name of a file" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
+    assert main(["embed", film, "--weights=sample", f"--out={tmp_path / 'b.npy'}"]) == 1
+    assert "'b.npy' may not be written into the folder" in capsys.readouterr().err
+    monkeypatch.undo()
+    texts = ["embed", "--text=a ball", "--weights=sample", f"--out={tmp_path / 'a.jsonl'}"]
+    assert main([*texts, "--segments=windows"]) == 1
+    assert "not for --text" in capsys.readouterr().err
+
+
+def test_embed_names_a_file_whose_experts_lack_weights(videos, tmp_path, capsys, monkeypatch):
+    """Feature files embed without the experts that a video beside them would need."""
+    main(["extract", str(videos / "a.mkv"), f"--out={tmp_path}", "--experts", LIGHT])
+
+    def gone(*_args, **_how):
+        raise WeightsError("the weights of an expert are not there")
+
+    monkeypatch.setattr("mdmmt.features.reader.load_experts", gone)
+    paths = [str(tmp_path / "a.mkv.safetensors"), str(videos / "silent.mkv")]
+    out = tmp_path / "a.npy"
+    assert main(["embed", *paths, "--weights=sample", f"--out={out}"]) == 1
+    assert "silent.mkv: the weights of an expert" in capsys.readouterr().err
+    rows = np.load(out)
+    assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
+
+
+LONG_S, SHORT_S = 20, 4
+
+
+def film(path, seconds: int):
+    """A moving block over changing greys, and a tone that wanders."""
+    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
+    for i, frame in enumerate(frames):
+        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
+    t = np.arange(16000 * seconds) / 16000
+    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mdmmt.load("sample", "cpu")
+
+
+def test_embed_writes_windows_with_their_seconds(long, model, tmp_path, capsys):
+    out = tmp_path / "vectors.jsonl"
+    command = ["embed", str(long), str(tmp_path / "none.mkv"), "--weights=sample", f"--out={out}"]
+    assert main([*command, "--segments", "windows", "--window=5"]) == 1
+    printed = capsys.readouterr()
+    assert "4 windows of 1 of 2 videos" in printed.out and "none.mkv" in printed.err
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(r["path"], r["start_s"], r["end_s"]) for r in records] == [
+        (str(long), 5.0 * k, 5.0 * k + 5) for k in range(4)
+    ]
+    found = model.encode_segments(long, window_s=5)
+    np.testing.assert_allclose([r["embedding"] for r in records], found.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--segments=windows", "--out=a.npy"], "expected a name that ends in .jsonl"),
+        (["--window=3", "--out=a.npy"], "are for --segments windows"),
+    ],
+)
+def test_embed_refuses_bad_options(options, words, long, capsys):
+    assert main(["embed", str(long), "--weights=sample", *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_embed_says_which_part_of_a_long_file_is_embedded(long, tmp_path, capsys):
+    assert main(["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 0
+    assert "of frame the seconds 0 to 7.5, of sound the seconds" in capsys.readouterr().err
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_embed_texts_as_npy(tmp_path: Path) -> None:
+    out = tmp_path / "texts.npy"
+    texts = ["a red ball", "there is silence"]
+    arguments = [part for text in texts for part in ("--text", text)]
+    assert main(["embed", *arguments, "--weights", "sample", "--device=cpu", f"--out={out}"]) == 0
+    expected = mdmmt.load("sample", "cpu").encode_text(texts)
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
+    assert np.load(out).dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_embed_videos_as_jsonl_in_a_real_process(demo_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "videos.jsonl"
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video" * 100)
+    good = sorted((demo_folder / "clips").iterdir())[:2]
+    command = [sys.executable, "-m", "mdmmt", "embed", good[0], broken, good[1]]
+    command += ["--weights", "sample", "--out", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(broken) in done.stderr and "2 of 3" in done.stdout
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [record["path"] for record in records] == [str(path) for path in good]
+    vectors = np.array([record["embedding"] for record in records], dtype=np.float32)
+    np.testing.assert_allclose(
+        vectors, np.load(demo_folder / "video_embeddings.npy")[:2], atol=1e-5
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_embed_marks_the_row_of_a_broken_file_in_npy(demo_folder: Path, tmp_path: Path) -> None:
+    good = min((demo_folder / "clips").iterdir())
+    out = tmp_path / "videos.npy"
+    command = ["embed", str(tmp_path / "none.mp4"), str(good)]
+    assert main([*command, "--weights=sample", f"--out={out}"]) == 1
+    rows = np.load(out)
+    assert np.isnan(rows[0]).all() and np.isfinite(rows[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", "x", "--weights", "sample", "--out", "OUT.txt"], "ends in .npy or .jsonl"),
+        (
+            ["--text", " ", "--weights", "sample", "--out", "OUT.npy"],
+            "mdmmt: text is ' ', expected some words",
+        ),
+        (["--text", "x", "--weights", "nowhere.pth", "--out", "OUT.npy"], "nowhere.pth"),
+        (["--text", "x", "--weights", "sample", "--device", "tpu", "--out", "OUT.npy"], "tpu"),
+    ],
+)
+def test_embed_says_what_is_wrong_and_keeps_what_was_there(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys
+) -> None:
+    for name in ("OUT.txt", "OUT.npy"):
+        (tmp_path / name).write_text("mine")
+    assert main(["embed", *(str(tmp_path / a) if "OUT" in a else a for a in arguments)]) == 1
+    assert sentence in capsys.readouterr().err
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,38 @@
+"""Errors that all commands report alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mdmmt.cli import main
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "none.mp4", "--experts=frame", "--out", "OUT"],
+        ["index", "build", "none.mp4", "--weights=sample", "--db", "OUT"],
+        ["search", "red", "--weights=sample", "--db", "none.db", "--html", "OUT"],
+        ["convert", "none.pth", "OUT"],
+        ["export", "text", "--weights=none.pth", "OUT"],
+        ["dumps", "read", "CLIP=none", "--out", "OUT"],
+        ["dumps", "write", "none.safetensors", "--out", "OUT"],
+        ["demo", "--out", "OUT"],
+        ["hub-folder", "OUT"],
+    ],
+    ids=lambda command: "-".join(command[:2]),
+)
+def test_main_refuses_a_place_that_cannot_be_written_before_the_work(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place, words in ((tmp_path / "file" / "out", "file"), (tmp_path / "out", "written into")):
+        assert main([str(place) if part == "OUT" else part for part in command]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("mdmmt: ") and error.count("\n") == 1 and "Errno" not in error
+        assert str(tmp_path) in error and words in error and "none" not in error
+        monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,94 @@
+"""The training of the sample model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mdmmt.sample.captions import caption
+from mdmmt.sample.clips import COMBINATIONS
+from mdmmt.sample.train import (
+    HELD_OUT,
+    MARGIN,
+    TEST_CLIPS,
+    TRAIN_CLIPS,
+    Clips,
+    draw_clips,
+    evaluate,
+    is_held_out,
+    make_config,
+    make_tokenizer,
+    max_margin_loss,
+    read_clips,
+    split,
+    train,
+)
+from mdmmt.towers.tokenizer import Tokenizer
+
+FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
+
+
+FRESH_CLIPS = 64
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Clips of combinations the shipped model has not seen, and their paths."""
+    _, seen, _ = split()
+    folder = tmp_path_factory.mktemp("fresh") / "clips"
+    combinations = seen[:FRESH_CLIPS]
+    return combinations, draw_clips(folder, combinations, FRESH_DRAW)
+
+
+def test_make_tokenizer_has_tokens_for_any_english_and_captions_fit():
+    tokenizer = make_tokenizer()
+    ids = tokenizer("Quick foxes jump over 42 lazy dogs, don't they? (Yes!)")["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    config = make_config(len(tokenizer)).text
+    rng = np.random.default_rng(0)
+    texts = [caption(COMBINATIONS[i], rng) for i in rng.integers(len(COMBINATIONS), size=500)]
+    longest = max(len(row) for row in tokenizer(texts)["input_ids"])
+    assert longest < config.max_length  # a final dot may be added
+    assert all("##" not in token for text in texts for token in tokenizer.tokenize(text))
+
+
+def test_split_keeps_tests_and_pairs_from_training():
+    training, seen, unseen = split()
+    assert (len(training), len(seen), len(unseen)) == (TRAIN_CLIPS, TEST_CLIPS, TEST_CLIPS)
+    assert len({*training, *seen, *unseen}) == TRAIN_CLIPS + 2 * TEST_CLIPS
+    assert not any(map(is_held_out, [*training, *seen])) and all(map(is_held_out, unseen))
+    for pair in HELD_OUT:
+        assert any(pair.items() <= c._asdict().items() for c in unseen)
+        assert not any(pair.items() <= c._asdict().items() for c in training)
+
+
+def test_max_margin_loss_follows_its_definition():
+    scores = torch.tensor([[0.9, 0.85, 0.1], [0.2, 0.3, 0.4], [0.0, 0.6, 0.5]])
+    naive = [
+        max(0.0, MARGIN + float(scores[i, j] - scores[i, i]))
+        + max(0.0, MARGIN + float(scores[i, j] - scores[j, j]))
+        for i in range(3)
+        for j in range(3)
+        if i != j
+    ]
+    assert max_margin_loss(scores).item() == pytest.approx(sum(naive) / 6)
+    assert max_margin_loss(torch.eye(3)).item() == 0
+
+
+@pytest.mark.slow
+def test_train_learns_and_gives_one_model_for_one_seed(fresh):
+    combinations, paths = fresh
+    hf_tokenizer = make_tokenizer()
+    config = make_config(len(hf_tokenizer))
+    clips = Clips(combinations, read_clips(paths, config.video.experts))
+    tokenizer = Tokenizer(hf_tokenizer, config.text)
+
+    def state(towers):
+        return {name: value for tower in towers for name, value in tower.state_dict().items()}
+
+    brief, again, other = (state(train(clips, config, tokenizer, s, epochs=3)) for s in (0, 0, 1))
+    assert all(torch.equal(brief[name], again[name]) for name in brief)
+    assert not all(torch.equal(brief[name], other[name]) for name in brief)
+    towers = train(clips, config, tokenizer, seed=0, epochs=40)
+    assert evaluate(clips, *towers, tokenizer, seed=0)["MedR"] < FRESH_CLIPS / 8
