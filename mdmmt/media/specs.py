@@ -8,6 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Of the clips that files give. It is raised when a file gives other clips than before, since
+# features of both must not be mixed. 2: frames are cropped, turned and mirrored as the file says,
+# and the tracks are those of the ffmpeg program.
+MEDIA_VERSION = 2
+
 
 @dataclass(frozen=True)
 class FrameSpec:

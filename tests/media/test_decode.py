@@ -275,17 +275,6 @@ def test_read_clips_brings_frames_to_the_size_of_the_first(folder, turn, size):
     assert np.array_equal(ours[32:], program_frames(shown[1], size, want))
 
 
-@pytest.mark.parametrize(("suffix", "encoder"), [(".mp3", "libmp3lame"), (".m4a", "aac")])
-def test_best_stream_takes_no_cover_for_a_video(folder, suffix, encoder):
-    path = folder / f"cover{suffix}"
-    write(path, f"{SINE} {COVER % (0, 0)} -c:a {encoder}")
-    with av.open(str(path)) as container:
-        assert container.streams.best("video") is not None
-    wants = {"s": AudioSpec(16000, 0.5, 0.5), "v": FrameSpec(1, 64, 64, 1)}
-    assert [clip.name for clip in read_clips(path, wants)] == ["s", "s", "s"]
-    assert list(read_clips(path, {"v": wants["v"]})) == []
-
-
 def test_read_clips_gives_every_frame_in_order_with_its_time(tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([10, 60, 110, 160]))
     clips = list(read_clips(path, {"f": FRAMES}))
@@ -386,14 +375,6 @@ def test_read_clips_refuses_other_files_by_name(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["12:30.mkv", "file:a.mkv", "pipe:0.mkv"])
-def test_open_media_takes_no_name_for_a_protocol(tmp_path, monkeypatch, name):
-    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
-    (tmp_path / "film.mkv").rename(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    assert list(read_clips(name, {"f": FRAMES}))
-
-
 LENGTH_S = 4
 
 
@@ -417,15 +398,6 @@ def whole(request, tmp_path_factory):
 
 
 BOTH = {"f": FRAMES, "s": SOUND}
-
-
-@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile film.mkv\n", "#EXTM3U\nfilm.mkv\n"])
-def test_check_format_refuses_a_list_of_files(tmp_path, text):
-    """Or a file from a stranger could have other files read."""
-    write_video(tmp_path / "film.mkv", flat([1, 2, 3]))
-    (tmp_path / "list.mp4").write_text(text)
-    with pytest.raises(InputError, match=r"list\.mp4"):
-        list(read_clips(tmp_path / "list.mp4", BOTH))
 
 
 def of(name, clips):
