@@ -20,7 +20,7 @@ from ..storage.files import check_file
 from .audio import WindowCutter
 from .clock import Clock
 from .frames import FrameCutter
-from .opening import open_media
+from .opening import open_media, stated_duration_s, states_no_length
 from .presentation import NO_CROP, Crop
 from .specs import AudioSpec, Clip, FrameSpec
 from .tracks import best_track
@@ -175,7 +175,11 @@ class _FilePass:
         if time is not None:
             end_s = float((time + (packet.duration or 0)) * packet.time_base) - self._start_s
             self._reached_s = max(self._reached_s, end_s)
-        if packet.is_corrupt:
+        # The last packet of plain samples is short if their number was not known beforehand.
+        if packet.is_corrupt and not (
+            (packet.stream.codec_context.name or "").startswith("pcm_")
+            and states_no_length(self._path)
+        ):
             self._note_damage(LOSS)
 
     def _note_damage(self, reason: str) -> None:
@@ -184,10 +188,19 @@ class _FilePass:
 
     def _check_duration(self) -> None:
         """Note damage if the file ends well before its stated duration."""
-        if self._container.duration is not None:
-            stated_s = self._container.duration / av.time_base
-            if self._reached_s < stated_s - TOLERATED_LOSS_S:
-                self._note_damage(f"it should last {stated_s:.2f} seconds")
+        if not self._is_short(self._container.duration):
+            return
+        try:
+            stated_s = stated_duration_s(self._path)
+        except (av.FFmpegError, OSError):  # formats that are read from their end
+            stated_s = None
+        if stated_s is not None and self._reached_s < stated_s - TOLERATED_LOSS_S:
+            self._note_damage(f"it should last {stated_s:.2f} seconds")
+
+    def _is_short(self, duration: int | None) -> bool:
+        return duration is not None and (
+            self._reached_s < duration / av.time_base - TOLERATED_LOSS_S
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -23,12 +23,24 @@ from ..errors import InputError
 # FFmpeg draws .txt files as if they were terminals; the other formats are lists of files.
 TEXT_FORMATS = ("tty", "concat", "hls", "dash", "sdp")
 NO_PROTOCOL = {"protocol_whitelist": ""}
+# The sizes that programs write before samples of unknown number: in WAV 0, or close below the
+# greatest signed or unsigned number of 32 bits, and in CAF -1.
+UNKNOWN_LENGTH = re.compile(
+    rb"RIFF.*data(?:.[\xf0-\xff]\xff[\x7f\xff]|\0{4})|caff.*data\xff{8}", re.DOTALL
+)
+HEADER_BYTES = 1 << 16  # in which that chunk begins
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
 
 @contextmanager
-def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
+def open_media(
+    path: str | os.PathLike[str], size_factor: float = 1
+) -> Iterator[av.container.InputContainer]:
     """Open this local file, and no other one on its behalf. Texts in its tags may be in any code.
+
+    Args:
+        path: of the file.
+        size_factor: FFmpeg is told that the file is so many times as large.
 
     Raises:
         InputError: the file has one of `TEXT_FORMATS`.
@@ -38,7 +50,7 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
     if os.path.exists(path) and not os.path.isfile(path):  # a named pipe might never answer
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
     with (
-        _NamelessFile(path) as file,
+        _NamelessFile(path, size_factor) as file,
         av.open(file, container_options=NO_PROTOCOL, metadata_errors="replace") as container,
     ):
         if container.format.name in TEXT_FORMATS:
@@ -53,7 +65,39 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
 class _NamelessFile(io.FileIO):
     """A file that tells FFmpeg the suffix of its name alone, since some formats go by suffix."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], size_factor: float = 1) -> None:
         super().__init__(path)
+        self._end = int(size_factor * os.fstat(self.fileno()).st_size)
         suffix = Path(os.fspath(path)).suffix
         self.name = "file" + (suffix if PLAIN_SUFFIX.fullmatch(suffix) else "")
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek as files do, but from the size that is told."""
+        if whence == os.SEEK_END:
+            return super().seek(self._end + offset)
+        return super().seek(offset, whence)
+
+
+def stated_duration_s(path: str | os.PathLike[str]) -> float | None:
+    """The duration that a file states; None if FFmpeg has estimated it.
+
+    An estimate grows with the size of the file, and a statement does not.
+
+    Raises:
+        OSError, av.FFmpegError: see `open_media`.
+    """
+    for size_factors in ((2, 3), (0.5, 1)):  # some formats heed the size on one of the sides
+        durations = set()
+        for size_factor in size_factors:
+            with open_media(path, size_factor) as container:
+                durations.add(container.duration)
+        duration = durations.pop()
+        if duration is not None and not durations:
+            return duration / av.time_base
+    return None
+
+
+def states_no_length(path: str | os.PathLike[str]) -> bool:
+    """Whether the header of a sound file was written before the length was known (to a pipe)."""
+    with open(path, "rb") as file:
+        return UNKNOWN_LENGTH.match(file.read(HEADER_BYTES)) is not None

@@ -445,3 +445,39 @@ def test_read_clips_refuses_a_file_cut_before_its_first_frame(tmp_path):
     cut.write_bytes(footage(BIKES).read_bytes()[:40])
     with pytest.raises(InputError, match=r"cut\.mp4"):
         list(read_clips(cut, {"f": FRAMES}))
+
+
+NOISE_AFTER_SILENCE = "-f lavfi -i aevalsrc=random(0)*gte(t\\,3):s=48000:d=6"
+WHOLE = {
+    "raw aac": (".aac", f"{NOISE_AFTER_SILENCE} -c:a aac -q:a 2 -f adts"),
+    "raw mp3": (".mp3", f"{NOISE_AFTER_SILENCE} -q:a 2 -write_xing 0 -f mp3"),
+    "wav to a pipe": (".wav", f"{NOISE_AFTER_SILENCE} -f wav"),
+    "caf to a pipe": (".caf", f"{NOISE_AFTER_SILENCE} -f caf"),
+    "avi to a pipe": (".avi", f"{picture(seconds=4)} -c:v mjpeg -f avi"),
+    "flv to a pipe": (".flv", f"{picture(seconds=4)} -c:v flv -f flv"),
+    "au to a pipe": (".au", f"{NOISE_AFTER_SILENCE} -f au"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_read_clips_takes_no_estimate_for_a_statement(tmp_path, name):
+    suffix, arguments = WHOLE[name]
+    path = tmp_path / f"whole{suffix}"
+    path.write_bytes(ffmpeg(*arguments.split(" "), "-"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clips = list(read_clips(path, BOTH))
+    if suffix in {".avi", ".flv"}:
+        assert 40 <= len(clips) <= 41
+    else:
+        pcm = ffmpeg("-i", path, *["-f", "s16le", "-ac", "1", "-ar", "16000", "-"])
+        assert len(clips) == len(pcm) // 16000
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".caf", ".w64", ".au", ".aiff", ".flac", ".mp3"])
+def test_read_clips_warns_of_a_cut_sound(tmp_path, suffix):
+    path = tmp_path / f"cut{suffix}"
+    ffmpeg(*NOISE_AFTER_SILENCE.split(" "), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.warns(UserWarning, match="damaged"):
+        list(read_clips(path, {"s": SOUND}))
