@@ -6,8 +6,10 @@ CLIP (ViT-B/32) and tf_vggish.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from .errors import InputError, InputTypeError
@@ -16,12 +18,76 @@ Config = TypeVar("Config", "EncoderConfig", "ExpertConfig", "VideoConfig", "Text
 
 ACTIVATIONS = ("gelu", "relu", "swish")
 
+# The largest numbers that a configuration may hold; each is far beyond any model of this kind.
+MAX_WIDTH = 1 << 16
+MAX_LAYERS = 256
+MAX_ROWS = 1 << 20  # of a table of positions or words
+MAX_EXPERTS = 64
+MAX_TOKENS = 1 << 16
+MIN_EPS = 1e-20  # less, squared and summed in float32, is no guard against a division by zero
+EXPERT_NAME = re.compile(r"[A-Za-z0-9_][\w-]{0,63}", re.ASCII)
+# Attributes of torch's ModuleDict, in which a sub-module cannot have the name.
+RESERVED_NAMES = re.compile(
+    r"T_destination|__\w+__|add_module|apply|b?float16|bfloat16|buffers|call_super_init|children|"
+    r"clear|compile|cpu|cuda|double|dump_patches|eval|extra_repr|float|forward|get_\w+|half|ipu|"
+    r"items|keys|load_state_dict|modules|mtia|named_\w+|parameters|pop|register_\w+|"
+    r"requires_grad_|set_\w+|share_memory|state_dict|to|to_empty|train|training|type|update|"
+    r"values|xpu|zero_grad|_\w+"
+)
+
 # Rows of the video tower's position table. A known time is TIME_OFFSET + seconds.
 NO_POSITION = 0  # [CLS], AGG and padding
 UNKNOWN_POSITION = 1  # a feature whose time is not known
 TIME_OFFSET = 2
 
 CLS_TYPE = 0  # row of [CLS] in the video tower's table of token types
+
+
+def _check_whole(name: str, value: Any, least: int | None, most: int) -> None:
+    """Refuse all but whole numbers in a range; a `least` of None leaves its check to others."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputTypeError(f"{name} is {_shown(value)}, expected a whole number")
+    if least is not None and not least <= int(value) <= most:
+        raise InputError(f"{name} is {_shown(value)}, expected {least} to {most}")
+
+
+def _check_real(name: str, value: Any, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputTypeError(f"{name} is {_shown(value)}, expected a number")
+    number: Any = value  # a whole number of JSON may be too large for a float
+    if not least <= number <= most:  # false for NaN as well
+        raise InputError(f"{name} is {_shown(value)}, expected {least} to {most}")
+
+
+def _check_name(where: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise InputTypeError(f"{where} is {_shown(name)}, expected the name of an expert")
+    if not EXPERT_NAME.fullmatch(name) or RESERVED_NAMES.fullmatch(name):
+        raise InputError(
+            f"{where} is {_shown(name)}, which cannot name an expert: expected letters, digits, "
+            "'_' and '-', and no word of torch's own"
+        )
+
+
+def _check_names(where: str, names: Iterable[str]) -> None:
+    """Refuse more experts than there may be, and a name that comes twice."""
+    names = list(names)
+    if len(names) > MAX_EXPERTS:
+        raise InputError(f"{where} has {len(names)} entries, expected at most {MAX_EXPERTS}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{where} has {twice!r} twice")
+
+
+def _shown(value: Any) -> str:
+    """A value of a configuration as a message shows it: a short one itself, else its type."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) >= 10**30:
+        return "a number of more than 30 digits"
+    if value is None or isinstance(value, bool | Integral | Real):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:37] + "...")
+    return f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +108,17 @@ class EncoderConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_attention_heads", "type_vocab_size"):
+            _check_whole(name, getattr(self, name), 1, MAX_WIDTH)
+        _check_whole("num_hidden_layers", self.num_hidden_layers, 1, MAX_LAYERS)
+        _check_whole("intermediate_size", self.intermediate_size, 1, MAX_ROWS)
+        _check_whole("max_position_embeddings", self.max_position_embeddings, 1, MAX_ROWS)
+        if self.vocab_size is not None:
+            _check_whole("vocab_size", self.vocab_size, 1, MAX_ROWS)
+        _check_real("hidden_dropout_prob", self.hidden_dropout_prob, 0, 1)
+        _check_real("attention_probs_dropout_prob", self.attention_probs_dropout_prob, 0, 1)
+        _check_real("initializer_range", self.initializer_range, 0, 1e3)
+        _check_real("layer_norm_eps", self.layer_norm_eps, MIN_EPS, 1)
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -62,6 +139,12 @@ class ExpertConfig:
     type_id: int  # row in the table of token types; see CLS_TYPE
     max_tokens: int = 30  # tokens kept of a video, as in training
 
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        _check_whole("dim", self.dim, 1, MAX_ROWS)
+        _check_whole("type_id", self.type_id, 0, MAX_WIDTH)
+        _check_whole("max_tokens", self.max_tokens, 1, MAX_TOKENS)
+
 
 @dataclass(frozen=True)
 class VideoConfig:
@@ -74,6 +157,14 @@ class VideoConfig:
     def __post_init__(self) -> None:
         if not self.experts:
             raise InputError("the video tower has no expert, expected at least one")
+        _check_names("experts", [expert.name for expert in self.experts])
+        _check_whole("same_dim", self.same_dim, 1, MAX_WIDTH)
+        _check_whole(
+            "encoder.max_position_embeddings",
+            self.encoder.max_position_embeddings,
+            TIME_OFFSET,  # the codes before it are always needed
+            MAX_ROWS,
+        )
         rows = self.encoder.type_vocab_size
         for expert in self.experts:
             if not 0 <= expert.type_id < rows:
@@ -103,6 +194,17 @@ class TextConfig:
     def __post_init__(self) -> None:
         if not self.experts:
             raise InputError("the text tower has no modality, expected at least one")
+        for name in self.experts:
+            _check_name("experts", name)
+        _check_names("experts", self.experts)
+        if self.bert.vocab_size is None:
+            raise InputError("bert.vocab_size is None, expected the number of words")
+        _check_whole("same_dim", self.same_dim, 1, MAX_WIDTH)
+        _check_whole("max_length", self.max_length, None, MAX_ROWS)
+        for flag in ("add_special_tokens", "add_dot"):
+            if not isinstance(getattr(self, flag), bool):
+                raise InputTypeError(f"{flag} is {_shown(getattr(self, flag))}, expected a bool")
+        _check_real("dropout", self.dropout, 0, 1)
         positions = self.bert.max_position_embeddings
         if not 0 < self.max_length <= positions:
             raise InputError(
@@ -170,18 +272,30 @@ def from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """The inverse of `to_dict`.
 
     Raises:
-        InputError: a name is unknown, or a number does not fit the others.
-        KeyError, TypeError: a name is missing, or a value has the wrong type.
+        InputError, InputTypeError: a key is unknown or missing, or a value has the wrong type or
+            lies outside its range; the message names the key.
     """
     values = checked_keys("config.json", values, ("model_type", "video", "text"))
     if values.get("model_type") != "mdmmt":
-        raise InputError(f"config.json has model_type {values.get('model_type')!r}, not 'mdmmt'")
-    video, text = dict(values["video"]), dict(values["text"])
-    video["experts"] = tuple(_build(ExpertConfig, e) for e in video["experts"])
-    video["encoder"] = _build(EncoderConfig, video["encoder"])
-    text["experts"] = tuple(text["experts"])
-    text["bert"] = _build(EncoderConfig, text["bert"])
-    return ModelConfig(_build(VideoConfig, video), _build(TextConfig, text))
+        raise InputError(
+            f"config.json has model_type {_shown(values.get('model_type'))}, not 'mdmmt'"
+        )
+    for key in ("video", "text"):
+        if key not in values:
+            raise InputError(f"config.json lacks {key!r}")
+    video = checked_keys("video", values["video"], _names_of(VideoConfig))
+    text = checked_keys("text", values["text"], _names_of(TextConfig))
+    if "experts" in video:
+        video["experts"] = tuple(
+            _build(ExpertConfig, expert, f"video.experts[{index}]")
+            for index, expert in enumerate(_checked_list("video.experts", video["experts"]))
+        )
+    if "experts" in text:
+        text["experts"] = tuple(_checked_list("text.experts", text["experts"]))
+    for section, where, key in ((video, "video", "encoder"), (text, "text", "bert")):
+        if key in section:
+            section[key] = _build(EncoderConfig, section[key], f"{where}.{key}")
+    return ModelConfig(_build(VideoConfig, video, "video"), _build(TextConfig, text, "text"))
 
 
 def checked_keys(
@@ -206,5 +320,26 @@ def checked_keys(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _build(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    return cls(**checked_keys(cls.__name__, values, tuple(f.name for f in fields(cls))))
+def _build(cls: type[Config], values: Any, where: str) -> Config:
+    """A configuration from a mapping, whose place `where` begins each message."""
+    values = checked_keys(where, values, _names_of(cls))
+    needed = [f.name for f in fields(cls) if f.default is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}")
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _names_of(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+def _checked_list(where: str, values: Any) -> list[Any]:
+    if not isinstance(values, list | tuple):
+        raise InputTypeError(f"{where} is {_shown(values)}, expected a list")
+    if len(values) > MAX_EXPERTS:
+        raise InputError(f"{where} has {len(values)} entries, expected at most {MAX_EXPERTS}")
+    return list(values)

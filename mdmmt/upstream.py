@@ -127,8 +127,8 @@ def read_bert_config(txt_bert: str | os.PathLike[str] | nn.Module) -> EncoderCon
 
     try:
         config = AutoConfig.from_pretrained(str(txt_bert))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # transformers raises nearly anything on broken files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
             f"no configuration could be read from txt_bert {str(txt_bert)!r} ({reason})"
         ) from error

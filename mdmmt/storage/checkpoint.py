@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import WeightsError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Buffers may count in them; `load_strict` refuses them for weights.
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ALIGNMENT = 64  # bytes; PyTorch allocates at multiples of it
 MAX_NAMES = 8  # names that an error lists; it counts the rest
 
@@ -68,12 +71,18 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    dtypes = [
+        f"{name} of {_kind(state[name])} instead of {_kind(tensor)}"
+        for name, tensor in expected.items()
+        if name in state and (state[name].dtype in FLOATS) != (tensor.dtype in FLOATS)
+    ]
     problems = [
         f"{problem}: {join_names(names)}"
         for problem, names in (
             ("unknown keys", unknown),
             ("missing keys", missing),
             ("other shapes", shapes),
+            ("other kinds of numbers", dtypes),
         )
         if names
     ]
@@ -123,8 +132,11 @@ def _read_safetensors(
             # A mapping for each tensor, so that its pages leave the memory with the tensor.
             with safe_open(file, framework="pt") as tensors:
                 state[name] = tensors.get_tensor(key)
+            _check_tensor(state[name], key, file)
         return state
-    except (SafetensorError, OSError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # mostly SafetensorError; torch may lack a dtype
         raise WeightsError(f"{file} is no readable safetensors file: {error}") from error
 
 
@@ -154,8 +166,37 @@ def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
                 continue
             if not isinstance(tensor, Tensor):
                 raise WeightsError(f"{file}: {key} is a {type(tensor).__name__}, expected a tensor")
+            _check_tensor(tensor, str(key), file)
             state[name] = tensor
     return state
+
+
+def _check_tensor(tensor: Tensor, key: str, file: Path) -> None:
+    """Refuse tensors that are no plain arrays of numbers in this file.
+
+    Raises:
+        WeightsError: naming file and key.
+    """
+    if tensor.is_meta:
+        kind = "has no values (it lies on the meta device)"
+    elif tensor.layout != torch.strided or tensor.is_quantized:
+        kind = f"is {_kind(tensor)}"
+    elif tensor.dtype not in FLOATS and tensor.dtype not in INTEGERS:
+        kind = f"is of {_kind(tensor)}"
+    elif tensor.numel() * tensor.element_size() > file.stat().st_size:
+        kind = f"claims {tensor.numel()} numbers, more than the file holds"
+    else:
+        return
+    raise WeightsError(f"{file}: {key} {kind}, expected an array of floating-point numbers")
+
+
+def _kind(tensor: Tensor) -> str:
+    """The kind of a tensor in words."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _rename(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Sequence
@@ -15,11 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..config import TextConfig
 from ..errors import InputError, WeightsError
+from ..storage.text import parse_json, read_text
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 # Further files that `transformers` may write beside them.
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+MAX_REASON = 300  # characters of an error of another library
 SENTENCE_ENDS = (".", "?", "!")
 
 
@@ -33,6 +34,7 @@ class Tokenizer:
     def __init__(self, tokenizer: Any, config: TextConfig) -> None:
         self.tokenizer = tokenizer
         self.config = config
+        self._size = config.bert.vocab_size
         self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
@@ -40,6 +42,7 @@ class Tokenizer:
 
         Raises:
             InputError: the tokenizer makes no token of a text.
+            WeightsError: it makes ids that the text tower does not have.
         """
         if self.config.add_dot:
             texts = [end_sentence(text) for text in texts]
@@ -55,6 +58,12 @@ class Tokenizer:
         for index, row in enumerate(ids):
             if not row:
                 raise InputError(f"text {index} is {texts[index]!r}, of which no token is left")
+            # The vocabulary need not name all ids that a tokenizer makes.
+            if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
+                raise WeightsError(
+                    f"the tokenizer makes ids from {min(row)} to {max(row)}, and the text tower "
+                    f"has {self._size} words: it is not the one this model was trained with"
+                )
         return ids
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -104,8 +113,11 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
         # transformers makes one up where files are missing.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no vocabulary")
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except BaseException as error:  # broken files make tokenizers raise nearly anything
+        # A panic of its Rust code derives from BaseException alone.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:MAX_REASON]
         raise WeightsError(
             f"no tokenizer could be loaded from {source} ({reason}); put the files of "
             f"{BERT_BASE_CASED_ID} ({' or '.join(TOKENIZER_FILES)}) beside the weights, or name "
@@ -115,22 +127,41 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
 
 
 def check_vocabulary(tokenizer: Any, config: TextConfig) -> None:
-    """Refuse a Hugging Face tokenizer with more tokens than the text tower has embeddings.
+    """Refuse a Hugging Face tokenizer whose ids the text tower has no embeddings for.
 
     Raises:
-        WeightsError: naming both numbers.
+        WeightsError: naming the id, or the number of tokens, and the tower's number.
     """
     size = config.bert.vocab_size
-    if size is not None and len(tokenizer) > size:
+    if size is None:
+        return
+    if len(tokenizer) > size:
         raise WeightsError(
             f"the tokenizer has {len(tokenizer)} tokens and the text tower {size}: "
             "it is not the one this model was trained with"
+        )
+    vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    for token, index in vocabulary.items():
+        if not 0 <= index < size:
+            raise WeightsError(
+                f"the tokenizer's token {token[:40]!r} has the id {index}, and the text tower has "
+                f"the ids 0 to {size - 1}: it is not the one this model was trained with"
+            )
+    padding = getattr(tokenizer, "pad_token_id", 0)
+    if not isinstance(padding, int) or not 0 <= padding < size:
+        raise WeightsError(
+            f"the tokenizer's pad_token_id is {padding}, expected an id from 0 to {size - 1}"
         )
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer_config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    settings = parse_json(read_text(file), str(file))
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{file} is a {type(settings).__name__}, expected a dict")
+    return settings
 
 
 def tokenizer_source(weights: Path) -> Path | str:

@@ -7,7 +7,6 @@ tensors side by side, and a model folder (`config.json`, `model.safetensors`, to
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import Tensor
@@ -15,9 +14,11 @@ from torch import Tensor
 from ..config import RELEASED, ModelConfig, from_dict
 from ..errors import InputError, WeightsError
 from ..storage.checkpoint import CheckpointLayout, join_names, read_tensors
+from ..storage.text import parse_json, read_text
 from ..towers.tokenizer import TOKENIZER_EXTRAS, TOKENIZER_FILES
 
 CONFIG_FILE = "config.json"
+MAX_CONFIG_SIZE = 1 << 20  # bytes
 MODEL_FILE = "model.safetensors"
 MODEL_FOLDER_FILES = (CONFIG_FILE, MODEL_FILE, *TOKENIZER_FILES, *TOKENIZER_EXTRAS)
 
@@ -52,8 +53,10 @@ def read_config(path: Path) -> ModelConfig:
         return RELEASED
     file = path / CONFIG_FILE
     try:
-        return from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (InputError, ValueError, KeyError, TypeError) as error:
+        if file.stat().st_size > MAX_CONFIG_SIZE:
+            raise InputError(f"it is larger than {MAX_CONFIG_SIZE} bytes")
+        return from_dict(parse_json(read_text(file), CONFIG_FILE))
+    except (InputError, OSError, ValueError) as error:
         raise WeightsError(f"{file} does not describe a model: {error}") from error
 
 
