@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..experts import Expert
 from ..experts import load as load_experts
+from ..media.limits import TIME_LIMIT_S
 from ..media.specs import Clip
 from .types import ExpertFeatures, VideoFeatures
 
@@ -23,6 +24,7 @@ def extract(
     experts: Sequence[str] | Mapping[str, Expert],
     start_s: float = 0.0,
     end_s: float = math.inf,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> VideoFeatures:
     """Run experts on one video, which is read once for all of them.
 
@@ -31,6 +33,7 @@ def extract(
             in the order of time, from which experts for sound make nothing.
         experts: from `mdmmt.experts.load`; or names, to load them for this video alone.
         start_s, end_s: the wanted part of the video, in seconds.
+        time_limit_s: how long a file may take. Frames may take as long as they like.
 
     Returns:
         a superset of what `mdmmt.features.segments.select` needs for that part, with times
@@ -38,7 +41,8 @@ def extract(
         film, is left out.
 
     Raises:
-        InputError: an unknown expert, or a file with neither picture nor sound.
+        InputError: an unknown expert, a file with neither picture nor sound, or one that takes too
+            long.
         WeightsError: see `mdmmt.experts.load`.
     """
     # These import PyAV, which programs that only embed features do without.
@@ -56,7 +60,7 @@ def extract(
         waiting[name].clear()
 
     if isinstance(video, str | os.PathLike):
-        clips = read_clips(video, specs, end_s)
+        clips = read_clips(video, specs, end_s, time_limit_s)
     else:
         clips = read_frames(video, specs)
     for clip in _from(start_s, clips):

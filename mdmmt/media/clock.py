@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import cast
 
 import av
 from av.format import Flags as FormatFlags
+
+from .limits import MAX_GAP_S
 
 # A broadcast's clock may jump back and ahead by this much before it counts as set anew.
 MAX_JUMP_BACK_S, MAX_JUMP_AHEAD_S = 0.1, 10.0
@@ -24,6 +27,7 @@ class Clock:
         duration: int = 1,
         ignore_times: bool = False,
         max_jumps: tuple[int, int] | None = None,
+        max_gap: float = math.inf,
     ) -> None:
         """All times are in the units of the stream.
 
@@ -33,29 +37,38 @@ class Clock:
             ignore_times: whether the times in the file cannot be trusted.
             max_jumps: how far a frame may come before and after its expected time. A frame beyond
                 that is taken to be on time, and the clock to be set anew. None: no limit.
+            max_gap: how long a frame may last, or be behind the one before it.
         """
         self._start = start
         self._duration = duration
         self._ignore_times = ignore_times
         self._max_jumps = max_jumps
+        self._max_gap = max_gap
         self._last: int | None = None
+        self.gap = 0  # before or behind the frame that was set last, if beyond `max_gap`
+        self.after_gap = False  # whether that gap is before the frame
 
     @classmethod
     def of_stream(cls, container: av.container.InputContainer, video: av.VideoStream) -> Clock:
         """A clock for the video stream of a file that was just opened."""
         flags, unit_s = container.format.flags, video.time_base
         assert unit_s is not None  # a stream that is being demuxed has one
+        max_gap = float(MAX_GAP_S / unit_s)
         duration = max(1, round(1 / video.average_rate / unit_s)) if video.average_rate else 1
+        duration = min(duration, math.ceil(max_gap))
         # Times of such formats may begin anywhere, and begin again within the file.
         if flags & cast(int, FormatFlags.ts_discont.value):
             max_jumps = round(MAX_JUMP_BACK_S / unit_s), round(MAX_JUMP_AHEAD_S / unit_s)
-            return cls(video.start_time or 0, duration, max_jumps=max_jumps)
+            return cls(video.start_time or 0, duration, max_jumps=max_jumps, max_gap=max_gap)
         start_s = Fraction(container.start_time or 0, av.time_base)
         ignore_times = bool(flags & cast(int, FormatFlags.no_timestamps.value))
-        return cls(round(start_s / unit_s), duration, ignore_times)
+        return cls(round(start_s / unit_s), duration, ignore_times, max_gap=max_gap)
 
     def set_time(self, frame: av.VideoFrame) -> None:
-        """Set the time and duration of the next frame, in the order in which frames are shown."""
+        """Set the time and duration of the next frame, in the order in which frames are shown.
+
+        Sets `gap` and `after_gap` too. A frame before a gap lasts no longer than others.
+        """
         expected = 0 if self._last is None else self._last + self._duration
         time = None if self._ignore_times else frame.dts if frame.pts is None else frame.pts
         late = 0 if time is None else time - self._start - expected
@@ -63,7 +76,13 @@ class Clock:
             self._start += late
             late = 0
         frame.pts = expected + late
-        step = 0 if self._last is None else frame.pts - self._last
+        self.gap = frame.pts - (self._last or 0)
+        self.after_gap = self.gap > self._max_gap
+        if not self.after_gap:
+            self.gap = frame.duration if frame.duration > self._max_gap else 0
+        if frame.duration > self._max_gap:
+            frame.duration = self._duration
+        step = 0 if self._last is None or self.after_gap else frame.pts - self._last
         if frame.duration > 1 or (frame.duration == 1 and step <= 2):
             self._duration = frame.duration
         elif step > 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol, cast
@@ -20,6 +21,14 @@ from ..storage.files import check_file
 from .audio import WindowCutter
 from .clock import Clock
 from .frames import FrameCutter
+from .limits import (
+    MAX_GAP_S,
+    MAX_PIXELS,
+    TIME_LIMIT_S,
+    BoundError,
+    check_picture,
+    check_sample_rate,
+)
 from .opening import open_media, stated_duration_s, states_no_length
 from .presentation import NO_CROP, Crop
 from .specs import AudioSpec, Clip, FrameSpec
@@ -33,6 +42,7 @@ def read_clips(
     path: str | os.PathLike[str],
     specs: Mapping[str, FrameSpec | AudioSpec],
     end_s: float = math.inf,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[Clip]:
     """Decode a file once and cut it for each expert; only the current clips are in memory.
 
@@ -43,9 +53,10 @@ def read_clips(
         path: any local file that FFmpeg reads.
         specs: the kind of clip for each expert, by the expert's name.
         end_s: the last clip of an expert is the first one that reaches this second.
+        time_limit_s: how long the file may take, with the work that is done on its clips.
 
     Raises:
-        InputError: there is no such file, or nothing in it can be decoded.
+        InputError: there is no such file, nothing in it can be decoded, or it takes too long.
     """
     check_file(path)
     with ExitStack() as stack:
@@ -57,7 +68,12 @@ def read_clips(
             ) from error
         # Without this, PyAV invents missing times in the order of decoding.
         container.flags &= ~cast(int, ContainerFlags.gen_pts.value)
-        yield from _FilePass(container, path, specs, end_s).clips()
+        try:
+            yield from _FilePass(container, path, specs, end_s, time_limit_s).clips()
+        except (InputError, Warning):
+            raise
+        except Exception as error:  # of any kind, since the file has caused it
+            raise InputError(f"{os.fspath(path)!r} cannot be read ({_reason(error)})") from error
 
 
 class _Cutter(Protocol):
@@ -82,10 +98,13 @@ class _FilePass:
         path: str | os.PathLike[str],
         specs: Mapping[str, FrameSpec | AudioSpec],
         end_s: float,
+        time_limit_s: float,
     ) -> None:
         self._container = container
         self._path = os.fspath(path)
         self._end_s = end_s
+        self._time_limit_s = time_limit_s
+        self._stop_s = time.monotonic() + time_limit_s
         self._start_s = (container.start_time or 0) / av.time_base
         self._reached_s = 0.0  # the end of the last packet in time
         self._decoded = False  # whether any frame has been
@@ -95,6 +114,7 @@ class _FilePass:
         if video is None and audio is None:
             raise InputError(f"{self._path!r} holds neither picture nor sound")
         if video is not None:
+            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             video.thread_type = "SLICE"  # by frames is a third faster, but may hide damage
             self._clock = Clock.of_stream(container, video)
         self._cutters = self._make_cutters(specs, video, audio)
@@ -122,9 +142,12 @@ class _FilePass:
         """Yield the clips of all experts; at the end, warn of damage."""
         for stream, frame in self._frames():
             for cutter in tuple(self._cutters[stream]):
-                yield from self._until_end(cutter.push(frame), stream, cutter)
+                yield from self._until_end(self._push(cutter, frame), stream, cutter)
         if self._cutters and not self._decoded:
-            raise InputError(f"{self._path!r} holds no picture or sound that can be decoded")
+            reason = f" ({self._damage.reason})" if self._damage else ""
+            raise InputError(
+                f"{self._path!r} holds no picture or sound that can be decoded{reason}"
+            )
         for stream, cutters in self._cutters.items():
             for cutter in tuple(cutters):
                 yield from self._until_end(cutter.finish(), stream, cutter)
@@ -134,6 +157,17 @@ class _FilePass:
                 f"{self._path!r} is damaged at second {self._damage.second:.2f} "
                 f"({self._damage.reason}); what could be read is used"
             )
+
+    def _push(self, cutter: _Cutter, frame: av.VideoFrame | av.AudioFrame) -> Iterator[Clip]:
+        """Yield the clips that a frame completes. A frame that cannot be cut counts as damage."""
+        try:
+            if isinstance(cutter, FrameCutter):
+                yield from cutter.push(cast(av.VideoFrame, frame), self._clock.after_gap)
+            else:
+                yield from cutter.push(frame)
+            self._decoded = True
+        except (BoundError, av.FFmpegError) as error:
+            self._note_damage(_reason(error))
 
     def _until_end(self, clips: Iterator[Clip], stream: int, cutter: _Cutter) -> Iterator[Clip]:
         """Yield a cutter's clips up to the first that reaches `end_s`, and then drop the cutter."""
@@ -151,24 +185,42 @@ class _FilePass:
         """
         packets = self._container.demux()
         while True:
+            if time.monotonic() > self._stop_s:
+                raise InputError(
+                    f"{self._path!r} takes more than {self._time_limit_s:g} seconds, which is the "
+                    "time limit of one file; expected a shorter file, or a longer time limit"
+                )
             try:
                 packet = next(packets)
                 self._note_packet(packet)
                 stream = packet.stream.index
-                frames = packet.decode() if self._cutters.get(stream) else []
+                frames = self._decode(packet) if self._cutters.get(stream) else []
             except StopIteration:
                 return
-            except (av.FFmpegError, OSError) as error:
+            except (av.FFmpegError, OSError, BoundError) as error:
                 self._note_damage(_reason(error))
                 continue
-            # Only streams of video and audio have cutters, so there are no subtitles among these.
-            for frame in cast("Sequence[av.VideoFrame | av.AudioFrame]", frames):
-                self._decoded = True
+            for frame in frames:
                 if frame.is_corrupt:
                     self._note_damage(LOSS)
                 if isinstance(frame, av.VideoFrame):
                     self._clock.set_time(frame)
+                    if self._clock.gap:
+                        gap_s = float(self._clock.gap * packet.time_base)
+                        self._note_damage(
+                            f"a picture should last {gap_s:.0f} seconds, and at most {MAX_GAP_S} "
+                            "are filled by repeating it"
+                        )
                 yield stream, frame
+
+    def _decode(self, packet: av.Packet[Any]) -> Sequence[av.VideoFrame | av.AudioFrame]:
+        """Decode a packet, unless its header asks for more memory than it may have."""
+        _check_bounds(packet.stream.codec_context)
+        # Only streams of video and audio have cutters, so there are no subtitles among these.
+        frames = cast("Sequence[av.VideoFrame | av.AudioFrame]", packet.decode())
+        for frame in frames:
+            _check_bounds(frame)
+        return frames
 
     def _note_packet(self, packet: av.Packet[Any]) -> None:
         time = packet.dts if packet.pts is None else packet.pts
@@ -176,10 +228,9 @@ class _FilePass:
             end_s = float((time + (packet.duration or 0)) * packet.time_base) - self._start_s
             self._reached_s = max(self._reached_s, end_s)
         # The last packet of plain samples is short if their number was not known beforehand.
-        if packet.is_corrupt and not (
-            (packet.stream.codec_context.name or "").startswith("pcm_")
-            and states_no_length(self._path)
-        ):
+        codec = packet.stream.codec_context  # None if FFmpeg cannot decode the stream
+        is_plain = codec is not None and codec.name.startswith("pcm_")
+        if packet.is_corrupt and not (is_plain and states_no_length(self._path)):
             self._note_damage(LOSS)
 
     def _note_damage(self, reason: str) -> None:
@@ -201,6 +252,15 @@ class _FilePass:
         return duration is not None and (
             self._reached_s < duration / av.time_base - TOLERATED_LOSS_S
         )
+
+
+def _check_bounds(pictures_or_sound: Any) -> None:
+    """Raise a `BoundError` if a frame, or the decoder of a stream, is beyond the bounds."""
+    if isinstance(pictures_or_sound, av.VideoFrame | av.VideoCodecContext):
+        if pictures_or_sound.width and pictures_or_sound.height:  # a header may leave them open
+            check_picture(pictures_or_sound.width, pictures_or_sound.height)
+    elif pictures_or_sound.sample_rate:
+        check_sample_rate(pictures_or_sound.sample_rate)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from .limits import check_picture
 from .presentation import NO_CROP, Crop, Matrix, Presentation, display_matrix
 from .specs import Clip, FrameSpec
 
@@ -38,14 +39,24 @@ class FrameCutter:
         self._format: tuple[int, int, str, Matrix | None] | None = None
         self._frames: list[NDArray[np.uint8]] = []
         self._clips = 0
+        self._first_slot = self._next_slot  # of the first clip
+        self._after_gap = False  # whether the next frame is the first one after a gap
 
-    def push(self, frame: av.VideoFrame) -> Iterator[Clip]:
-        """Yield the clips that this frame completes."""
+    def push(self, frame: av.VideoFrame, after_gap: bool = False) -> Iterator[Clip]:
+        """Yield the clips that this frame completes.
+
+        After a gap, clips go on with the one in which the frame is. The clips between are left out,
+        and those at both ends are filled up with the frames that they have.
+        """
+        if after_gap:
+            yield from self.finish()
+            self._graph, self._after_gap = None, True
         format_ = (frame.width, frame.height, frame.format.name, display_matrix(frame))
         if self._graph is None or format_ != self._format:
             yield from self._flush()
             # Frames of another size are brought to the size of the first.
             presentation = Presentation.of(frame, self._crop)
+            check_picture(presentation.width, presentation.height)
             self._scaling = self._scaling or Scaling.of(presentation, self.spec)
             self._graph = _filter_graph(frame, presentation, self.spec, self._scaling)
             self._format = format_
@@ -59,6 +70,7 @@ class FrameCutter:
             last = len(self._frames) - 1
             picks = np.ceil(np.linspace(0, last, self.spec.clip_frames)).astype(int)
             yield self._clip([self._frames[i] for i in picks])
+            self._frames = []
 
     def _flush(self) -> Iterator[Clip]:
         if self._graph is not None:
@@ -73,6 +85,13 @@ class FrameCutter:
                 return
             slot = frame.pts
             assert slot is not None  # the fps filter has set it
+            if self._first_slot is None:
+                self._first_slot = slot
+            if self._after_gap:
+                self._after_gap = False
+                into_file = (slot - self._first_slot) // self.spec.clip_frames
+                self._clips = max(self._clips, into_file)
+                self._next_slot = self._first_slot + self._clips * self.spec.clip_frames
             next_slot = slot if self._next_slot is None else self._next_slot
             self._next_slot = max(next_slot, slot + 1)
             picture = cast("NDArray[np.uint8]", frame.to_ndarray())

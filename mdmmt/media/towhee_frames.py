@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .clock import Clock
 from .frames import FrameCutter
+from .limits import MAX_GAP_S
 from .specs import AudioSpec, Clip, FrameSpec
 
 PIXEL_FORMATS = {"RGB": "rgb24", "BGR": "bgr24"}  # by the mode of Towhee's frames
@@ -49,10 +50,10 @@ def read_frames(
                 f"{last_ms}; expected frames in the order of time"
             )
         last_ms = time_ms
-        clock = clock or Clock(start=frame.pts or 0)
+        clock = clock or Clock(start=frame.pts or 0, max_gap=MAX_GAP_S * 10**6)
         clock.set_time(frame)
         for cutter in cutters:
-            yield from cutter.push(frame)
+            yield from cutter.push(frame, clock.after_gap)
     if clock is None:
         raise InputError("there are no frames, expected those of a video")
     for cutter in cutters:

@@ -1,0 +1,46 @@
+"""The bounds of files, so that no header can ask for the memory or the time of the machine.
+
+docs/limits.md lists them.
+"""
+
+from __future__ import annotations
+
+MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192
+MAX_ASPECT = 100  # the longer side of a picture by the shorter one
+MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 384_000
+MAX_GAP_S = 120  # for which a frame is repeated
+TIME_LIMIT_S = 12 * 3600.0  # for one file, with the experts' work
+
+
+class BoundError(Exception):
+    """A picture or sound is beyond a bound. The message is a part of a sentence."""
+
+
+def check_picture(width: int, height: int) -> None:
+    """Raise unless pictures of this size are within the bounds.
+
+    Raises:
+        BoundError: naming the bound.
+    """
+    if width * height > MAX_PIXELS:
+        raise BoundError(
+            f"its picture is {width} x {height} pixels, expected at most {MAX_PIXELS} pixels"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BoundError(
+            f"its picture is {width} x {height} pixels, expected sides of which the longer one is "
+            f"at most {MAX_ASPECT} times the shorter one"
+        )
+
+
+def check_sample_rate(rate_hz: int) -> None:
+    """Raise unless sound of this rate is within the bounds.
+
+    Raises:
+        BoundError: naming the bounds.
+    """
+    if not MIN_SAMPLE_RATE_HZ <= rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise BoundError(
+            f"its sound has {rate_hz} samples a second, expected {MIN_SAMPLE_RATE_HZ} to "
+            f"{MAX_SAMPLE_RATE_HZ}"
+        )
