@@ -212,7 +212,7 @@ def running():
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `mdmmt demo` has written, here in this process and quietly."""
     folder = tmp_path_factory.mktemp("demo run") / "demo"
-    results = demo.run(folder)
+    results = demo.run(folder).results
     assert [result.ranking[0] for result in results].count(0) <= 1  # not one clip for everything
     right = sum(result.ranking[0] == result.target for result in results)
     assert right >= demo.QUERIES - 1, [(r.query, r.target, r.ranking) for r in results]

@@ -1,1 +1,1 @@
-"""Many videos or texts in one resumable run."""
+"""Many videos or texts in one run: an item that fails is named, and stops no other."""

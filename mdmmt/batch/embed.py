@@ -60,6 +60,7 @@ def embed_windows(
     def windows(path: str) -> Segments:
         return model.encode_segments(path, window_s=window_s, stride_s=stride_s)
 
+    _ = model.video_encoder
     for outcome in run_each(((path, path) for path in paths), windows):
         if outcome.result is None:
             yield EmbeddingRow(outcome.name, None, outcome.error)
@@ -104,8 +105,19 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _encode(
     encode: Callable[[list[Any]], NDArray[np.float32]], outcomes: Iterable[Outcome[Any]]
 ) -> Iterator[EmbeddingRow]:
-    """Embed the results of outcomes together; errors stay in their places."""
-    outcomes = list(outcomes)
+    """Embed the results of outcomes together; errors stay in their places.
+
+    If Ctrl-C interrupts the reading, the results so far are embedded before the interruption
+    goes on to the caller.
+    """
+    interruption: KeyboardInterrupt | None = None
+    read: list[Outcome[Any]] = []
+    try:
+        for outcome in outcomes:
+            read.append(outcome)
+    except KeyboardInterrupt as error:
+        interruption = error
+    outcomes = read
     good = [(outcome.name, outcome.result) for outcome in outcomes if outcome.error is None]
     embedded: Iterator[Outcome[NDArray[np.float32]]]
     try:
@@ -116,3 +128,5 @@ def _encode(
     for outcome in outcomes:
         outcome = next(embedded) if outcome.error is None else outcome
         yield EmbeddingRow(outcome.name, outcome.result, outcome.error)
+    if interruption is not None:
+        raise interruption

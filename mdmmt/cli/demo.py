@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Commands
+from .common import Commands, print_result
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,7 +18,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from ..sample.demo import run
+    from ..sample.demo import format_result, run
 
-    run(arguments.out)
+    demo = run(arguments.out)
+    for result in demo.results:
+        print(format_result(result, demo.clips), end="\n\n")
+    first = sum(result.ranking[0] == result.target for result in demo.results)
+    print_result(
+        f"{first} of {len(demo.results)} queries found their clip first among {len(demo.clips)}. "
+        f"Embeddings {demo.videos.shape} {demo.videos.dtype}, clips and a picture are in "
+        f"{arguments.out}: see {demo.picture}"
+    )
     return 0

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import filelock  # torch requires it, so it is installed wherever this package runs
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -173,6 +172,8 @@ def update_features(
     Raises:
         InputError: see `read_existing`.
     """
+    import filelock  # torch requires it; the operator, which reads this module, does not need it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(LOCK_FILE)):
         content = read_existing(path, source).with_experts(features, versions)

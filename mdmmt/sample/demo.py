@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from towhee import ops, pipe
 from tqdm import tqdm
@@ -35,6 +36,15 @@ LINE_HEIGHT = 17
 TEXT_COLOUR, RIGHT_COLOUR, OTHER_COLOUR = (30, 30, 30), (20, 140, 60), (205, 205, 205)
 
 
+class Demo(NamedTuple):
+    """The files and results of a demo."""
+
+    clips: list[Path]
+    videos: NDArray[np.float32]  # (clips, D), their embeddings
+    results: list[SearchResult]
+    picture: Path
+
+
 class SearchResult(NamedTuple):
     """A query and its ranked clips."""
 
@@ -44,8 +54,8 @@ class SearchResult(NamedTuple):
     similarity: Similarity  # of the query with all clips
 
 
-def run(out: Path) -> list[SearchResult]:
-    """Draw clips into `out`/clips, print a ranked table for each query, write `out`/found.png."""
+def run(out: Path) -> Demo:
+    """Draw clips into `out`/clips, search them, and draw the results into `out`/found.png."""
     rng = np.random.default_rng(SEED)
     chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
     check_folder(out)
@@ -79,16 +89,9 @@ def run(out: Path) -> list[SearchResult]:
         similarity = model.similarity(text, videos)
         ranking = np.argsort(-similarity.score[0])[:SHOWN].tolist()
         results.append(SearchResult(query, target, ranking, similarity))
-    for result in results:
-        print(format_result(result, paths), end="\n\n")
     picture = out / "found.png"
     draw_results(results, paths, picture)
-    first = sum(result.ranking[0] == result.target for result in results)
-    print(
-        f"{first} of {len(results)} queries found their clip first among {len(paths)}. "
-        f"Embeddings {videos.shape} {videos.dtype}, clips and a picture are in {out}: see {picture}"
-    )
-    return results
+    return Demo(paths, videos, results, picture)
 
 
 def format_result(result: SearchResult, paths: Sequence[Path]) -> str:

@@ -125,3 +125,22 @@ def test_embed_texts_goes_on_after_a_refused_text(monkeypatch: pytest.MonkeyPatc
     for i in (0, 4, 6, 63):
         np.testing.assert_allclose(rows[i].vector, expected[i], atol=1e-5)
     assert len(passes) < 30  # not each by itself
+
+
+def test_embed_videos_embeds_what_was_read_before_an_interruption(
+    tiny_model, feature_files, monkeypatch
+):
+    read = tiny_model.read_tokens
+
+    def interrupted(path):
+        if path == feature_files[2]:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(tiny_model, "read_tokens", interrupted)
+    rows = embed_videos(tiny_model, feature_files)
+    done = [next(rows), next(rows)]
+    assert [row.name for row in done] == feature_files[:2]
+    assert all(row.vector is not None for row in done)
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
