@@ -74,9 +74,11 @@ def _facts(info: WeightsInfo) -> dict[str, str]:
     """Facts about weights in words."""
     fits = "yes" if info.path.is_dir() else "yes, the sizes are those of the released model"
     experts = ", ".join(f"{name} ({dim} wide)" for name, dim in info.experts.items())
+    skipped = {"skipped": ", ".join(info.skipped)} if info.skipped else {}
     return {
         "path": str(info.path),
         "layout": _layout(info),
+        **skipped,
         "size": f"{info.size_bytes:,} bytes",
         "sha256": info.sha256,
         "origin": _origin(info),

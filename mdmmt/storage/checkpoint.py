@@ -1,23 +1,27 @@
 """Tensors of .pth and .safetensors files, read strictly and safely, for any model.
 
-Pickles are opened with `weights_only=True`, so that no code in them runs. An unknown or missing key
-and a wrong shape are errors that list the keys.
+No code in pickles runs: `weights_only=True` opens them, or `pickles.read_pickle` does. An unknown
+or missing key and a wrong shape are errors that list the keys.
 """
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .pickles import Skipped, read_pickle
+
+logger = logging.getLogger(__name__)
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -140,23 +144,48 @@ def _read_safetensors(
         raise WeightsError(f"{file} is no readable safetensors file: {error}") from error
 
 
-def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
+def load_pickle(file: Path) -> tuple[Mapping[Any, Any], list[str]]:
+    """Load a torch file; objects that are no tensors are skipped, and nothing in them is run.
+
+    Returns:
+        The file's dict, and the places and classes of what was skipped.
+
+    Raises:
+        WeightsError: the file is damaged, or holds no dict.
+    """
+    skipped: list[str] = []
     try:
         # torch can map a file in its zip format, so that a tower reads only its own pages.
         content = torch.load(
             file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{file} holds Python objects that are not tensors, or is damaged; it was not loaded, "
-            "since loading such objects can run code: save the tensors alone, best as .safetensors"
-        ) from error
+    except pickle.UnpicklingError:
+        try:
+            content, skipped = read_pickle(file)
+        except Exception as error:
+            raise WeightsError(
+                f"{file} holds Python objects that are not tensors, or is damaged "
+                f"({type(error).__name__}: {error}); nothing in it was run: save the tensors "
+                "alone, best as .safetensors"
+            ) from error
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise WeightsError(
             f"{file} is no torch file, or is damaged or cut short ({type(error).__name__}: {error})"
         ) from error
+    if skipped and not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{file} holds Python objects that are not tensors ({join_names(skipped)}); nothing in "
+            "it was run: save the tensors alone, best as .safetensors"
+        )
     if not isinstance(content, Mapping):
         raise WeightsError(f"{file} holds a {type(content).__name__}, expected a dict of tensors")
+    return content, skipped
+
+
+def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
+    content, skipped = load_pickle(file)
+    if skipped:
+        logger.info("%s: skipped what is no tensor: %s", file, join_names(skipped))
     nested = [content[key] for key in layout.nested if isinstance(content.get(key), Mapping)]
     state: dict[str, Tensor] = {}
     for part in nested or [content]:
@@ -165,10 +194,17 @@ def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
             if name is None:
                 continue
             if not isinstance(tensor, Tensor):
-                raise WeightsError(f"{file}: {key} is a {type(tensor).__name__}, expected a tensor")
+                beside = f"; it holds Python objects: {join_names(skipped)}" if skipped else ""
+                raise WeightsError(
+                    f"{file}: {key} is {_class_of(tensor)}, expected a tensor{beside}"
+                )
             _check_tensor(tensor, str(key), file)
             state[name] = tensor
     return state
+
+
+def _class_of(value: object) -> str:
+    return value.name if isinstance(value, Skipped) else f"a {type(value).__name__}"
 
 
 def _check_tensor(tensor: Tensor, key: str, file: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..storage.checkpoint import PICKLES, load_strict
+from ..storage.checkpoint import PICKLES, load_pickle, load_strict
 from ..storage.files import sha256_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import has_tokenizer
@@ -39,6 +39,7 @@ class WeightsInfo:
     path: Path
     file: Path  # the path, or the weights file in the folder
     nested: tuple[str, ...]  # keys under which a torch file holds its tensors
+    skipped: tuple[str, ...]  # places and classes of what a torch file holds beside tensors
     size_bytes: int
     sha256: str
     origin: str | None  # the source of converted weights
@@ -70,6 +71,7 @@ def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
         path=path,
         file=file,
         nested=_nested(file),
+        skipped=_skipped(file),
         size_bytes=file.stat().st_size,
         sha256=sha256_of(file),
         origin=header.get("origin"),
@@ -86,8 +88,12 @@ def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
 def _nested(file: Path) -> tuple[str, ...]:
     if file.suffix not in PICKLES:
         return ()
-    content = torch.load(file, map_location="meta", weights_only=True)
+    content, _ = load_pickle(file)
     return tuple(key for key in TOWERS.nested if key in content)
+
+
+def _skipped(file: Path) -> tuple[str, ...]:
+    return tuple(load_pickle(file)[1]) if file.suffix in PICKLES else ()
 
 
 def _header(file: Path) -> Mapping[str, str]:
