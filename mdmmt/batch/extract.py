@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,19 @@ from pathlib import Path
 from ..errors import InputError
 from ..experts import Expert
 from ..features.extraction import extract
-from ..features.files import SUFFIX, SourceVideo, read_existing, update_features, versions_of
+from ..features.files import (
+    SUFFIX,
+    FeatureFile,
+    SourceVideo,
+    read_existing,
+    update_features,
+    versions_of,
+)
+from ..media.specs import Clock
 from ..storage.files import check_file, visible_files
 from .outcome import Outcome, run_each
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
@@ -73,46 +84,70 @@ def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
 
 
 def extract_files(
-    planned: Mapping[Path, Path], running: Mapping[str, Expert]
+    planned: Mapping[Path, Path], running: Mapping[str, Expert], clock: Clock = "file"
 ) -> Iterator[Outcome[bool]]:
     """Write feature files one by one; the outcome of a video is that of `extract_file`.
 
     Args:
         planned: the video of each feature file, from `plan`.
         running: from `mdmmt.experts.load`.
+        clock: of the times, see `mdmmt.features.extract`.
     """
 
     def work(item: tuple[Path, Path]) -> bool:
         file, video = item
-        return extract_file(video, file, running)
+        return extract_file(video, file, running, clock)
 
     return run_each(((str(item[1]), item) for item in planned.items()), work)
 
 
-def extract_file(video: Path, file: Path, running: Mapping[str, Expert]) -> bool:
+def extract_file(
+    video: Path, file: Path, running: Mapping[str, Expert], clock: Clock = "file"
+) -> bool:
     """Complete the feature file of one video: run the experts whose features it lacks.
 
-    Features of other experts stay in the file, unless they are of another video.
+    Features of other experts stay in the file, unless they are of another video. A log message
+    tells why an expert runs though the file exists and has its features.
 
     Returns:
         True if the file was written, False if it was complete already: of a video of the same
-        content, by experts of the same versions.
+        content, by experts of the same versions, and by the same clock.
 
     Raises:
-        InputError: the video is missing or cannot be read, or no expert makes features of it.
+        InputError: the video is missing or cannot be read, no expert makes features of it, or
+            features of other experts in the file go by another clock.
     """
     check_file(video)
     source = SourceVideo.of(video)
-    existing = read_existing(file, source)
-    missing = {
-        name: expert
-        for name, expert in running.items()
-        if existing.versions.get(name) != expert.version
+    existing, useless = read_existing(file, source)
+    versions = versions_of(running)
+    reasons = {
+        name: _why_missing(existing, name, version, clock) for name, version in versions.items()
     }
+    missing = {name: running[name] for name, why in reasons.items() if why is not None}
+    versions = {name: versions[name] for name in missing}
     if not missing:
         return False
-    features = extract(video, missing)
+    existing.with_experts({}, versions, clock)  # refuses a mixture of clocks
+    if useless:
+        logger.info("%s is made again: %s", file, useless)
+    for name, why in reasons.items():
+        if why:
+            logger.info("%s: the features of %s are made again: %s", file, name, why)
+    features = extract(video, missing, clock=clock)
     if not features and not existing.features:
         raise InputError(f"the experts {', '.join(missing)} made no features of {video}")
-    update_features(file, source, features, versions_of(missing))
+    update_features(file, source, features, versions, clock)
     return True
+
+
+def _why_missing(existing: FeatureFile, name: str, version: str, clock: Clock) -> str | None:
+    """Why an expert has to run: "" if the file lacks it, None if it need not."""
+    before = existing.versions.get(name)
+    if before is None:
+        return ""
+    if before != version:
+        return f"they are of version {before!r}, and it is now {version!r}"
+    if existing.clock != clock:
+        return f"their times go by the clock {existing.clock!r}, and {clock!r} is wanted"
+    return None

@@ -47,7 +47,7 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
     for video, features in videos.items():
         file = arguments.out / f"{video}{SUFFIX}"
         versions = dict.fromkeys(features, "dump")
-        update_features(file, SourceVideo(video, None, None), features, versions)
+        update_features(file, SourceVideo(video, None, None), features, versions, "track")
     return report([], f"{len(videos)} videos have their features in {arguments.out}")
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..config import RELEASED
+from ..media.specs import CLOCKS
 from .common import DEVICE_HELP, Commands, progress, report
 
 
@@ -23,6 +24,13 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME,NAME",
         help="default: %(default)s; frame,motion,sound for the sample model",
     )
+    extract.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="file",
+        help="of the times: from the start of the file, or as the authors of MDMMT count them, "
+        "each track from its own start; default: %(default)s",
+    )
     extract.add_argument("--device", help=DEVICE_HELP)
     extract.set_defaults(run=_extract)
 
@@ -36,7 +44,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out)
     planned = plan(find_videos(arguments.videos), arguments.out)
     running = experts.load(arguments.experts, device=resolve_device(arguments.device))
-    outcomes = list(progress(extract_files(planned, running), len(planned), "video"))
+    run = extract_files(planned, running, arguments.clock)
+    outcomes = list(progress(run, len(planned), "video"))
     failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     written = sum(outcome.result is True for outcome in outcomes)
     done = len(outcomes) - len(failures)

@@ -24,7 +24,7 @@ class Expert(ABC):
     name: str
     dim: int  # d
     spec: FrameSpec | AudioSpec  # the kind of clip
-    version: str = "1"  # to be changed when the same clips would give other features
+    version: str = "1"  # to be changed when equal clips give other features; see MEDIA_VERSION too
 
     @classmethod
     def load(

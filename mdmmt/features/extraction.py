@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..experts import Expert
 from ..experts import load as load_experts
 from ..media.limits import TIME_LIMIT_S
-from ..media.specs import Clip
+from ..media.specs import CLOCKS, Clip, Clock
 from .types import ExpertFeatures, VideoFeatures
 
 BATCH_SIZE = 16  # clips that an expert gets at once, and the most clips of it in memory
@@ -25,6 +26,9 @@ def extract(
     start_s: float = 0.0,
     end_s: float = math.inf,
     time_limit_s: float = TIME_LIMIT_S,
+    *,
+    clock: Clock = "file",
+    max_features: Mapping[str, int] | None = None,
 ) -> VideoFeatures:
     """Run experts on one video, which is read once for all of them.
 
@@ -34,6 +38,10 @@ def extract(
         experts: from `mdmmt.experts.load`; or names, to load them for this video alone.
         start_s, end_s: the wanted part of the video, in seconds.
         time_limit_s: how long a file may take. Frames may take as long as they like.
+        clock: 'file' counts the seconds of picture and sound from the start of the file, as a
+            player does. 'track' gives the times of MDMMT's authors, by which sound begins at 0
+            even if it sets in late, and a last clip has its full length.
+        max_features: how many features an expert makes at most, by its name. None: any number.
 
     Returns:
         a superset of what `mdmmt.features.segments.select` needs for that part, with times
@@ -41,14 +49,16 @@ def extract(
         film, is left out.
 
     Raises:
-        InputError: an unknown expert, a file with neither picture nor sound, or one that takes too
-            long.
+        InputError: an unknown expert or clock, a file with neither picture nor sound, or one that
+            takes too long.
         WeightsError: see `mdmmt.experts.load`.
     """
     # These import PyAV, which programs that only embed features do without.
     from ..media.decode import read_clips
     from ..media.towhee_frames import read_frames
 
+    if clock not in CLOCKS:
+        raise InputError(f"clock is {clock!r}, expected {' or '.join(map(repr, CLOCKS))}")
     running = experts if isinstance(experts, Mapping) else load_experts(experts)
     specs = {name: expert.spec for name, expert in running.items()}
     waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in running}
@@ -60,9 +70,9 @@ def extract(
         waiting[name].clear()
 
     if isinstance(video, str | os.PathLike):
-        clips = read_clips(video, specs, end_s, time_limit_s)
+        clips = read_clips(video, specs, end_s, time_limit_s, clock, max_features)
     else:
-        clips = read_frames(video, specs)
+        clips = read_frames(video, specs, clock)
     for clip in _from(start_s, clips):
         waiting[clip.name].append(clip.data)
         times_s[clip.name].append((clip.start_s, clip.end_s))

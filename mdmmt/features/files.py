@@ -2,8 +2,9 @@
 
 A feature file is a safetensors file. For each expert it holds `features.NAME` (n, d) float32 and
 `times.NAME` (n, 2) float64, the seconds at which each feature begins and ends, over the whole
-video. Its header names the video (name, size, SHA-256) and the version of each expert that was
-run. An expert that made no features, such as one for sound in a silent film, has a version only.
+video. Its header names the video (name, size, SHA-256), the version of each expert that was run,
+and the clock of the times, which is 'track' if the header names none. An expert that made no
+features, such as one for sound in a silent film, has a version only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,7 @@ from safetensors.numpy import save
 
 from ..errors import InputError
 from ..experts.base import Expert
+from ..media.specs import CLOCKS, MEDIA_VERSION, Clock
 from ..storage.files import LOCK_FILE, atomic_file, sha256_of, visible_files
 from .types import ExpertFeatures, VideoFeatures
 
@@ -51,16 +54,38 @@ class FeatureFile:
     features: VideoFeatures
     source: SourceVideo
     versions: Mapping[str, str]  # of each expert that was run
+    clock: Clock = "file"  # of the times, see `mdmmt.features.extract`
 
-    def with_experts(self, features: VideoFeatures, versions: Mapping[str, str]) -> FeatureFile:
-        """A copy in which these experts' features and versions are added or replaced."""
+    def with_experts(
+        self, features: VideoFeatures, versions: Mapping[str, str], clock: Clock = "file"
+    ) -> FeatureFile:
+        """A copy in which these experts' features and versions are added or replaced.
+
+        Raises:
+            InputError: features of other experts, which stay, go by another clock.
+        """
         others = {name: one for name, one in self.features.items() if name not in versions}
-        return FeatureFile(others | dict(features), self.source, {**self.versions, **versions})
+        if others and clock != self.clock:
+            raise InputError(
+                f"the features of {', '.join(others)} go by the clock {self.clock!r} and those of "
+                f"{', '.join(versions)} by {clock!r}, which one file cannot hold; expected one "
+                "clock, or all of these experts"
+            )
+        features, versions = others | dict(features), {**self.versions, **versions}
+        return FeatureFile(features, self.source, versions, clock)
+
+
+class FeatureHeader(NamedTuple):
+    """What the header of a feature file says."""
+
+    source: SourceVideo
+    versions: dict[str, str]  # of each expert that was run
+    clock: Clock
 
 
 def versions_of(experts: Mapping[str, Expert]) -> dict[str, str]:
-    """The versions of experts: features of different versions must not be mixed."""
-    return {name: expert.version for name, expert in experts.items()}
+    """The versions of experts and decoding: features of different versions must not be mixed."""
+    return {name: f"{one.version}, media {MEDIA_VERSION}" for name, one in experts.items()}
 
 
 def write_features(path: Path, content: FeatureFile) -> None:
@@ -73,6 +98,7 @@ def write_features(path: Path, content: FeatureFile) -> None:
         "format": FORMAT,
         "source": json.dumps(asdict(content.source)),
         "experts": json.dumps(dict(content.versions)),
+        "clock": content.clock,
     }
     with atomic_file(path) as part:
         part.write_bytes(save(tensors, header))
@@ -97,8 +123,8 @@ def find_feature_files(folder: Path) -> list[tuple[Path, Path]]:
     ]
 
 
-def read_header(path: Path) -> tuple[SourceVideo, dict[str, str]]:
-    """Read the source video of a feature file, and the versions of the experts that were run.
+def read_header(path: Path) -> FeatureHeader:
+    """Read the header of a feature file.
 
     Raises:
         InputError: the file cannot be read, or is not a feature file.
@@ -114,7 +140,7 @@ def read_features(path: Path) -> FeatureFile:
         InputError: the file cannot be read, is not a feature file, or contradicts itself.
     """
     with _open(path) as file:
-        source, versions = _parse_header(path, file)
+        source, versions, clock = _parse_header(path, file)
         try:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
         except TypeError as error:  # a kind of number that NumPy does not have
@@ -134,32 +160,43 @@ def read_features(path: Path) -> FeatureFile:
             ) from error
     if tensors:
         raise InputError(f"{path} holds {', '.join(tensors)}, which belong to none of its experts")
-    return FeatureFile(features, source, versions)
+    return FeatureFile(features, source, versions, clock)
 
 
-def read_existing(path: Path, source: SourceVideo) -> FeatureFile:
+class Existing(NamedTuple):
+    """The features that a file has of a video already."""
+
+    content: FeatureFile  # empty if the file is missing or useless
+    useless: str = ""  # why the file is of no use; "" if it is, or is missing
+
+
+def read_existing(path: Path, source: SourceVideo) -> Existing:
     """Read the features that a file has of a video already.
-
-    Returns:
-        an empty `FeatureFile` if the file is missing or damaged, or is of another video.
 
     Raises:
         InputError: the file exists and may not be read, so it must not be replaced either.
     """
-    empty = FeatureFile({}, source, {})
+    nothing = FeatureFile({}, source, {})
     try:
         content = read_features(path)
     except InputError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
             raise
-        return empty
+        missing = isinstance(cause, FileNotFoundError)
+        return Existing(nothing, "" if missing else f"it is damaged ({error})")
     same = (content.source.size_bytes, content.source.sha256) == (source.size_bytes, source.sha256)
-    return replace(content, source=source) if same else empty  # the video may have been renamed
+    if not same:
+        return Existing(nothing, "it is of another video")
+    return Existing(replace(content, source=source))  # the video may have been renamed
 
 
 def update_features(
-    path: Path, source: SourceVideo, features: VideoFeatures, versions: Mapping[str, str]
+    path: Path,
+    source: SourceVideo,
+    features: VideoFeatures,
+    versions: Mapping[str, str],
+    clock: Clock = "file",
 ) -> None:
     """Add or replace the features of some experts in the feature file of a video.
 
@@ -168,15 +205,17 @@ def update_features(
 
     Args:
         versions: of each expert that was run, with or without features.
+        clock: of the times.
 
     Raises:
-        InputError: see `read_existing`.
+        InputError: see `read_existing` and `FeatureFile.with_experts`.
     """
     import filelock  # torch requires it; the operator, which reads this module, does not need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(LOCK_FILE)):
-        content = read_existing(path, source).with_experts(features, versions)
+        existing = read_existing(path, source).content
+        content = existing.with_experts(features, versions, clock)
         write_features(path, content)
 
 
@@ -238,7 +277,7 @@ def _open(path: Path) -> safe_open:
         raise InputError(f"{str(path)!r} is not a readable feature file: {error}") from error
 
 
-def _parse_header(path: Path, file: safe_open) -> tuple[SourceVideo, dict[str, str]]:
+def _parse_header(path: Path, file: safe_open) -> FeatureHeader:
     header = file.metadata() or {}
     if header.get("format") != FORMAT:
         raise InputError(
@@ -254,6 +293,10 @@ def _parse_header(path: Path, file: safe_open) -> tuple[SourceVideo, dict[str, s
             raise ValueError("names of experts")
         if not (isinstance(source.name, str) and isinstance(source.sha256, str | None)):
             raise ValueError("the source")
-        return source, {name: str(version) for name, version in versions.items()}
+        clock = header.get("clock", "track")  # files from before there was a choice
+        if clock not in CLOCKS:
+            raise ValueError("the clock")
+        versions = {name: str(version) for name, version in versions.items()}
+        return FeatureHeader(source, versions, clock)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r} has a damaged header: {error!r}") from error

@@ -135,7 +135,7 @@ class VideoReader:
         stride of one window.
         """
         if window_s is None:
-            window_s = min(tokens * clip_s for tokens, clip_s in self._token_lengths())
+            window_s = min(tokens * clip_s for tokens, clip_s in self._token_lengths().values())
         stride_s = window_s if stride_s is None else stride_s
         check_windows(window_s, stride_s)
         return window_s, stride_s
@@ -198,9 +198,11 @@ class VideoReader:
             features = dict(read_features(Path(video)).features)
             features = {name: one for name, one in features.items() if name in self.names}
         else:
+            enough = None
             if end_s is None:
-                end_s = max((tokens + 0.5) * clip_s for tokens, clip_s in self._token_lengths())
-            features = dict(extract(video, self._load_experts(), start_s, end_s))
+                end_s, enough = math.inf, self._enough_features()
+            running = self._load_experts()
+            features = dict(extract(video, running, start_s, end_s, max_features=enough))
         if not features:
             raise InputError(
                 f"{_name(video, where)} has no features of the experts {', '.join(self.names)}, "
@@ -214,14 +216,23 @@ class VideoReader:
                 self._running = load_experts(self.names, device=self.device)
             return self._running
 
-    def _token_lengths(self) -> list[tuple[int, float]]:
+    def _enough_features(self) -> dict[str, int]:
+        """How many features each expert makes of a whole video, wherever its track begins.
+
+        All go equally far, so that a message can tell which part of the video the model takes.
+        """
+        lengths = self._token_lengths()
+        seconds = max((tokens + 0.5) * clip_s for tokens, clip_s in lengths.values())
+        return {name: math.ceil(seconds / clip_s - 1e-9) for name, (_, clip_s) in lengths.items()}
+
+    def _token_lengths(self) -> dict[str, tuple[int, float]]:
         """For each expert that is run, `max_tokens` and the seconds of a token."""
         classes = expert_classes(self.names)
-        return [
-            (expert.max_tokens, classes[expert.name].spec.clip_s)
+        return {
+            expert.name: (expert.max_tokens, classes[expert.name].spec.clip_s)
             for expert in self.experts
             if expert.name in classes
-        ]
+        }
 
 
 def split_list(video: Any) -> tuple[list[tuple[str, Any]], bool]:
@@ -303,4 +314,11 @@ def _select(features: VideoFeatures, span: Span, where: str) -> VideoFeatures:
             f"{where} lasts {duration_s(features):g} seconds, so it has nothing between the "
             f"seconds {start_s:g} and {end_s:g}"
         )
-    return select(features, start_s, end_s)
+    # The authors' rule takes the nearest features of each expert. Those of a track that sets in
+    # after the segment are of another moment.
+    begun = {
+        name: one
+        for name, one in features.items()
+        if not (len(one) and one.have_times and one.times_s[0, 0] > end_s)
+    }
+    return select(begun, start_s, end_s)

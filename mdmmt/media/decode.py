@@ -1,7 +1,8 @@
 """A video file -> clips of frames and windows of sound, in one pass, for any number of experts.
 
-Times are seconds from the beginning of the picture or of the sound. Sound that sets in late begins
-with its first sample, as in the PCM that the authors of MDMMT had the ffmpeg program write.
+By the clock 'file', times are those of a player: seconds from the start of the file, for picture
+and sound alike. By the clock 'track', sound that sets in late begins at 0 with its first sample, as
+in the PCM that the authors of MDMMT had the ffmpeg program write.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import av
 from av.container import Flags as ContainerFlags
+from av.format import Flags as FormatFlags
 
 from ..errors import InputError, warn
 from ..storage.files import check_file
-from .audio import WindowCutter
-from .clock import Clock
+from .audio import SoundClock, WindowCutter
+from .clock import MAX_JUMP_AHEAD_S, Clock
 from .frames import FrameCutter
 from .limits import (
     MAX_GAP_S,
@@ -32,6 +34,7 @@ from .limits import (
 from .opening import open_media, stated_duration_s, states_no_length
 from .presentation import NO_CROP, Crop
 from .specs import AudioSpec, Clip, FrameSpec
+from .specs import Clock as ClockName
 from .tracks import best_track
 
 TOLERATED_LOSS_S = 1.0  # a file may end this much before its stated duration
@@ -43,6 +46,8 @@ def read_clips(
     specs: Mapping[str, FrameSpec | AudioSpec],
     end_s: float = math.inf,
     time_limit_s: float = TIME_LIMIT_S,
+    clock: ClockName = "file",
+    max_clips: Mapping[str, int] | None = None,
 ) -> Iterator[Clip]:
     """Decode a file once and cut it for each expert; only the current clips are in memory.
 
@@ -54,6 +59,8 @@ def read_clips(
         specs: the kind of clip for each expert, by the expert's name.
         end_s: the last clip of an expert is the first one that reaches this second.
         time_limit_s: how long the file may take, with the work that is done on its clips.
+        clock: of the times.
+        max_clips: how many clips an expert gets at most, by its name. None: any number.
 
     Raises:
         InputError: there is no such file, nothing in it can be decoded, or it takes too long.
@@ -69,7 +76,10 @@ def read_clips(
         # Without this, PyAV invents missing times in the order of decoding.
         container.flags &= ~cast(int, ContainerFlags.gen_pts.value)
         try:
-            yield from _FilePass(container, path, specs, end_s, time_limit_s).clips()
+            file_pass = _FilePass(
+                container, path, specs, end_s, time_limit_s, clock, max_clips or {}
+            )
+            yield from file_pass.clips()
         except (InputError, Warning):
             raise
         except Exception as error:  # of any kind, since the file has caused it
@@ -99,12 +109,16 @@ class _FilePass:
         specs: Mapping[str, FrameSpec | AudioSpec],
         end_s: float,
         time_limit_s: float,
+        clock: ClockName,
+        max_clips: Mapping[str, int],
     ) -> None:
         self._container = container
         self._path = os.fspath(path)
         self._end_s = end_s
         self._time_limit_s = time_limit_s
         self._stop_s = time.monotonic() + time_limit_s
+        self._clock_name = clock
+        self._clips_left = dict(max_clips)
         self._start_s = (container.start_time or 0) / av.time_base
         self._reached_s = 0.0  # the end of the last packet in time
         self._decoded = False  # whether any frame has been
@@ -125,18 +139,40 @@ class _FilePass:
         video: av.VideoStream | None,
         audio: av.AudioStream | None,
     ) -> dict[int, list[_Cutter]]:
-        """The cutters by the index of their stream. A cutter is removed when it reaches `end_s`."""
+        """The cutters by the index of their stream. A cutter goes after its last wanted clip."""
         # As in the ffmpeg program: beside other streams, a picture that sets in late is held back
         # to the beginning of the file; alone, it is itself the beginning.
         from_zero = len(self._container.streams) > 1
         crop = NO_CROP if video is None else Crop.of_stream(video)
+        offset_s = None if video is None else self._picture_offset_s(video)
         cutters: dict[int, list[_Cutter]] = {}
         for name, spec in specs.items():
             if isinstance(spec, FrameSpec) and video is not None:
-                cutters.setdefault(video.index, []).append(FrameCutter(name, spec, from_zero, crop))
+                frames = FrameCutter(name, spec, from_zero, crop, offset_s)
+                cutters.setdefault(video.index, []).append(frames)
             elif isinstance(spec, AudioSpec) and audio is not None:
-                cutters.setdefault(audio.index, []).append(WindowCutter(name, spec))
+                windows = WindowCutter(name, spec, self._sound_clock())
+                cutters.setdefault(audio.index, []).append(windows)
         return cutters
+
+    def _picture_offset_s(self, video: av.VideoStream) -> float | None:
+        """The second of the file that is second 0 of the picture's own clock."""
+        if self._clock_name == "track":
+            return None
+        # In such formats the ffmpeg program, and so `Clock`, counts from the start of the picture.
+        if not self._has_flag(FormatFlags.ts_discont) or video.start_time is None:
+            return 0.0
+        assert video.time_base is not None  # a stream that is being demuxed has one
+        return max(0.0, float(video.start_time * video.time_base) - self._start_s)
+
+    def _sound_clock(self) -> SoundClock | None:
+        if self._clock_name == "track" or self._has_flag(FormatFlags.no_timestamps):
+            return None
+        discontinuous = self._has_flag(FormatFlags.ts_discont)
+        return SoundClock(self._start_s, MAX_JUMP_AHEAD_S if discontinuous else math.inf)
+
+    def _has_flag(self, flag: FormatFlags) -> bool:
+        return bool(self._container.format.flags & cast(int, flag.value))
 
     def clips(self) -> Iterator[Clip]:
         """Yield the clips of all experts; at the end, warn of damage."""
@@ -170,10 +206,12 @@ class _FilePass:
             self._note_damage(_reason(error))
 
     def _until_end(self, clips: Iterator[Clip], stream: int, cutter: _Cutter) -> Iterator[Clip]:
-        """Yield a cutter's clips up to the first that reaches `end_s`, and then drop the cutter."""
+        """Yield a cutter's clips up to its last wanted one, and then drop the cutter."""
         for clip in clips:
             yield clip
-            if clip.end_s >= self._end_s:
+            if clip.name in self._clips_left:
+                self._clips_left[clip.name] -= 1
+            if clip.end_s >= self._end_s or self._clips_left.get(clip.name) == 0:
                 self._cutters[stream].remove(cutter)
                 return
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the clips that files give. It is raised when a file gives other clips than before, since
-# features of both must not be mixed. 2: frames are cropped, turned and mirrored as the file says,
-# and the tracks are those of the ffmpeg program.
+# Of the clips that files give, and their times. It is raised when a file gives others than before,
+# since features of both must not be mixed. 2: frames are cropped, turned and mirrored as the file
+# says, the tracks are those of the ffmpeg program, and late sound has its time in the file.
 MEDIA_VERSION = 2
+
+# 'file': the times of picture and sound are those of a player, in which 0 is the start of the file.
+# 'track': those of MDMMT's authors, in which sound begins at 0 and a last clip has its full length.
+Clock = Literal["file", "track"]
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from .clock import Clock
 from .frames import FrameCutter
 from .limits import MAX_GAP_S
 from .specs import AudioSpec, Clip, FrameSpec
+from .specs import Clock as ClockName
 
 PIXEL_FORMATS = {"RGB": "rgb24", "BGR": "bgr24"}  # by the mode of Towhee's frames
 
 
 def read_frames(
-    frames: Iterable[NDArray[np.uint8]], specs: Mapping[str, FrameSpec | AudioSpec]
+    frames: Iterable[NDArray[np.uint8]],
+    specs: Mapping[str, FrameSpec | AudioSpec],
+    clock_name: ClockName = "file",
 ) -> Iterator[Clip]:
     """Cut decoded frames for each expert, as `decode.read_clips` cuts the frames of a file.
 
@@ -31,12 +34,13 @@ def read_frames(
             3) uint8 arrays with a `mode`, RGB or BGR, and a `timestamp` in milliseconds, in the
             order of time. They are taken one by one. Second 0 is the time of the first frame.
         specs: the kind of clip for each expert, by the expert's name. Experts for sound get none.
+        clock_name: of the times; by 'file' the last clip ends with the last frame.
 
     Raises:
         InputError: there are no frames, or one of them is something else.
     """
     cutters = [
-        FrameCutter(name, spec, from_zero=False)
+        FrameCutter(name, spec, from_zero=False, offset_s=None if clock_name == "track" else 0.0)
         for name, spec in specs.items()
         if isinstance(spec, FrameSpec)
     ]

@@ -106,7 +106,7 @@ def _matching_feature_file(
     """The first feature file of this content by all of these experts, and the experts' versions."""
     for file in files:
         try:
-            source, versions = read_header(file)
+            source, versions, _ = read_header(file)
         except InputError:  # a damaged feature file counts as missing
             continue
         if source.sha256 == content and set(experts) <= set(versions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -13,9 +14,14 @@ from pathlib import Path
 
 import pytest
 from media import flat, write_video
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from mdmmt.batch.extract import Outcome, extract_files, find_videos, plan
+from mdmmt import experts
+from mdmmt.batch.extract import Outcome, extract_file, extract_files, find_videos, plan
 from mdmmt.cli import main
+from mdmmt.errors import InputError
+from mdmmt.features import files
 from mdmmt.features.extraction import extract
 from mdmmt.features.files import (
     read_features,
@@ -58,10 +64,10 @@ def test_find_videos_follows_links_and_warns_of_folders_it_may_not_read(
 def test_extract_files_goes_on_after_an_unforeseen_error(videos, tmp_path, running, monkeypatch):
     real = extract
 
-    def broken(video, some):
+    def broken(video, some, **how):
         if video.name == "silent.mkv":
             raise AttributeError("no width")
-        return real(video, some)
+        return real(video, some, **how)
 
     monkeypatch.setattr("mdmmt.batch.extract.extract", broken)
     outcomes = extract_files(plan(find_videos([videos]), tmp_path / "out"), running)
@@ -75,7 +81,7 @@ def test_extract_files_skips_finished_videos_and_redoes_changed_ones(
     ran = []
     real = extract
     monkeypatch.setattr(
-        "mdmmt.batch.extract.extract", lambda v, r: ran.append(v.name) or real(v, r)
+        "mdmmt.batch.extract.extract", lambda v, r, **how: ran.append(v.name) or real(v, r, **how)
     )
 
     def run(some=running) -> list[str]:
@@ -186,3 +192,52 @@ def test_extract_files_says_whether_it_wrote_a_file(videos, tmp_path, running):
     assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, True)]
     assert (tmp_path / "a.mkv.safetensors").is_file()
     assert list(extract_files(planned, {"frame": running["frame"]})) == [Outcome(name, False)]
+
+
+def test_extract_file_says_why_it_does_a_file_again(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="mdmmt")
+    video = write_video(tmp_path / "a.mkv", flat(list(range(20))))
+    file = tmp_path / "a.mkv.safetensors"
+    running = experts.load(["frame", "motion"])
+
+    def run(clock="file"):
+        caplog.clear()
+        return extract_file(video, file, running, clock), caplog.text
+
+    assert run() == (True, "") and run() == (False, "")
+    assert read_features(file).clock == "file"
+    done, why = run("track")
+    assert done and "frame are made again: their times go by the clock 'file'" in why
+    assert read_features(file).clock == "track" and run("track") == (False, "")
+    with pytest.raises(InputError, match="features of motion go by the clock 'track'"):
+        extract_file(video, file, {"frame": running["frame"]}, "file")
+    assert read_features(file).clock == "track"
+    done, why = run()
+    assert done and "'file' is wanted" in why
+    for change in (
+        lambda: monkeypatch.setattr(type(running["frame"]), "version", "2"),
+        lambda: monkeypatch.setattr(files, "MEDIA_VERSION", "next"),
+    ):
+        change()
+        done, why = run()
+        assert done and "frame are made again: they are of version" in why
+        assert run() == (False, "")
+    assert "motion are made again" in why and "media next" in why
+    file.write_bytes(file.read_bytes()[:99])
+    done, why = run()
+    assert done and "is made again: it is damaged" in why
+    write_video(video, flat([7] * 20))
+    done, why = run()
+    assert done and "is made again: it is of another video" in why
+
+
+def test_extract_file_takes_files_without_a_clock_for_those_of_the_authors_clock(tmp_path):
+    video = write_video(tmp_path / "a.mkv", flat(list(range(20))))
+    file, running = tmp_path / "a.mkv.safetensors", experts.load(["frame"])
+    extract_file(video, file, running, "track")
+    with safe_open(file, framework="numpy") as old:
+        header = {key: text for key, text in old.metadata().items() if key != "clock"}
+        save_file({name: old.get_tensor(name) for name in old.keys()}, file, header)  # noqa: SIM118
+    assert read_features(file).clock == "track"
+    assert not extract_file(video, file, running, "track")
+    assert extract_file(video, file, running)

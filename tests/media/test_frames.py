@@ -69,4 +69,6 @@ def test_frame_cutter_fills_a_last_partial_clip_evenly(tmp_path):
     rest = greys([second])
     n = len(set(rest))
     assert rest == [values[8 + i] for i in np.ceil(np.linspace(0, n - 1, 8)).astype(int)]
-    assert (second.start_s, second.end_s) == (0.8, 1.6)
+    assert (second.start_s, second.end_s) == (0.8, 1.1)
+    *_, last = read_clips(path, {"f": FrameSpec(10, 64, 64, clip_frames=8)}, clock="track")
+    assert (last.start_s, last.end_s) == (0.8, 1.6)
