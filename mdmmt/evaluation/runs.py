@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..datasets import Caption
 from ..errors import InputError, warn
+from ..features.files import FeatureFolder
 from ..features.reader import check_experts
 from ..features.segments import duration_s, overlaps, select
 from ..features.tokens import tokens_of
@@ -153,6 +154,7 @@ class _Gathered:
         self.queries: list[_Query] = []
         self.outside: list[_NumberedCaption] = []
         self.missing: list[_NumberedCaption] = []
+        self._marks: dict[str, tuple[str, str]] = {}  # the first video with each mark, and the mark
         self.experts: set[str] = set()  # those with features of at least one video
         self._model = model
         self._captions = captions
@@ -172,6 +174,7 @@ class _Gathered:
         seen: set[SegmentKey] = set()
         for video, captions in progress(present.items(), len(present), "video"):
             features = _features_of_model(self._model, self._features[video], video)
+            self._check_stamp(video)
             if not features:
                 self._leave_out(captions)
                 continue
@@ -182,6 +185,26 @@ class _Gathered:
                     seen.add(query.segment)
                     caption = self._captions[query.position]
                     yield query.segment, select(features, caption.start_s, caption.end_s)
+
+    def _check_stamp(self, video: str) -> None:
+        """Raise if a video's features are of another clock or version than those before."""
+        if not isinstance(self._features, FeatureFolder):
+            return
+        header = self._features.header(video)
+        known = [expert.name for expert in self._model.config.video.experts]
+        marks = {
+            f"the expert {name}": version
+            for name, version in header.versions.items()
+            if name in known
+        }
+        marks["the clock"] = header.clock
+        for what, mark in marks.items():
+            other, before = self._marks.setdefault(what, (video, mark))
+            if mark != before:
+                raise InputError(
+                    f"the features of {video!r} and {other!r} must not be mixed: {what} is "
+                    f"{mark!r} and {before!r}; expected features of one run of `mdmmt extract`"
+                )
 
     def _choose_queries(
         self, captions: Sequence[_NumberedCaption], features: VideoFeatures

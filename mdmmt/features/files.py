@@ -244,12 +244,19 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             KeyError: the folder has no features of this video.
             InputError: several videos have this name, or `read_features` refuses the file.
         """
+        return read_features(self._file_of(video)).features
+
+    def header(self, video: str) -> FeatureHeader:
+        """The header of a video's feature file. Errors are those of `folder[video]`."""
+        return read_header(self._file_of(video))
+
+    def _file_of(self, video: str) -> Path:
         files = self.files_of(video)
         if not files:
             raise KeyError(video)
         if len(files) > 1:
             raise InputError(f"the video {video!r} could be any of {', '.join(map(str, files))}")
-        return read_features(files[0]).features
+        return files[0]
 
     def files_of(self, video: str) -> list[Path]:
         """The feature files of the videos with this name or path; none is read."""

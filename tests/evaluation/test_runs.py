@@ -274,3 +274,25 @@ def test_ablate_shows_that_the_sample_model_finds_its_clips(clips):
     assert {one.experts: one.empty_segments > 0 for one in some}[("sound",)] == any(
         "sound" not in features[one.video] for one in captions
     )
+
+
+@pytest.mark.parametrize(
+    ("versions", "clock", "what"),
+    [
+        ({"frame": "2"}, "file", "the expert frame is '2' and '1'"),
+        ({"frame": "1"}, "track", "clock"),
+    ],
+)
+def test_evaluate_refuses_features_of_several_versions_or_clocks(tmp_path, versions, clock, what):
+    model = mdmmt.load("sample")
+    dim = next(one.dim for one in model.config.video.experts if one.name == "frame")
+    one = {"frame": ExpertFeatures(np.ones((1, dim), np.float32), np.array([[0.0, 1.0]]))}
+    source = SourceVideo("a", None, None)
+    captions = [Caption("a.mp4", 0.0, None, "a ball"), Caption("b.mp4", 0.0, None, "a box")]
+    write_features(tmp_path / "a.mp4.safetensors", FeatureFile(one, source, {"frame": "1"}))
+    other = tmp_path / "b.mp4.safetensors"
+    write_features(other, FeatureFile(one, source, {"frame": "1", "CLIP": "of no model"}))
+    assert evaluate(model, captions, FeatureFolder(tmp_path)).texts == 2
+    write_features(other, FeatureFile(one, source, versions, clock))
+    with pytest.raises(InputError, match=what):
+        evaluate(model, captions, FeatureFolder(tmp_path))
