@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from media import ffmpeg, flat, write_video, write_with_ffmpeg
 
+import mdmmt
 from mdmmt.features import extract
 from mdmmt.media.decode import read_clips
-from mdmmt.media.specs import AudioSpec, FrameSpec
+from mdmmt.media.specs import CLOCKS, AudioSpec, FrameSpec
 
 RATE_HZ = 16000
 FRAMES = FrameSpec(fps=10, short_side=64, crop=64, clip_frames=1)
@@ -153,3 +154,17 @@ def test_extract_puts_moments_together(folder):
     assert of_track["sound"].times_s[0, 0] == 0
     for name in of_file:
         assert np.array_equal(of_file[name].values, of_track[name].values)
+
+
+def test_model_embeds_moments_of_a_file_with_a_late_track(folder):
+    path = make(folder, "late sound.mkv")
+    features = {clock: extract(path, ["frame", "motion", "sound"], clock=clock) for clock in CLOCKS}
+    model = mdmmt.load("sample")
+    whole = model.encode_video(path)
+    for given in features.values():  # the model counts each expert's times from the first one on
+        assert np.array_equal(whole, model.encode_video(given))
+    silent = {name: one for name, one in features["file"].items() if name != "sound"}
+    part = model.encode_video(path, start_s=0, end_s=1)
+    assert np.array_equal(part, model.encode_video(silent, start_s=0, end_s=1))
+    *_, (_, end_s) = model.encode_segments(path, window_s=2.0).spans_s
+    assert end_s == pytest.approx(5, abs=0.01)
