@@ -47,7 +47,7 @@ test-newest:  ## run the tests with the newest torch, beyond the bound of requir
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade torch --editable '$(NEWEST)/clone[test]'
 	cd $(NEWEST)/clone && ../bin/python -m pytest
 
-# What the goldens come from; large, and needed by nobody but who doubts them.
+# The packages that made the goldens. They are large, and only needed to check the goldens.
 .PHONY: test-oracles
 test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggish, resampy, TensorFlow
 	PYTHONPATH=tests/support $(VENV)-oracles/bin/python -m pytest tests/oracles --noconftest

@@ -308,7 +308,7 @@ def checked_keys(
         names: the keys that it may have.
 
     Raises:
-        InputError, InputTypeError: it has other keys, or is no mapping.
+        InputError, InputTypeError: it has other keys, or is not a mapping.
     """
     if values is None:
         return {}

@@ -8,7 +8,7 @@ from .errors import InputError, InputTypeError
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The torch device of a name; None is CUDA if there is one, else the CPU.
+    """The torch device of a name; None means CUDA if there is a GPU, else the CPU.
 
     Raises:
         InputError, InputTypeError: not a device, one that this package does not run on, or one
@@ -28,6 +28,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device is {str(device)!r}, but torch sees {torch.cuda.device_count()} CUDA devices "
-            "here; device='cpu' runs without, device=None takes what there is"
+            "here; device='cpu' needs no GPU, device=None chooses"
         )
     return resolved

@@ -54,7 +54,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         if modality not in MODALITIES:
             raise InputError(f"modality is {modality!r}, expected 'text', 'video' or 'features'")
         if segments is not None and modality != "video":
-            raise InputError(f"segments are for the modality 'video', which is {modality!r}")
+            raise InputError(f"segments need modality='video', not {modality!r}")
         if segments is None and (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows'")
         self.modality = modality

@@ -90,15 +90,15 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
     symbolic links, and keeps the `weights/` of that folder.
 
     Raises:
-        InputError: `out` exists and is no operator folder, or holds other files, or cannot be
+        InputError: `out` exists and is not an operator folder, or holds other files, or cannot be
             written; or the requirements are not known.
         OSError: the disk fails, or is full; an old folder remains as it was.
     """
     out = Path(out).absolute()
-    stranger = next(_strangers(out), None)
+    stranger = next(_foreign_files(out), None)
     if stranger is not None:
         raise InputError(
-            f"{out} exists and was left as it is, since it is no operator folder: "
+            f"{out} exists and was left as it is, since it is not an operator folder: "
             f"replacing it would lose {stranger}"
         )
     requirements = _requirements()
@@ -146,8 +146,8 @@ def _requirements() -> str:
         required = metadata.requires(REPOSITORY) or []
     except metadata.PackageNotFoundError as error:
         raise InputError(
-            f"mdmmt is not installed, and {PACKAGE.parent} is no clone of its repository, so its "
-            "requirements are not known; run this from a clone, or install mdmmt with pip"
+            f"mdmmt is not installed, and {PACKAGE.parent} is not a clone of its repository, so "
+            "its requirements are not known; run this from a clone, or install mdmmt with pip"
         ) from error
     return "".join(f"{line}\n" for line in required if ";" not in line)  # extras have a ";"
 
@@ -166,8 +166,8 @@ def _licences() -> dict[str, str]:
     return licences
 
 
-def _strangers(folder: Path) -> Iterator[Path]:
-    """Paths that replacing a folder would lose: no part of an operator, nor a link of the hub's."""
+def _foreign_files(folder: Path) -> Iterator[Path]:
+    """Files that a replacement would lose: neither the operator's nor the hub's links."""
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         yield folder
         return

@@ -90,7 +90,9 @@ def test_bad_texts(given, error, words, tiny_model):
 def test_a_text_of_which_no_token_is_left(tiny_folder):
     params = {"add_special_tokens": False, "add_dot": False}
     model = mdmmt.load(tiny_folder, "cpu", mmttxt_params=params)
-    with pytest.raises(InputError, match=r"text 1 is '\\x00', of which no token is left"):
+    with pytest.raises(
+        InputError, match=r"text 1 is '\\x00', of which the tokenizer makes no token"
+    ):
         model.encode_text(["a", "\x00"])
 
 
@@ -308,7 +310,7 @@ def test_sentences_are_legible_through_towhee(modality, data, sentence, tiny_fol
     [
         ("audio", {}, "modality is 'audio', expected 'text', 'video' or 'features'"),
         (["text"], {}, "expected 'text', 'video' or 'features'"),
-        ("text", {"weight_path": "nowhere.pth"}, "'nowhere.pth', where there is no file"),
+        ("text", {"weight_path": "nowhere.pth"}, "'nowhere.pth', which does not exist"),
         ("text", {"device": "gpu"}, "device is 'gpu'"),
         ("text", {"mmttxt_params": {"lenght": 3}}, "mmttxt_params has unknown lenght; known:"),
         ("video", {"mmtvid_params": {"x": 3}}, "mmtvid_params has unknown x; known:"),

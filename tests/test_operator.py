@@ -173,7 +173,7 @@ def step_constructor_errors():
     """They show when the pipe is built."""
     for arguments, sentence in (
         ({"modality": "audio"}, "modality is 'audio', expected 'text', 'video' or 'features'"),
-        ({"weight_path": "nowhere.pth"}, "weight_path is 'nowhere.pth', where there is no file"),
+        ({"weight_path": "nowhere.pth"}, "weight_path is 'nowhere.pth', which does not exist"),
         ({"device": "cuda:99"}, "device is 'cuda:99', but torch sees"),
         ({"weight_path": None}, "no weights: give weight_path"),
         ({"device": "cpu", "compiled": True}, "compiled is True and the device is 'cpu'"),

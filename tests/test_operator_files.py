@@ -97,7 +97,7 @@ def test_operator_takes_frames_of_a_window(model, short):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"modality": "text", "segments": "windows"}, "for the modality 'video'"),
+        ({"modality": "text", "segments": "windows"}, "segments need modality='video', not 'text'"),
         ({"modality": "video", "window_s": 3.0}, "for segments='windows'"),
         ({"modality": "sound"}, "'text', 'video' or 'features'"),
     ],

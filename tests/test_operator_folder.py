@@ -163,7 +163,7 @@ def test_write_operator_folder_refuses_other_folders(package, tmp_path, stranger
         (out / "letters").mkdir(parents=True)
         (out / "letters" / "one").write_text("mine")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="is no operator folder: replacing it would lose"):
+    with pytest.raises(InputError, match="is not an operator folder: replacing it would lose"):
         write_operator_folder(out)
     assert snapshot(tmp_path) == before
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
     *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
-)  # of the files in a folder that are videos; a file named by itself may have any suffix
+)  # suffixes by which a folder's files count as videos; a named file may have any
 
 
 def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
@@ -52,8 +52,8 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
         in_folder = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         if not in_folder:
             raise InputError(
-                f"there is no video in the folder {str(given)!r}; in a folder, files with the "
-                f"suffixes {', '.join(VIDEO_SUFFIXES)} are videos; name a file with another suffix"
+                f"there is no video in the folder {str(given)!r}: none of its files has one of the "
+                f"suffixes {', '.join(VIDEO_SUFFIXES)}; a file with another suffix can be named"
             )
         videos += [(video, video.relative_to(given)) for video in in_folder]
     return videos

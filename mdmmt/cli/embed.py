@@ -29,7 +29,7 @@ def add_commands(commands: Commands) -> None:
         "--segments",
         choices=["windows"],
         help="cut each video into windows, for a .jsonl; without it, a video that is longer than "
-        "what the model takes gives one embedding, of its beginning",
+        "the model's limit gives one embedding, of its beginning",
     )
     embed.add_argument("--window", type=float, metavar="S", help="seconds of each window")
     embed.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")

@@ -17,7 +17,7 @@ MAX_NAMED = 5  # videos that a message names
 
 
 def add_commands(commands: Commands) -> None:
-    """Tell the parser of these commands."""
+    """Add the command to the parser."""
     evaluate = commands.add_parser(
         "evaluate", help="recall and ranks, text to video and video to text, on a dataset"
     )

@@ -52,5 +52,5 @@ def _extract(arguments: argparse.Namespace) -> int:
     return report(
         failures,
         f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
-        f"{done - written} of which were there before",
+        f"{done - written} of them already existed",
     )

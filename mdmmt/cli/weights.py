@@ -32,7 +32,7 @@ def add_commands(commands: Commands) -> None:
     export.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     export.set_defaults(run=_export)
 
-    info = commands.add_parser("info", help="say what weights are: layout, experts, sizes, hash")
+    info = commands.add_parser("info", help="show layout, experts, sizes and hash of weights")
     info.add_argument("weights", metavar="PATH", help=WEIGHTS_HELP)
     info.set_defaults(run=_info)
 

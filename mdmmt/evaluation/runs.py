@@ -130,7 +130,7 @@ def _run(
     gathered = _Gathered(model, captions, features, protocol, skip_missing)
     segments, embeddings = _embed_segments(model, gathered.read_segments(progress), subsets)
     if not gathered.queries:
-        raise InputError("there is no caption to evaluate: all of them were left out")
+        raise InputError("all captions were left out, so nothing can be evaluated")
     without_features = sorted(set().union(*subsets) - gathered.experts)
     if without_features:
         warn(

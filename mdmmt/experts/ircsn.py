@@ -120,7 +120,7 @@ class IrCSN(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck whose input lacks one shift and whose output lacks another, `self.shift`.
+    """A bottleneck whose input and output are each stored without a constant, `self.shift`.
 
     Its input is changed in place.
     """

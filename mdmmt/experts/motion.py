@@ -47,7 +47,7 @@ def _describe(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[frames, h, w, 3] -> [dim]"""
     salience = contrast(clip)  # [frames, h, w]
     amount = salience.mean(axis=(1, 2)) + FAINT
-    # A shape that appears or vanishes is no movement: such pairs of frames count for little.
+    # A shape that appears or vanishes is not movement: such pairs of frames count little.
     steady = np.minimum(amount[1:], amount[:-1]) / np.maximum(amount[1:], amount[:-1])
     flow = _flow(salience) * (steady**4)[:, None]  # [pairs, 3]
     thirds = np.array_split(np.column_stack([flow, np.log(amount[1:] / amount[:-1])]), THIRDS)

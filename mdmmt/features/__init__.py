@@ -1,4 +1,4 @@
-"""The features of a video: what the experts make of it, in memory and on disk."""
+"""The features of a video: the output of the experts, in memory and on disk."""
 
 from .extraction import extract
 from .files import FeatureFile, FeatureFolder, SourceVideo, read_features, write_features

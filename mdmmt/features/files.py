@@ -35,7 +35,7 @@ EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names cannot lead out of a f
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """The video file that features were made from, known by its content."""
+    """The video file that features were made from, identified by its hash."""
 
     name: str  # without its folder
     size_bytes: int | None  # None: unknown, as of features that came without their video

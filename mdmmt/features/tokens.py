@@ -1,4 +1,4 @@
-"""The tokens of a video: what the video tower reads of each expert's features.
+"""The tokens of a video: the inputs of the video tower, made from features.
 
 Tokens come from the features of a video (`tokens_of`), or from the dict that the video operator
 takes (`read_input`). That dict has the keys of upstream's `MMTVID.forward`: `features[expert]`

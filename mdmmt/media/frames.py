@@ -34,7 +34,7 @@ class FrameCutter:
             name: of the expert.
             spec: of its clips.
             from_zero: whether the first clip begins at second 0, or else at the first frame.
-            crop: what the container wants cut off.
+            crop: the crop that the container asks for.
             offset_s: the second of the file that is second 0 of the frames. The last clip then
                 ends with its last frame. None: the authors' times, by which the first clip begins
                 at second 0 and all clips have the same length.

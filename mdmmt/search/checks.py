@@ -18,7 +18,7 @@ def checked_path(path: object, name: str = "path") -> str:
     """A path, as a str.
 
     Raises:
-        InputError, InputTypeError: it is no path, empty, or cannot be stored.
+        InputError, InputTypeError: it is not a path, empty, or cannot be stored.
     """
     text = checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
     if not text or "\0" in text:
@@ -30,7 +30,7 @@ def checked_text(text: object, name: str) -> str:
     """A text that Milvus can store.
 
     Raises:
-        InputError, InputTypeError: it is no str, no valid Unicode, or too long.
+        InputError, InputTypeError: it is not a str, not valid Unicode, or too long.
     """
     if not isinstance(text, str):
         raise InputTypeError(f"{name} is {text!r}, expected a str")
@@ -47,7 +47,7 @@ def checked_vectors(vectors: object, dim: int, name: str) -> NDArray[np.float32]
     """Vectors as (n, dim) float32; a single one, (dim,), becomes (1, dim).
 
     Raises:
-        InputError, InputTypeError: they are no finite numbers, or have another shape.
+        InputError, InputTypeError: they are not finite numbers, or have another shape.
     """
     try:
         array = np.asarray(vectors, dtype=np.float32)
@@ -82,8 +82,8 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the metadata of a file.
 
     Raises:
-        InputError, InputTypeError: it is no dict by name, a name is reserved, or Milvus cannot
-            store it as JSON.
+        InputError, InputTypeError: it is not a dict by name, a name is reserved, or Milvus
+            cannot store it as JSON.
     """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InputTypeError(f"metadata is {metadata!r}, expected a dict with names as keys")

@@ -207,7 +207,7 @@ class Index:
     def metadata_names(self) -> list[str]:
         """The names in the metadata of up to MAX_HITS segments, by which `search` can filter.
 
-        A filter by another name is no error to Milvus, which then finds nothing.
+        Milvus does not report an unknown name as an error; it finds nothing.
         """
         rows = self._call("query", filter='id != ""', output_fields=["metadata"], limit=MAX_HITS)
         return sorted({name for row in rows for name in row["metadata"]})

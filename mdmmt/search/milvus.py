@@ -31,7 +31,7 @@ METRIC = "IP"  # inner product
 # exact. Milvus Lite reads the settings of an index from a dict inside the parameters.
 LOCAL_INDEX: dict[str, Any] = {"index_type": "IVF_FLAT", "params": {"params": {"nlist": 1}}}
 LOCAL_SEARCH = {"nprobe": 1}
-# These loggers repeat errors that are raised, or report something that is no error.
+# These loggers repeat errors that are raised, or report something that is not an error.
 NOISY_LOGGERS = (
     "pymilvus.decorators",
     "milvus_lite.adapter",
@@ -98,7 +98,7 @@ def check_database(folder: Path, create: bool) -> None:
     """
     if folder.exists():
         if not (folder / "collections").is_dir():
-            raise InputError(f"{str(folder)!r} is no database of Milvus Lite, expected one")
+            raise InputError(f"{str(folder)!r} is not a Milvus Lite database, expected one")
     elif not create:
         raise InputError(
             f"there is no database {str(folder)!r}, expected one that `mdmmt index build` has made"

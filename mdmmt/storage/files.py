@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SIZE = 1 << 20  # bytes read at once
 LOCK_FILE = ".mdmmt.lock"  # locks the folder in which it lies
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a `Path` has lost one of the two slashes
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` removes the second slash
 
 
 def check_writable(path: Path) -> None:
@@ -45,7 +45,7 @@ def check_folder(path: Path) -> None:
     path = path.absolute()
     nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not nearest.is_dir():
-        raise InputError(f"{str(nearest)!r} is no folder, expected one to write into")
+        raise InputError(f"{str(nearest)!r} is not a folder, expected one to write into")
     if not os.access(nearest, os.W_OK):
         raise InputError(f"nothing may be written into the folder {str(nearest)!r}")
 

@@ -73,7 +73,7 @@ def _transfer(session: requests.Session, file_id: str, name: str, folder: Path) 
             answer.close()
             part.unlink()
             return _transfer(session, file_id, name, folder)
-    # `disable=None`: no bar where nobody looks at a terminal.
+    # `disable=None`: no bar unless stderr is a terminal.
     bar = tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=name, disable=None)
     with answer, bar, part.open("ab" if start else "wb") as file:
         for block in answer.iter_content(BLOCK_SIZE):

@@ -85,7 +85,7 @@ def _reason(error: Exception, revision: str | None) -> str:
     if isinstance(error, errors.GatedRepoError):
         return "its owner must grant you access first, on its page there"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is none, or it is private and your token is not for it"
+        return "the repository does not exist, or your token cannot read it"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no revision {revision!r}"
     if isinstance(error, errors.LocalEntryNotFoundError):

@@ -38,7 +38,7 @@ class TextEmbeddings(nn.Module):
 
 
 class TextBert(nn.Module):
-    """BERT without what its pretraining needed."""
+    """BERT without its pretraining heads."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

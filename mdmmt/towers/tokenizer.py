@@ -57,7 +57,9 @@ class Tokenizer:
             )["input_ids"]
         for index, row in enumerate(ids):
             if not row:
-                raise InputError(f"text {index} is {texts[index]!r}, of which no token is left")
+                raise InputError(
+                    f"text {index} is {texts[index]!r}, of which the tokenizer makes no token"
+                )
             # The vocabulary need not name all ids that a tokenizer makes.
             if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
                 raise WeightsError(

@@ -22,7 +22,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
 
     Raises:
         WeightsError: there are no weights or no tokenizer, or they do not fit.
-        InputError: `out` exists and is no model folder, or cannot be written.
+        InputError: `out` exists and is not a model folder, or cannot be written.
         OSError: the disk fails, or is full; an old folder remains as it was.
     """
     out = Path(out).expanduser()

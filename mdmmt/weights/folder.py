@@ -136,12 +136,12 @@ def check_replaceable(out: Path) -> None:
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():
-        raise InputError(f"{out} exists and is no folder; it was left as it is")
+        raise InputError(f"{out} exists and is not a folder; it was left as it is")
     names = sorted(path.name for path in out.iterdir())
     others = [name for name in names if name not in (*MODEL_FOLDER_FILES, CARD_FILE)]
     if others or (names and not is_model_folder(out)):
         raise InputError(
-            f"{out} exists and was left as it is, since it is no model folder: "
+            f"{out} exists and was left as it is, since it is not a model folder: "
             f"replacing it would lose {(others or names)[0]}"
         )
 

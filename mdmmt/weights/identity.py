@@ -119,7 +119,7 @@ def _read_cached(key: dict[str, Any] | None) -> str | None:
 
 
 def _write_cached(key: dict[str, Any], sha256: str) -> None:
-    """Keep a hash; a cache that cannot be written to is no error."""
+    """Store a hash. A cache that cannot be written is ignored."""
     file = _cache_file(key)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

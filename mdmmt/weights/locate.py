@@ -49,7 +49,7 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
     if isinstance(weight_path, str) and not path.exists() and is_repository(weight_path):
         return _in_repository(name, weight_path)
     if not path.is_file():
-        raise WeightsError(f"{name} is {str(path)!r}, where there is no file and no folder")
+        raise WeightsError(f"{name} is {str(path)!r}, which does not exist")
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{name} is {str(path)!r}, expected one of {', '.join(SUFFIXES)}")
     # The weights of a model folder cannot be read without its configuration.
@@ -64,8 +64,8 @@ def _in_folder(folder: Path) -> Path:
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
         raise WeightsError(
-            f"the folder {folder} is no model folder ({CONFIG_FILE} and {MODEL_FILE}) and should "
-            f"hold exactly one weights file; found: {names}"
+            f"the folder {folder} is not a model folder ({CONFIG_FILE} and {MODEL_FILE}) and "
+            f"should hold exactly one weights file; found: {names}"
         )
     return files[0]
 
@@ -78,7 +78,7 @@ def _in_repository(name: str, repository: str) -> Path:
             raise WeightsError(f"it holds no model folder ({CONFIG_FILE} and {MODEL_FILE})")
     except WeightsError as error:
         raise WeightsError(
-            f"{name} is {repository!r}, where there is no file and no folder, and as a Hugging "
+            f"{name} is {repository!r}, which does not exist, and as a Hugging "
             f"Face repository it cannot be had: {error}"
         ) from error
     return folder

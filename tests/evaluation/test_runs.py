@@ -148,7 +148,7 @@ def test_evaluate_lists_captions_outside_their_video(tiny_model, features):
     alone = evaluate(tiny_model, kept, features)
     assert result.queries == alone.queries
     np.testing.assert_array_equal(result.ranks, alone.ranks)
-    with pytest.raises(InputError, match="no caption to evaluate"):
+    with pytest.raises(InputError, match="nothing can be evaluated"):
         evaluate(tiny_model, out, features)
 
 

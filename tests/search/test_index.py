@@ -235,8 +235,8 @@ def test_open_refuses_the_embeddings_of_another_model(database):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("file", "is no database"),
-        ("folder", "is no database"),
+        ("file", "is not a Milvus Lite database"),
+        ("folder", "is not a Milvus Lite database"),
         ("missing", "there is no database"),
         ("no place", "there is no folder"),
     ],
@@ -255,7 +255,7 @@ def test_open_refuses_other_files_and_leaves_them_alone(tmp_path, kind, message)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=message):
         Index.open(place, model)
-    with pytest.raises(InputError, match=r"(is|there is) no database"):
+    with pytest.raises(InputError, match=r"is not a Milvus Lite database|there is no database"):
         Index.open(place, MODEL, create=False)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -53,7 +53,7 @@ def test_checks_refuse_places_that_cannot_be_written(tmp_path):
         check_writable(tmp_path / "none" / "a.txt")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         check_folder(tmp_path / "file" / "a")
 
 

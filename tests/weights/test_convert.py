@@ -177,4 +177,4 @@ def test_convert_command_writes_the_folder(source, tmp_path, capsys):
     assert printed["experts"] == "wide (11 wide), narrow (3 wide), middle (7 wide)"
     assert main(["info", str(tmp_path / "nothing")]) == 1
     assert main(["convert", str(path), str(path)]) == 1
-    assert "exists and is no folder" in capsys.readouterr().err
+    assert "exists and is not a folder" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_find_weights_knows_the_sample():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("nowhere.pth", "'nowhere.pth', where there is no file"),
+        ("nowhere.pth", "'nowhere.pth', which does not exist"),
         (3, "weight_path is a int"),
         (__file__, r"expected one of \.safetensors, \.pth"),
     ],
@@ -74,5 +74,5 @@ def test_find_weights_refuses_a_model_folder_without_weights(tiny_folder, tmp_pa
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"no model folder .*found: none"):
+    with pytest.raises(WeightsError, match=r"not a model folder .*found: none"):
         mdmmt.load(folder, "cpu")
