@@ -186,7 +186,7 @@ def load_pickle(file: Path) -> tuple[Mapping[Any, Any], list[str]]:
 def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
     content, skipped = load_pickle(file)
     if skipped:
-        logger.info("%s: skipped what is no tensor: %s", file, join_names(skipped))
+        logger.info("%s: skipped objects that are not tensors: %s", file, join_names(skipped))
     nested = [content[key] for key in layout.nested if isinstance(content.get(key), Mapping)]
     state: dict[str, Tensor] = {}
     for part in nested or [content]:
