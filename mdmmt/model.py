@@ -58,7 +58,11 @@ class Similarity(NamedTuple):
 
 
 class Model:
-    """MDMMT with both its towers, made by `load`. Threads may share a model."""
+    """MDMMT with both its towers, made by `load`. Threads may share a model.
+
+    `copy.deepcopy` gives the model itself. A pickle holds the path and the options, and the
+    process that reads it loads the weights from there.
+    """
 
     def __init__(
         self,
@@ -86,6 +90,27 @@ class Model:
         self._tokenizer: Tokenizer | None = None
         self._video_encoder: FastVideoTower | None = None
         self._text_encoder: FastTextTower | None = None
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        return self
+
+    def __reduce__(self) -> tuple[type[Model], tuple[Any, ...]]:
+        if isinstance(self._txt_bert, nn.Module):
+            raise InputTypeError(
+                "this model cannot be pickled, since txt_bert is a module; expected the folder or "
+                "hub id of its weights, or a model of its own in each process"
+            )
+        arguments = (
+            self.path.absolute(),
+            self.config,
+            self.device,
+            _absolute(self._txt_bert),
+            _absolute(self._given_tokenizer),
+            self.reader.names,
+            self.precision,
+            self.compiled,
+        )
+        return type(self), arguments
 
     def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed texts.
@@ -380,6 +405,13 @@ def check_text(text: Any, where: str) -> None:
         raise InputError(f"{where} is {text!r}, expected some words")
     if not is_unicode(text):
         raise InputError(f"{where} is {text!r}, which is not valid Unicode (a lone surrogate)")
+
+
+def _absolute(source: Any) -> Any:
+    """A path that another process understands; hub ids and objects stay as they are."""
+    if isinstance(source, str | os.PathLike) and Path(source).exists():
+        return Path(source).absolute()
+    return source
 
 
 def _as_list(value: Any, what: str, expected: str) -> list[Any]:

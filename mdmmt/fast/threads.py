@@ -48,5 +48,15 @@ def _limit_to_one_thread(usual: int) -> None:
     other.join()
 
 
-if hasattr(os, "register_at_fork"):  # a child process has none of the threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _start_anew() -> None:
+    """Forget the parent's threads in a child process, which has none of them.
+
+    OpenMP would wait for its threads for ever, unless it is told to use one alone. The workers of
+    torch's own `DataLoader` do the same.
+    """
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -53,7 +53,7 @@ class Hit(NamedTuple):
 class Index:
     """Embeddings of segments, with their files and times.
 
-    `Index.open` makes it, and threads may share it.
+    `Index.open` makes it, and threads may share it. `copy.deepcopy` gives the index itself.
     """
 
     def __init__(self, client: MilvusClient, uri: str, dim: int) -> None:
@@ -66,6 +66,14 @@ class Index:
         self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
         self._log_rows = 0
         self._has_pending_deletes = False  # rows that were replaced still wait for their deletion
+
+    def __deepcopy__(self, memo: Any) -> Index:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise InputTypeError(
+            "an open index cannot be pickled; expected that each process opens the database itself"
+        )
 
     @classmethod
     def open(
