@@ -35,11 +35,26 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokenizer_option(command: argparse.ArgumentParser) -> None:
+    """Add the option that names the tokenizer, to a command that embeds texts."""
+    command.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="folder with the tokenizer of BERT; default: that of the weights, else Hugging Face's",
+    )
+
+
 def load_model(arguments: argparse.Namespace) -> Model:
     """Load the model that these options choose."""
     from ..model import load
 
-    return load(arguments.weights, arguments.device, precision=arguments.precision)
+    tokenizer = getattr(arguments, "tokenizer", None)
+    return load(
+        arguments.weights,
+        arguments.device,
+        mmttxt_params={"tokenizer": tokenizer} if tokenizer else None,
+        precision=arguments.precision,
+    )
 
 
 def say(message: object) -> None:

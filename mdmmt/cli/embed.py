@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import Commands, add_model_options, load_model, progress, report, say
+from .common import (
+    Commands,
+    add_model_options,
+    add_tokenizer_option,
+    load_model,
+    progress,
+    report,
+    say,
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,6 +30,7 @@ def add_commands(commands: Commands) -> None:
     )
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     add_model_options(embed)
+    add_tokenizer_option(embed)
     embed.add_argument(
         "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
     )

@@ -10,7 +10,15 @@ from ..datasets import Caption, read_captions, read_video_list
 from ..datasets.annotations import FORMATS, OWN_FIELDS, SUFFIXES
 from ..errors import InputError
 from ..evaluation.metrics import PROTOCOLS, UNIQUE
-from .common import Commands, add_model_options, load_model, print_result, progress, say
+from .common import (
+    Commands,
+    add_model_options,
+    add_tokenizer_option,
+    load_model,
+    print_result,
+    progress,
+    say,
+)
 
 FEATURES_FOLDER = "features"
 MAX_NAMED = 5  # videos that a message names
@@ -36,6 +44,7 @@ def add_commands(commands: Commands) -> None:
         help="folder of feature files, from `mdmmt extract`; default: features/ beside the file",
     )
     add_model_options(evaluate)
+    add_tokenizer_option(evaluate)
     evaluate.add_argument(
         "--protocol",
         choices=list(PROTOCOLS),

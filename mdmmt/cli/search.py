@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..storage.text import format_table
-from .common import Commands, add_model_options, load_model, progress, report, say
+from .common import (
+    Commands,
+    add_model_options,
+    add_tokenizer_option,
+    load_model,
+    progress,
+    report,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..model import Similarity
@@ -60,6 +68,7 @@ def add_commands(commands: Commands) -> None:
     query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search)
+    add_tokenizer_option(search)
     search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")
     search.add_argument(
         "--filter",

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import WeightsError
+from ..errors import WeightsError, describe_error
 from ..version import VERSION
 from .checkpoint import SUFFIXES
 
@@ -17,9 +19,40 @@ from .checkpoint import SUFFIXES
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
+REACH_S = 4.0  # for the hub's first answer
+OUT_OF_SERVICE = (500, 502, 503, 504)  # statuses that `huggingface_hub` tries again and again
+
+logger = logging.getLogger(__name__)
+
+
 def is_repository(path: str) -> bool:
     """Whether a path is spelt as a repository; callers look for a local path first."""
     return bool(REPOSITORY.fullmatch(path)) and not path.endswith(SUFFIXES)
+
+
+def can_reach_hub() -> bool:
+    """Whether the hub answers within `REACH_S`; never where HF_HUB_OFFLINE is set.
+
+    `huggingface_hub` and `transformers` try each file of an unreachable hub anew, for a minute and
+    more. So callers ask here first, and take the cache alone if it does not answer.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            answers.append(get_session().head(constants.ENDPOINT, timeout=REACH_S).status_code)
+        except Exception as error:  # see `fetch_snapshot`
+            logger.info("the hub cannot be reached: %s", describe_error(error))
+
+    # The time limit of a request holds for each address of the host, and for no name server.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_S)
+    return bool(answers) and answers[0] not in OUT_OF_SERVICE
 
 
 def fetch_snapshot(repository: str, patterns: Sequence[str]) -> Path:
@@ -36,6 +69,7 @@ def fetch_snapshot(repository: str, patterns: Sequence[str]) -> Path:
             name,
             revision=revision,
             allow_patterns=list(patterns),
+            local_files_only=not can_reach_hub(),
             library_name="mdmmt",
             library_version=VERSION,
         )
@@ -53,6 +87,7 @@ def fetch_file(repository: str, names: Sequence[str]) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     name, revision = _parse(repository)
+    offline = not can_reach_hub()
     for file in names:
         try:
             return Path(
@@ -60,6 +95,7 @@ def fetch_file(repository: str, names: Sequence[str]) -> Path:
                     name,
                     file,
                     revision=revision,
+                    local_files_only=offline,
                     library_name="mdmmt",
                     library_version=VERSION,
                 )

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..config import TextConfig
 from ..errors import InputError, WeightsError
+from ..storage.huggingface import can_reach_hub
 from ..storage.text import parse_json, read_text
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
@@ -110,7 +111,10 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
             # Given BERT's configuration, it does not read the config.json of a model folder.
             config = BertConfig() if Path(source).is_dir() else None
             tokenizer = AutoTokenizer.from_pretrained(
-                str(source), config=config, trust_remote_code=False
+                str(source),
+                config=config,
+                trust_remote_code=False,
+                local_files_only=Path(source).is_dir() or not can_reach_hub(),
             )
         # transformers makes one up where files are missing.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -123,7 +127,8 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
         raise WeightsError(
             f"no tokenizer could be loaded from {source} ({reason}); put the files of "
             f"{BERT_BASE_CASED_ID} ({' or '.join(TOKENIZER_FILES)}) beside the weights, or name "
-            "their folder as mmttxt_params={'tokenizer': FOLDER}"
+            "their folder: mmttxt_params={'tokenizer': FOLDER} in Python, --tokenizer FOLDER on "
+            "the command line"
         ) from error
     return tokenizer
 

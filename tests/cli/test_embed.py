@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import mdmmt
 from mdmmt import experts
 from mdmmt.cli import main
 from mdmmt.errors import WeightsError
+from mdmmt.towers.tokenizer import TOKENIZER_FILES
 
 LIGHT = ",".join(experts.LIGHT_EXPERTS)
 
@@ -188,3 +190,17 @@ def test_embed_says_what_is_wrong_and_keeps_what_was_there(
     assert sentence in capsys.readouterr().err
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_tokenizer_option_names_a_folder(tiny_folder, tiny_vocabulary, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_folder, bare)
+    for name in TOKENIZER_FILES:
+        (bare / name).unlink(missing_ok=True)
+    out = tmp_path / "a.npy"
+    command = ["embed", "--text=a dog", f"--weights={bare}", f"--out={out}"]
+    assert main(command) == 1
+    assert "--tokenizer FOLDER" in capsys.readouterr().err
+    assert main([*command, f"--tokenizer={tiny_vocabulary}"]) == 0
+    wanted = mdmmt.load(tiny_folder).encode_text(["a dog"])
+    np.testing.assert_allclose(np.load(out), wanted, atol=1e-6)

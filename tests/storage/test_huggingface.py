@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -15,7 +18,8 @@ from servers import Hub
 
 import mdmmt
 from mdmmt.errors import WeightsError
-from mdmmt.storage.huggingface import fetch_file, is_repository
+from mdmmt.experts.clip import ClipExpert
+from mdmmt.storage.huggingface import fetch_file, fetch_snapshot, is_repository
 from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.weights.locate import find_weights
 
@@ -206,3 +210,50 @@ def test_info_command_finds_the_cache_without_a_network(online, hub, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert str(folder) in result.stdout and "wide (11 wide)" in result.stdout
+
+
+class OutOfService(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_error(503)
+
+    do_GET = do_HEAD  # the name is that of http.server
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(params=["silent", "refusing", "out of service"])
+def unreachable(request, online, monkeypatch):
+    """A hub that cannot be reached, and an empty cache."""
+    server = HTTPServer(("127.0.0.1", 0), OutOfService)  # silent until it serves
+    if request.param == "out of service":
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    if request.param == "refusing":
+        server.server_close()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for module in ("constants", "file_download"):  # see `online`
+        name = f"huggingface_hub.{module}.HUGGINGFACE_CO_URL_TEMPLATE"
+        monkeypatch.setattr(name, template, raising=False)
+    yield
+    if request.param == "out of service":
+        server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fetch", "option"),
+    [
+        (lambda: fetch_snapshot(NAME, ["*"]), "its cache lacks it"),
+        (lambda: load_tokenizer(NAME), "--tokenizer FOLDER"),
+        (lambda: ClipExpert.fetch(NAME), "MDMMT_EXPERTS"),
+    ],
+    ids=["snapshot", "tokenizer", "CLIP"],
+)
+def test_unreachable_hub_is_told_within_five_seconds(unreachable, fetch, option):
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=option):
+        fetch()
+    assert time.monotonic() - start < 5
