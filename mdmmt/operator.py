@@ -5,17 +5,24 @@ Towhee takes the class from its registry, or the name `mdmmt` from its operator 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from towhee.operator import NNOperator
 from towhee.runtime import register
 
-from .errors import InputError
-from .model import load
+from .errors import InputError, MissingDependency, WeightsError, describe_error
+from .features.reader import split_list
+from .model import check_text, load
 
 MODALITIES = ("text", "video", "features")
+ON_ERROR = ("raise", "none")
+OF_ALL_INPUTS = (WeightsError, MissingDependency, MemoryError)  # errors that `on_error` keeps
+
+logger = logging.getLogger(__name__)
 
 
 @register(name="video-text-embedding/mdmmt")
@@ -29,6 +36,9 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
             `mdmmt.load`.
         segments, window_s, stride_s: parts of each video that get a vector of their own, see
             `mdmmt.Model.encode_segments`. None: a video gets one vector.
+
+        on_error: what an input that cannot be used becomes, after its error is logged: 'raise'
+            raises it, 'none' returns None, or a row of NaN in a list, or no segments.
 
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
@@ -49,6 +59,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         stride_s: float | None = None,
         precision: str = "exact",
         compiled: bool = False,
+        on_error: str = "raise",
     ) -> None:
         super().__init__()
         if modality not in MODALITIES:
@@ -57,7 +68,10 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
             raise InputError(f"segments need modality='video', not {modality!r}")
         if segments is None and (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows'")
+        if on_error not in ON_ERROR:
+            raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'none'")
         self.modality = modality
+        self.on_error = on_error
         self.segments, self.window_s, self.stride_s = segments, window_s, stride_s
         self.model = load(
             weight_path,
@@ -77,6 +91,52 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
             for the released model. With `segments`, a list of (start_s, end_s, vector), which
             Towhee's `flat_map` makes into rows. For 'features' a dict.
         """
+        try:
+            if self.on_error == "none" and self._is_list(data):
+                return self._embed_each(data)
+            return self._embed(data)
+        except Exception as error:
+            self._log(error)
+            return None if self.segments is None else []
+
+    def _log(self, error: Exception, where: str = "") -> None:
+        """Log the error, and raise it unless `on_error` lets this input be left out."""
+        logger.error("%s%s", where, describe_error(error))
+        if self.on_error == "raise" or isinstance(error, OF_ALL_INPUTS):
+            raise error
+
+    def _is_list(self, data: Any) -> bool:
+        if self.modality == "text":
+            return isinstance(data, list | tuple) and len(data) > 0
+        return self.modality == "video" and self.segments is None and split_list(data)[1]
+
+    def _embed_each(self, items: Sequence[Any]) -> Any:
+        """Embed the items of a list together; the bad ones become rows of NaN."""
+        is_text = self.modality == "text"
+        read: Callable[[Any], Any] = _checked_text if is_text else self.model.read_tokens
+        encode: Callable[[list[Any]], Any] = (
+            self.model.encode_text if is_text else self.model.encode_tokens
+        )
+        shape = len(items), self.model.config.text.embedding_dim
+        vectors = np.full(shape, np.nan, dtype=np.float32)
+        good: dict[int, Any] = {}
+        for index, item in enumerate(items):
+            try:
+                good[index] = read(item)
+            except Exception as error:
+                self._log(error, f"{self.modality} {index}: ")
+        try:
+            if good:
+                vectors[list(good)] = encode(list(good.values()))
+        except Exception:  # of one item, which is unknown, so each goes through alone
+            for index, item in good.items():
+                try:
+                    vectors[index] = encode([item])[0]
+                except Exception as error:
+                    self._log(error, f"{self.modality} {index}: ")
+        return vectors
+
+    def _embed(self, data: Any) -> Any:
         if self.modality == "text":
             return self.model.encode_text(data)
         if self.modality == "features":
@@ -113,6 +173,11 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         tower = self.model.read_video_tower() if is_video else self.model.read_text_tower()
         export_onnx(tower, output_file)
         return True
+
+
+def _checked_text(text: Any) -> str:
+    check_text(text, "text")
+    return str(text)
 
 
 mdmmt = MDMMT  # the name that Towhee looks for in its operator folder

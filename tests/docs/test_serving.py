@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -71,3 +71,12 @@ def test_service_gives_each_of_fifty_clients_its_own_vector(server):
         vectors = list(pool.map(ask, texts))
     expected = mdmmt.load("sample", "cpu").encode_text(texts)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.towhee
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\x1c", "\u2003\x85"])
+def test_service_refuses_a_text_without_words(server, text):
+    with pytest.raises(HTTPError) as refusal:
+        urlopen(f"{server}/embedding?text={quote(text)}", timeout=TIMEOUT_S)
+    assert refusal.value.code == 422
