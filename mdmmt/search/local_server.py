@@ -4,14 +4,20 @@ This is the only file that calls an internal function of Milvus Lite. pymilvus h
 to open a local database, which keeps it open until the process ends and gives no reason where it
 fails. So this package starts the server itself, with the function that pymilvus' way rests on. A
 probe tries that function once in each process. If another version of Milvus Lite has it no longer,
-or has changed it, pymilvus' way is used, after one logged warning.
+or has changed it, pymilvus' way is used, with a warning.
+
+Milvus Lite asks nobody for a password. The server therefore listens on a Unix socket in a folder
+that only this user may enter. pymilvus' way listens on a port of 127.0.0.1, where every user of the
+machine can read and delete the rows; this is a part of the warning.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,9 +26,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import InputError, MissingDependency, describe_error
+from ..errors import InputError, MissingDependency, describe_error, warn
 
 TESTED_VERSION = "3.2.2"  # of Milvus Lite
+SOCKET_FOLDER = "mdmmt-index-"  # the start of the folder's name
+SOCKET = "milvus:0"  # Milvus Lite joins host and port by a colon
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes, a limit of the system
 
 logger = logging.getLogger(__name__)
 _open_folders: set[str] = set()  # those that `_serve_as_pymilvus` serves in this process
@@ -35,7 +44,14 @@ def serve(folder: Path) -> AbstractContextManager[str]:
         InputError: the database is open already, or the installed Milvus Lite cannot serve it.
         MissingDependency: Milvus Lite is not installed.
     """
-    return _tested_way()(folder)
+    way = _tested_way()
+    if way is _serve_as_pymilvus:
+        warn(
+            f"while {str(folder)!r} is open, every user of this machine can read and delete its "
+            f"rows, as Milvus Lite {_installed_version()} can only serve it on a port; expected a "
+            f"version like {TESTED_VERSION}: pip install 'milvus-lite=={TESTED_VERSION}'"
+        )
+    return way(folder)
 
 
 @cache
@@ -73,8 +89,7 @@ def _probe(way: Callable[[Path], AbstractContextManager[str]]) -> None:
     with tempfile.TemporaryDirectory(prefix="mdmmt-") as scratch:
         folder = Path(scratch) / "probe.db"
         with way(folder) as address:
-            parts = urlsplit(address)
-            socket.create_connection((str(parts.hostname), int(parts.port or 0)), 10).close()
+            _knock(address)
             try:
                 with way(folder):
                     pass
@@ -83,23 +98,65 @@ def _probe(way: Callable[[Path], AbstractContextManager[str]]) -> None:
             raise RuntimeError("it opens a database twice")
 
 
+def _knock(address: str) -> None:
+    """Connect to a server and leave again; raise OSError if nothing listens."""
+    parts = urlsplit(address)
+    if parts.scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(10)
+            caller.connect(parts.path)
+    else:
+        socket.create_connection((str(parts.hostname), int(parts.port or 0)), 10).close()
+
+
 @contextmanager
 def _serve_directly(folder: Path) -> Iterator[str]:
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     from milvus_lite.exceptions import DataDirLockedError
 
-    try:
-        server, database, port = start_server_in_thread(str(folder))
-    except DataDirLockedError as error:
-        raise InputError(
-            f"the database {str(folder)!r} is open elsewhere, in this process or another; expected "
-            "one at a time, or a Milvus server, which takes many"
-        ) from error
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=1).wait()
-        database.close()
+    with _socket_folder() as private:
+        host = f"unix:{private}/{SOCKET}".removesuffix(":0")
+        try:
+            server, database, port = start_server_in_thread(str(folder), host=host, port=0)
+        except DataDirLockedError as error:
+            raise InputError(
+                f"the database {str(folder)!r} is open elsewhere, in this process or another; "
+                "expected one at a time, or a Milvus server, which takes many"
+            ) from error
+        try:
+            if port == 0:  # gRPC's sign of failure; for a socket, success is 1
+                raise RuntimeError(f"cannot listen on {host}")
+            yield f"unix:{private}/{SOCKET}"
+        finally:
+            server.stop(grace=1).wait()
+            database.close()
+
+
+@contextmanager
+def _socket_folder() -> Iterator[str]:
+    """A new folder that only this user may enter, with a path short enough for a socket in it."""
+    for parent in filter(os.path.isdir, (tempfile.gettempdir(), "/tmp")):
+        with tempfile.TemporaryDirectory(prefix=SOCKET_FOLDER, dir=parent) as folder:
+            if len(os.fsencode(f"{folder}/{SOCKET}")) <= MAX_SOCKET_PATH:
+                _remove_leftovers(Path(parent))
+                yield folder
+                return
+    raise InputError(
+        f"the folder for temporary files, {tempfile.gettempdir()!r}, has too long a path for a "
+        "socket; expected a shorter one in the environment variable TMPDIR"
+    )
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the folders of processes that were killed: those with a socket that nobody serves."""
+    for folder in parent.glob(f"{SOCKET_FOLDER}*"):
+        try:
+            if folder.stat().st_uid == os.getuid() and (folder / SOCKET).is_socket():
+                _knock(f"unix:{folder}/{SOCKET}")
+        except ConnectionRefusedError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another process has removed it in the meantime
+            continue
 
 
 @contextmanager
