@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,10 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_REASON = 300  # characters of an error of another library
 SENTENCE_ENDS = (".", "?", "!")
+MAX_CHARACTERS = 100_000  # of a text, or of the part of it that its first tokens can come from
+LONG_TEXT = 1_000  # characters from which on cutting a text spares more than it costs
+BETWEEN_BLANKS = re.compile(r"[^ \t\n\r]+")  # blanks that every tokenizer knows
+LETTER_OR_DIGIT = re.compile(r"[A-Za-z0-9]")  # that no tokenizer drops
 
 
 class Tokenizer:
@@ -37,16 +43,19 @@ class Tokenizer:
         self.config = config
         self._size = config.bert.vocab_size
         self._lock = threading.Lock()
+        self._may_cut = _makes_tokens_of_words(tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_length` of them.
 
         Raises:
-            InputError: the tokenizer makes no token of a text.
+            InputError: the tokenizer makes no token of a text, or a text has more than
+                `MAX_CHARACTERS` that its first tokens could come from.
             WeightsError: it makes ids that the text tower does not have.
         """
         if self.config.add_dot:
             texts = [end_sentence(text) for text in texts]
+        texts = [self._beginning(index, text) for index, text in enumerate(texts)]
         with self._lock:
             ids = self.tokenizer(
                 list(texts),
@@ -59,7 +68,7 @@ class Tokenizer:
         for index, row in enumerate(ids):
             if not row:
                 raise InputError(
-                    f"text {index} is {texts[index]!r}, of which the tokenizer makes no token"
+                    f"text {index} is {texts[index]!r:.100}, of which the tokenizer makes no token"
                 )
             # The vocabulary need not name all ids that a tokenizer makes.
             if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
@@ -68,6 +77,22 @@ class Tokenizer:
                     f"has {self._size} words: it is not the one this model was trained with"
                 )
         return ids
+
+    def _beginning(self, index: int, text: str) -> str:
+        """The part of a text that decides its first `max_length` tokens."""
+        count = self.config.max_length
+        if self._may_cut and len(text) > LONG_TEXT:
+            pieces = BETWEEN_BLANKS.finditer(text)
+            words = (piece for piece in pieces if LETTER_OR_DIGIT.search(piece[0]))
+            ends = [word.end() for word in itertools.islice(words, count)]
+            if len(ends) == count:
+                text = text[: ends[-1]]
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(
+                f"text {index} has {len(text)} characters before {count} words are complete, "
+                f"expected at most {MAX_CHARACTERS}"
+            )
+        return text
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Rows of token ids -> ids [b, n] int64 and mask [b, n] bool, n tokens in the longest."""
@@ -78,6 +103,17 @@ class Tokenizer:
             pad_sequence(rows, batch_first=True, padding_value=padding),
             pad_sequence(mask, batch_first=True),
         )
+
+
+def _makes_tokens_of_words(tokenizer: Any) -> bool:
+    """Whether what is between blanks and has a letter or digit makes a token, as in BERT."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        type(getattr(backend, "pre_tokenizer", None)).__name__ == "BertPreTokenizer"
+        and type(getattr(backend, "normalizer", None)).__name__ == "BertNormalizer"
+        and tokenizer.truncation_side == "right"
+        and not any(len(token.split()) > 1 for token in tokenizer.get_added_vocab())
+    )
 
 
 def end_sentence(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -16,7 +17,7 @@ from tiny import TINY, write_vocabulary
 from transformers import BertConfig, BertModel
 
 import mdmmt
-from mdmmt import WeightsError
+from mdmmt import InputError, WeightsError
 from mdmmt.towers.tokenizer import Tokenizer, end_sentence, load_tokenizer
 
 TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
@@ -157,3 +158,32 @@ def test_load_downloads_only_the_tokenizer_of_bert(full_file, tmp_path):
     assert done.stdout == "(1536,)\n", done.stderr
     assert any(path.endswith("bert-base-cased/resolve/main/vocab.txt") for path in asked)
     assert not [path for path in asked if path.endswith((".safetensors", ".bin", ".h5", ".pt"))]
+
+
+LONG_TEXTS = [
+    "the dog sings with a red ball " * 400_000,
+    "\x00 \u200b \u0301 the, dog-- [SEP] x\x00 y\u00a0z \x1c " * 5000,
+    "... !? the " * 30_000,
+]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=["ten megabytes", "odd characters", "marks"])
+def test_tokenizer_gives_the_first_tokens_of_a_long_text(tmp_path, text):
+    write_vocabulary(tmp_path, TINY.text.bert.vocab_size)
+    tokenizer = Tokenizer(load_tokenizer(tmp_path), TINY.text)
+    began_s = time.monotonic()
+    (ids,) = tokenizer([text])
+    assert time.monotonic() - began_s < 0.5
+    whole = tokenizer.tokenizer(
+        end_sentence(text[:20_000]), max_length=TINY.text.max_length, truncation=True
+    )
+    assert ids == whole["input_ids"] and len(ids) == TINY.text.max_length
+
+
+def test_tokenizer_refuses_a_text_beyond_the_bound(tmp_path):
+    write_vocabulary(tmp_path, TINY.text.bert.vocab_size)
+    tokenizer = Tokenizer(load_tokenizer(tmp_path), TINY.text)
+    with pytest.raises(InputError, match=r"text 1 has 10000001 characters .* at most 100000"):
+        tokenizer(["a dog", "x" * 10**7])
+    with pytest.raises(InputError, match="text 0 has"):
+        tokenizer(["\u72d7" * 10**7])
