@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import av
 
 from ..errors import InputError
+from .limits import MAX_PIXELS, check_picture
 from .opening import open_media
 from .presentation import Crop, Presentation
 from .tracks import best_track
@@ -18,25 +19,37 @@ if TYPE_CHECKING:
 
 
 def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Image]:
+    """All pictures of `each_still_at`, in memory at once."""
+    return list(each_still_at(path, times_s))
+
+
+def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Iterator[Image]:
     """The pictures that a video shows at given times, cropped, turned and mirrored as it says.
+
+    The next picture is decoded only when it is asked for.
 
     Args:
         path: any local file that FFmpeg reads.
         times_s: seconds from the first picture; after the end the last picture is shown.
 
-    Returns:
+    Yields:
         One picture for each time, in the same order.
 
     Raises:
-        InputError: the file cannot be read, or no picture in it can be decoded.
+        InputError: the file cannot be read, no picture in it can be decoded, or they are beyond the
+            bounds of `limits`.
     """
     try:
         with open_media(path) as container:
             video = best_track(container, path, "video")
             if video is None:
                 raise LookupError("the file has no video stream")
-            return [_still_at(container, video, time_s) for time_s in times_s]
-    except (av.FFmpegError, OSError, LookupError) as error:
+            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            for time_s in times_s:
+                yield _still_at(container, video, time_s)
+    except InputError:
+        raise
+    except Exception as error:  # of any kind, since the file has caused it
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"no picture can be read from {os.fspath(path)!r} ({reason})") from error
 
@@ -54,6 +67,8 @@ def _still_at(
     container: av.container.InputContainer, stream: av.VideoStream, time_s: float
 ) -> Image:
     assert stream.time_base is not None  # a stream that is being demuxed has one
+    if stream.width and stream.height:  # a header may leave them open
+        check_picture(stream.width, stream.height)
     first_s = float((stream.start_time or 0) * stream.time_base)
     # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)

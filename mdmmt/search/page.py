@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from ..errors import InputError
-from ..media.stills import has_sound, stills_at
+from ..media.stills import each_still_at, has_sound
 from ..model import Similarity
 from ..storage.files import atomic_file
 from .index import Hit
@@ -116,16 +116,17 @@ def _card(hit: Hit, bars: Sequence[Bar], out: Path) -> Card:
         return card._replace(note="The file is not there.")
     url = f"{_relative_url(hit.path, out)}#t={hit.start_s:.3f},{hit.end_s:.3f}"
     times_s = [hit.start_s + part * (hit.end_s - hit.start_s) for part in STRIP]
+    strip, poster_url = [], ""
     try:
-        stills = stills_at(hit.path, times_s)
+        # Pictures are made small one by one, since large ones fill the memory.
+        for k, still in enumerate(each_still_at(hit.path, times_s)):
+            strip.append(Picture(times_s[k], _jpeg_url(still, STRIP_SIZE)))
+            if k == POSTER:
+                poster_url = _jpeg_url(still, POSTER_SIZE)
     except InputError:
         note = "The file shows no picture."
         return card._replace(note=note, url=url if has_sound(hit.path) else "")
-    strip = [
-        Picture(time_s, _jpeg_url(still, STRIP_SIZE))
-        for time_s, still in zip(times_s, stills, strict=True)
-    ]
-    return card._replace(strip=strip, poster_url=_jpeg_url(stills[POSTER], POSTER_SIZE), url=url)
+    return card._replace(strip=strip, poster_url=poster_url, url=url)
 
 
 def _jpeg_url(picture: Image, size: tuple[int, int]) -> str:

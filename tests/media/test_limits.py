@@ -14,6 +14,7 @@ from mdmmt.errors import InputError
 from mdmmt.media.decode import read_clips
 from mdmmt.media.limits import MAX_GAP_S
 from mdmmt.media.specs import AudioSpec, FrameSpec
+from mdmmt.media.stills import stills_at
 
 SPECS = {
     "fast": FrameSpec(32, 64, 64, 32),
@@ -24,6 +25,7 @@ READ = """
 import sys
 from mdmmt.errors import InputError
 from mdmmt.media.decode import read_clips
+from mdmmt.media.stills import stills_at
 from mdmmt.media.specs import AudioSpec, FrameSpec
 def peak_mb():
     with open("/proc/self/status") as status:
@@ -71,6 +73,13 @@ def test_read_clips_refuses_pictures_out_of_bounds(tmp_path, size):
     path = write_gif(tmp_path / "large.gif", *size, [10] * 3)
     with pytest.raises(InputError, match=rf"large\.gif.*{size[0]} x {size[1]} pixels, expected"):
         list(read_clips(path, SPECS))
+
+
+@pytest.mark.parametrize("size", [(16000, 16000), (65000, 1)])
+def test_stills_at_refuses_pictures_out_of_bounds(tmp_path, size):
+    path = write_gif(tmp_path / "large.gif", *size, [10] * 3)
+    with pytest.raises(InputError, match=rf"large\.gif.*{size[0]} x {size[1]} pixels, expected"):
+        stills_at(path, [0.0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
