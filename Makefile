@@ -71,6 +71,10 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
 	$(BIN)/python benchmarks/files.py | tee bench/flush.txt
 
+.PHONY: fuzz
+fuzz: $(VENV)/installed-test  ## read mutated media files, SECONDS=3600 SEED=0
+	PYTHONPATH=tests/support $(BIN)/python -m fuzz_media --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),0)
+
 .PHONY: lint
 lint: $(VENV)/installed-test  ## check style, formatting, types and the layers of the package
 	$(BIN)/ruff check .
