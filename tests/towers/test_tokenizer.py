@@ -164,10 +164,15 @@ LONG_TEXTS = [
     "the dog sings with a red ball " * 400_000,
     "\x00 \u200b \u0301 the, dog-- [SEP] x\x00 y\u00a0z \x1c " * 5000,
     "... !? the " * 30_000,
+    "\x00 \u200b \x7f the " * 30_000,
 ]
 
 
-@pytest.mark.parametrize("text", LONG_TEXTS, ids=["ten megabytes", "odd characters", "marks"])
+@pytest.mark.parametrize(
+    "text",
+    LONG_TEXTS,
+    ids=["ten megabytes", "odd characters", "marks", "characters that are dropped"],
+)
 def test_tokenizer_gives_the_first_tokens_of_a_long_text(tmp_path, text):
     write_vocabulary(tmp_path, TINY.text.bert.vocab_size)
     tokenizer = Tokenizer(load_tokenizer(tmp_path), TINY.text)
