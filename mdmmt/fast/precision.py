@@ -108,14 +108,14 @@ def plan_layers(precision: str, device: torch.device, quantize_values: bool = Fa
     In 'int8' queries, keys and the feed-forward layers have 8 bits; attention itself, the last
     layer, and the layers for the experts' features are in bfloat16, or exact. In 'bfloat16' on
     CUDA the sums and norms stay in float32, as they do under `torch.autocast`; on a processor they
-    are in bfloat16, which is a tenth faster. The last layer attends to numbers of the residual
+    are in bfloat16, which is faster. The last layer attends to numbers of the residual
     dtype.
 
     Args:
         precision: from `resolve_precision`.
         quantize_values: in 'int8' the values and the output of an attention have 8 bits, too, but
-            in the first layer. That takes a seventh less time. Texts stay near enough; the least
-            cosine of a block of a video with a single token would fall from 0.9996 to 0.9990.
+            in the first layer. That takes less time. Texts stay near enough; a video with a single
+            token would not.
     """
     if precision not in RESOLVED:
         raise ValueError(f"precision is {precision!r}, expected one from resolve_precision")

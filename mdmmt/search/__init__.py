@@ -18,7 +18,7 @@ __all__ = ("Hit", "Identity", "Index", "index_file", "index_files", "read_metada
 
 
 def __getattr__(name: str) -> Any:
-    if name == "write_page":  # spares a search without a page PyAV and Jinja2, 0.08 s
+    if name == "write_page":  # spares a search without a page PyAV and Jinja2
         from .page import write_page
 
         return write_page
