@@ -159,12 +159,6 @@ class VideoConfig:
             raise InputError("the video tower has no expert, expected at least one")
         _check_names("experts", [expert.name for expert in self.experts])
         _check_whole("same_dim", self.same_dim, 1, MAX_WIDTH)
-        _check_whole(
-            "encoder.max_position_embeddings",
-            self.encoder.max_position_embeddings,
-            TIME_OFFSET,  # the codes before it are always needed
-            MAX_ROWS,
-        )
         rows = self.encoder.type_vocab_size
         for expert in self.experts:
             if not 0 <= expert.type_id < rows:
