@@ -43,7 +43,7 @@ def run(folder, modality, data):
 # Texts
 
 
-def test_one_text_is_what_the_oracle_says(tiny, tiny_model):
+def test_encode_text_equals_the_oracle(tiny, tiny_model):
     with torch.inference_mode():
         expected = tiny.theirs_text(["Hello world"])[0].numpy()
     vector = tiny_model.encode_text("Hello world")
@@ -52,7 +52,7 @@ def test_one_text_is_what_the_oracle_says(tiny, tiny_model):
     assert np.abs(vector - expected).max() <= 1e-5
 
 
-def test_a_list_of_texts_equals_each_alone_in_its_order(tiny_model):
+def test_encode_text_of_a_list_equals_each_text_alone(tiny_model):
     alone = [tiny_model.encode_text(text) for text in TEXTS]
     for batch_size in (1, 4, 32):
         vectors = tiny_model.encode_text(TEXTS, batch_size=batch_size)
@@ -80,14 +80,14 @@ BAD_TEXTS = {
 
 
 @pytest.mark.parametrize(("given", "error", "words"), BAD_TEXTS.values(), ids=BAD_TEXTS)
-def test_bad_texts(given, error, words, tiny_model):
+def test_encode_text_refuses_bad_texts(given, error, words, tiny_model):
     with pytest.raises(error) as caught:
         tiny_model.encode_text(given)
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_of_which_no_token_is_left(tiny_folder):
+def test_encode_text_refuses_a_text_without_tokens(tiny_folder):
     params = {"add_special_tokens": False, "add_dot": False}
     model = mdmmt.load(tiny_folder, "cpu", mmttxt_params=params)
     with pytest.raises(
@@ -112,20 +112,20 @@ def test_a_text_of_which_no_token_is_left(tiny_folder):
         (torch.device("cuda", 1), InputError, "device is 'cuda:1'"),
     ],
 )
-def test_bad_devices(device, error, words, tiny_folder, monkeypatch):
+def test_load_refuses_bad_devices(device, error, words, tiny_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(error, match=words):
         mdmmt.load(tiny_folder, device)
 
 
-def test_only_cuda_is_compiled_for(tiny_folder, monkeypatch):
+def test_load_compiles_on_cuda_only(tiny_folder, monkeypatch):
     with pytest.raises(InputError, match="compiled is True and the device is 'cpu'"):
         mdmmt.load(tiny_folder, "cpu", compiled=True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert mdmmt.load(tiny_folder, "cuda", compiled=True).compiled
 
 
-def test_a_cuda_device_beyond_the_last(monkeypatch):
+def test_resolve_device_refuses_a_cuda_device_beyond_the_last(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(InputError, match="sees 2 CUDA devices"):
@@ -133,7 +133,7 @@ def test_a_cuda_device_beyond_the_last(monkeypatch):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_no_device_takes_cuda_if_it_is_there(there, monkeypatch):
+def test_resolve_device_takes_cuda_if_there_is_one(there, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert resolve_device(None).type == ("cuda" if there else "cpu")
     assert resolve_device("cpu").type == resolve_device(torch.device("cpu")).type == "cpu"
@@ -142,7 +142,7 @@ def test_no_device_takes_cuda_if_it_is_there(there, monkeypatch):
 # Eval, inference mode, determinism, threads
 
 
-def test_eval_and_inference_mode(tiny_folder, tiny_video):
+def test_encoders_are_in_evaluation_and_inference_mode(tiny_folder, tiny_video):
     model = mdmmt.load(tiny_folder, "cpu")
     video = read_input(tiny_video(), model.config.video.experts)[0]
     encoders = ((model.video_encoder, video), (model.text_encoder, model.tokenizer(["a dog"])))
@@ -154,7 +154,7 @@ def test_eval_and_inference_mode(tiny_folder, tiny_video):
     assert not torch.is_inference_mode_enabled()
 
 
-def test_deterministic(tiny_folder, tiny_video):
+def test_encode_gives_the_same_each_time(tiny_folder, tiny_video):
     one, two = (mdmmt.load(tiny_folder, "cpu") for _ in range(2))
     torch.manual_seed(1)
     first = one.encode_text(TEXTS), one.encode_video(tiny_video())
@@ -164,13 +164,13 @@ def test_deterministic(tiny_folder, tiny_video):
         np.testing.assert_array_equal(model.encode_video(tiny_video()), first[1])
 
 
-def test_weights_are_read_at_the_first_call(tiny_folder, monkeypatch):
+def test_load_reads_weights_at_the_first_call(tiny_folder, monkeypatch):
     monkeypatch.setattr("mdmmt.model.read_tower", None)  # a call would raise
     assert operator(tiny_folder, "text") is not None
     assert mdmmt.MDMMT("video", tiny_folder, "cpu").modality == "video"
 
 
-def test_what_are_no_weights_need_no_tokenizer(tmp_path, monkeypatch):
+def test_encode_text_needs_no_tokenizer_for_bad_weights(tmp_path, monkeypatch):
     """Which would be fetched, or asked for in vain, before the true reason was said."""
     save_file({"features.CLIP": torch.zeros(1, 512)}, tmp_path / "a.mp4.safetensors")
     monkeypatch.setattr("mdmmt.model.load_tokenizer", None)  # a call would raise
@@ -179,7 +179,9 @@ def test_what_are_no_weights_need_no_tokenizer(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("modality", ["text", "video"])
-def test_eight_threads_on_one_fresh_operator(modality, tiny_folder, tiny_video, monkeypatch):
+def test_operator_reads_its_tower_once_for_eight_threads(
+    modality, tiny_folder, tiny_video, monkeypatch
+):
     """The same answers as one thread, and the weights are read once."""
     from mdmmt import model
 
@@ -214,7 +216,7 @@ def test_eight_threads_on_one_fresh_operator(modality, tiny_folder, tiny_video, 
     assert sorted(reads) == (["tokenizer", "tower"] if modality == "text" else ["tower"])
 
 
-def test_the_tokenizer_is_entered_by_one_thread_at_a_time():
+def test_tokenizer_is_entered_by_one_thread_at_a_time():
     inside = []
 
     def tokenizer(texts, **_):
@@ -232,7 +234,7 @@ def test_the_tokenizer_is_entered_by_one_thread_at_a_time():
 # Similarity
 
 
-def test_similarity_is_the_inner_product_and_the_experts_shares_of_it(tiny_model, tiny_video):
+def test_similarity_is_the_inner_product_and_its_shares(tiny_model, tiny_video):
     videos = [tiny_video(seed) for seed in range(4)]
     t, v = tiny_model.encode_text(TEXTS), tiny_model.encode_video(videos)
     found = tiny_model.similarity(t, v)
@@ -255,7 +257,7 @@ def test_similarity_is_the_inner_product_and_the_experts_shares_of_it(tiny_model
     assert tiny_model.similarity(torch.from_numpy(t).bfloat16(), v).score.shape == (6, 4)
 
 
-def test_bad_similarity(tiny_model, tiny_folder, tiny_video):
+def test_similarity_refuses_bad_embeddings(tiny_model, tiny_folder, tiny_video):
     t, v = tiny_model.encode_text("a"), tiny_model.encode_video(tiny_video())
     with pytest.raises(InputError, match=r"video embeddings are \(71,\), expected \(n, 72\)"):
         tiny_model.similarity(t, v[1:])
@@ -269,7 +271,7 @@ def test_bad_similarity(tiny_model, tiny_folder, tiny_video):
 # The operator, through real Towhee
 
 
-def test_pipelines_give_what_the_model_gives(tiny_folder, tiny_model, tiny_video):
+def test_operator_gives_in_pipelines_what_the_model_gives(tiny_folder, tiny_model, tiny_video):
     np.testing.assert_array_equal(
         run(tiny_folder, "text", "Hello world."), tiny_model.encode_text("Hello world.")
     )
@@ -280,7 +282,7 @@ def test_pipelines_give_what_the_model_gives(tiny_folder, tiny_model, tiny_video
     assert run(tiny_folder, "video", [video, video]).shape == (2, 72)
 
 
-def test_batches_of_a_pipeline(tiny_folder, tiny_model):
+def test_operator_takes_batches_of_a_pipeline(tiny_folder, tiny_model):
     """Towhee calls one operator from several threads."""
     p = pipe.input("x").map("x", "vec", operator(tiny_folder, "text")).output("vec")
     vectors = [queue.get()[0] for queue in p.batch(TEXTS * 4)]
@@ -296,7 +298,7 @@ def test_batches_of_a_pipeline(tiny_folder, tiny_model):
         ("video", [], "video is an empty list"),
     ],
 )
-def test_sentences_are_legible_through_towhee(modality, data, sentence, tiny_folder):
+def test_operator_errors_are_legible_through_towhee(modality, data, sentence, tiny_folder):
     with pytest.raises(RuntimeError) as caught:
         run(tiny_folder, modality, data)
     assert sentence in str(caught.value)
@@ -316,7 +318,7 @@ def test_sentences_are_legible_through_towhee(modality, data, sentence, tiny_fol
         ("video", {"mmtvid_params": {"x": 3}}, "mmtvid_params has unknown x; known:"),
     ],
 )
-def test_what_the_constructor_refuses_shows_when_the_pipeline_is_built(
+def test_operator_refuses_bad_arguments_when_the_pipeline_is_built(
     modality, options, sentence, tiny_folder
 ):
     options = {"weight_path": str(tiny_folder), "device": "cpu"} | options
@@ -328,7 +330,7 @@ def test_what_the_constructor_refuses_shows_when_the_pipeline_is_built(
     assert sentence in str(caught.value)
 
 
-def test_within_autocast(tiny_model, tiny_video):
+def test_encode_gives_the_same_within_autocast(tiny_model, tiny_video):
     expected = tiny_model.encode_text(TEXTS), tiny_model.encode_video(tiny_video())
     with torch.autocast("cpu"):
         found = tiny_model.encode_text(TEXTS), tiny_model.encode_video(tiny_video())
@@ -338,7 +340,7 @@ def test_within_autocast(tiny_model, tiny_video):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("precision", ["exact", "auto", "int8"])
-def test_any_default_dtype(dtype, precision, tiny_folder, tiny_video):
+def test_encode_takes_any_default_dtype(dtype, precision, tiny_folder, tiny_video):
     """Another model of the same process may have set it."""
     expected = mdmmt.load(tiny_folder, "cpu", precision=precision)
     try:
@@ -353,7 +355,7 @@ def test_any_default_dtype(dtype, precision, tiny_folder, tiny_video):
 
 
 @pytest.mark.parametrize("precision", ["exact", "int8"])
-def test_any_default_device(precision, tiny_folder, tiny_video):
+def test_encode_takes_any_default_device(precision, tiny_folder, tiny_video):
     """As `torch.set_default_device("cuda")` in a notebook; 'meta' stands for it where none is."""
     expected = mdmmt.load(tiny_folder, "cpu", precision=precision)
     try:

@@ -54,7 +54,7 @@ def naive_run(spans, start_s, end_s):
 
 @given(experts(), times_s, times_s | st.none())
 @settings(deadline=None, max_examples=300)
-def test_a_segment_is_what_the_rule_says(extracted, start_s, end_s):
+def test_select_follows_the_rule(extracted, start_s, end_s):
     longest = max(one.times_s[-1, 1] for one in extracted.values())
     stop_s = longest if end_s is None else end_s
     if start_s >= stop_s and not (start_s <= 0 and end_s is None):
@@ -91,12 +91,12 @@ def test_a_segment_is_what_the_rule_says(extracted, start_s, end_s):
         (1.5, math.inf, [1, 2]),
     ],
 )
-def test_borders_gaps_and_ends(start_s, end_s, expected):
+def test_select_takes_borders_gaps_and_ends_as_the_authors_do(start_s, end_s, expected):
     extracted = {"a": expert((0, 1), (1, 2), (3, 4))}
     assert rows(select(extracted, start_s, end_s)) == expected
 
 
-def test_no_end_is_that_of_the_longest_expert():
+def test_select_without_an_end_goes_to_the_end_of_the_longest_expert():
     extracted = {"a": expert((0, 1), (1, 2)), "b": expert((0, 5), (5, 9))}
     assert rows(select(extracted, 3, None)) == [1]
     assert rows(select(extracted, 3, None), "b") == [0, 1]
@@ -104,7 +104,7 @@ def test_no_end_is_that_of_the_longest_expert():
     assert not overlaps(extracted, 9, None)
 
 
-def test_a_caption_counts_where_it_touches_one_expert():
+def test_overlaps_is_true_if_a_segment_touches_one_expert():
     extracted = {"a": expert((1, 2)), "b": expert((3, 5))}
     assert overlaps(extracted, 5.0, 6.0)
     assert overlaps(extracted, 0.0, 1.0)
@@ -114,14 +114,14 @@ def test_a_caption_counts_where_it_touches_one_expert():
     assert not overlaps({}, 0, None)
 
 
-def test_an_expert_without_features_is_left_out():
+def test_select_leaves_an_expert_without_features_out():
     extracted = {"a": expert((0, 1)), "b": expert()}
     assert select(extracted, 0, 1).keys() == {"a"}
     assert select(extracted, 0, None).keys() == {"a"}
     assert windows(extracted, 1, 1)[0][1].keys() == {"a"}
 
 
-def test_without_times_only_the_whole_video_can_be_had():
+def test_select_without_times_takes_the_whole_video_only():
     extracted = {"a": expert((0, 1), (1, 2)), "b": expert((math.nan, math.nan))}
     assert select(extracted, 0, None).keys() == {"a", "b"}
     assert overlaps(extracted, 0, None)
@@ -136,7 +136,7 @@ def test_without_times_only_the_whole_video_can_be_had():
 
 
 @pytest.mark.parametrize("spans", [[(1, 2), (0, 1)], [(2, 1)], [(-1, 1)], [(0, 5), (1, 4)]])
-def test_times_out_of_order_are_refused(spans):
+def test_select_refuses_times_out_of_order(spans):
     for cut in (select, overlaps, windows):
         with pytest.raises(InputError, match="times of the expert a are negative or out of order"):
             cut({"a": expert(*spans)}, 1, 1 if cut is windows else 2)
@@ -163,7 +163,7 @@ def naive_windows(extracted, window_s, stride_s):
 
 @given(experts(), st.integers(1, 20), st.integers(1, 20))
 @settings(deadline=None, max_examples=200)
-def test_windows_are_what_the_rule_says(extracted, first, second):
+def test_windows_follow_the_rule(extracted, first, second):
     window_s, stride_s = max(first, second) * GRID_S, min(first, second) * GRID_S
     cut = windows(extracted, window_s, stride_s)
     expected = naive_windows(extracted, window_s, stride_s)
@@ -186,7 +186,7 @@ def test_windows_side_by_side_hold_each_feature_once(n, hop_s, window_s):
     assert all(a < b for (a, b), _ in cut)
 
 
-def test_a_middle_on_a_border_is_in_one_window():
+def test_windows_hold_a_middle_on_a_border_once():
     window_s = 0.1  # 2 * 0.1 + 0.1 and 3 * 0.1 are one number, 5 * 0.1 + 0.1 and 6 * 0.1 are not
     middles = window_s * np.arange(60)
     extracted = {"a": expert(*np.stack([middles, middles], axis=1))}
@@ -212,6 +212,6 @@ def test_windows_without_features_are_left_out_and_the_last_ends_with_the_video(
         (5, 1e-9, "expected a longer stride"),
     ],
 )
-def test_windows_that_make_no_sense_are_refused(window_s, stride_s, message):
+def test_windows_refuse_bad_lengths(window_s, stride_s, message):
     with pytest.raises(InputError, match=message):
         windows({"a": expert((0, 10))}, window_s, stride_s)

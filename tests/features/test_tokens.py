@@ -39,7 +39,7 @@ def stacked(videos):
     }
 
 
-def test_one_video_is_what_the_oracle_says(tiny, tiny_model, tiny_video):
+def test_read_input_of_one_video_embeds_as_the_oracle_does(tiny, tiny_model, tiny_video):
     video = tiny_video()
     batch = mapped(video, lambda a: torch.tensor(a)[None])
     expected = run_video(tiny.theirs_video, *(batch[part] for part in PARTS))[0]
@@ -49,7 +49,7 @@ def test_one_video_is_what_the_oracle_says(tiny, tiny_model, tiny_video):
     assert np.abs(vector - expected.numpy()).max() <= 1e-5
 
 
-def test_a_leading_axis_is_a_batch(tiny_model, tiny_video):
+def test_read_input_takes_a_leading_axis_as_a_batch(tiny_model, tiny_video):
     videos = [tiny_video(seed, valid=1 + seed) for seed in range(4)]
     vectors = tiny_model.encode_video(stacked(videos))
     assert vectors.shape == (4, 72)
@@ -57,7 +57,7 @@ def test_a_leading_axis_is_a_batch(tiny_model, tiny_video):
     assert tiny_model.encode_video(stacked(videos[:1])).shape == (1, 72)
 
 
-def test_a_list_equals_each_alone(tiny_model, tiny_video):
+def test_encode_video_of_a_list_equals_each_video_alone(tiny_model, tiny_video):
     videos = [
         tiny_video(s, tokens=t, valid=v) for s, (t, v) in enumerate([(5, 4), (1, 1), (45, 40)])
     ]
@@ -71,7 +71,7 @@ def test_a_list_equals_each_alone(tiny_model, tiny_video):
     assert tiny_model.encode_video(videos[:1]).shape == (1, 72)
 
 
-def test_experts_may_differ_in_their_number_of_tokens(tiny_model, tiny_video):
+def test_read_input_takes_different_numbers_of_tokens(tiny_model, tiny_video):
     long, short = tiny_video(tokens=9, valid=9), tiny_video(tokens=2, valid=2)
     video = {part: {**long[part], "narrow": short[part]["narrow"]} for part in PARTS}
     padded = copy.deepcopy(long)
@@ -107,7 +107,7 @@ def read_only(array):
         "list", "requires_grad", "torch float64", "parameter",
     ],
 )  # fmt: skip
-def test_the_kind_of_array_does_not_matter(change, tiny_model, tiny_video):
+def test_read_input_takes_any_kind_of_array(change, tiny_model, tiny_video):
     video = tiny_video()
     changed = mapped(video, change)
     np.testing.assert_array_equal(tiny_model.encode_video(changed), tiny_model.encode_video(video))
@@ -121,7 +121,7 @@ def test_the_kind_of_array_does_not_matter(change, tiny_model, tiny_video):
     ],
     ids=str,
 )  # fmt: skip
-def test_the_type_of_numbers_does_not_matter(dtype, tiny_model, tiny_video):
+def test_read_input_takes_any_type_of_numbers(dtype, tiny_model, tiny_video):
     """Values that every type holds exactly."""
     cast = (lambda a: torch.tensor(a).to(dtype)) if isinstance(dtype, torch.dtype) else dtype
     video = mapped(tiny_video(), lambda a: np.abs(np.rint(a * 3)), "features")
@@ -131,14 +131,14 @@ def test_the_type_of_numbers_does_not_matter(dtype, tiny_model, tiny_video):
 
 
 @pytest.mark.parametrize("cast", [np.bool_, np.int64, lambda a: torch.tensor(a).bool()])
-def test_the_type_of_masks_does_not_matter(cast, tiny_model, tiny_video):
+def test_read_input_takes_any_type_of_masks(cast, tiny_model, tiny_video):
     video = tiny_video()
     changed = mapped(video, cast, "features_ind")
     np.testing.assert_array_equal(tiny_model.encode_video(changed), tiny_model.encode_video(video))
 
 
 @pytest.mark.parametrize("cast", [np.array, torch.tensor])
-def test_the_callers_arrays_are_never_changed(cast, tiny_model, tiny_video):
+def test_read_input_does_not_change_its_arrays(cast, tiny_model, tiny_video):
     """`towhee.models` clamps the caller's times in place."""
     video = mapped(tiny_video(), cast)
     video["features_t"]["wide"][:] = 500.0
@@ -153,7 +153,7 @@ def test_the_callers_arrays_are_never_changed(cast, tiny_model, tiny_video):
             np.testing.assert_array_equal(video[part][name], before[part][name])
 
 
-def test_the_answer_does_not_share_memory_with_the_input(tiny_video):
+def test_read_input_shares_no_memory_with_its_arrays(tiny_video):
     video = tiny_video(valid=5)
     (read,), _ = read_input(mapped(video, torch.tensor), EXPERTS)
     (again,), _ = read_input(video, EXPERTS)
@@ -168,7 +168,7 @@ garbage = st.floats(allow_nan=True, allow_infinity=True)
 
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
-def test_what_padding_holds_never_matters(data, tiny_model, tiny_video):
+def test_read_input_never_reads_padding(data, tiny_model, tiny_video):
     """Any number, NaN and infinity included, in masked features and times of random masks."""
     video = tiny_video(seed=1, tokens=4, valid=4)
     for name in video["features"]:
@@ -190,7 +190,7 @@ def test_what_padding_holds_never_matters(data, tiny_model, tiny_video):
     np.testing.assert_array_equal(tiny_model.encode_video(short), tiny_model.encode_video(video))
 
 
-def test_an_absent_expert_is_one_however_it_is_said(tiny_model, tiny_video):
+def test_read_input_takes_an_absent_expert_in_any_form(tiny_model, tiny_video):
     masked = tiny_video()
     masked["features_ind"]["narrow"][:] = 0
     masked["features"]["narrow"][:] = np.nan
@@ -205,7 +205,7 @@ def test_an_absent_expert_is_one_however_it_is_said(tiny_model, tiny_video):
     assert np.linalg.norm(vector[24:48]) == pytest.approx(1.0, abs=1e-5)  # it has its block
 
 
-def test_a_nan_time_makes_that_experts_times_unknown(tiny_model, tiny_video):
+def test_read_input_takes_a_nan_time_as_unknown_times(tiny_model, tiny_video):
     """All of them, so that they stand at position 1, and of this expert alone."""
     unknown, ones = tiny_video(), tiny_video()
     unknown["features_t"]["wide"][2] = np.nan
@@ -215,7 +215,7 @@ def test_a_nan_time_makes_that_experts_times_unknown(tiny_model, tiny_video):
     assert np.abs(vector - tiny_model.encode_video(tiny_video())).max() > 1e-4
 
 
-def test_infinite_times_stand_at_the_ends(tiny_model, tiny_video):
+def test_read_input_clamps_infinite_times(tiny_model, tiny_video):
     infinite, clamped = tiny_video(), tiny_video()
     infinite["features_t"]["wide"][:2] = np.inf, -np.inf
     clamped["features_t"]["wide"][:2] = 31, 0
@@ -349,9 +349,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("change", "error", "words"), BAD.values(), ids=BAD)
-def test_bad_input_gets_one_sentence_that_says_what_and_where(
-    change, error, words, tiny_model, tiny_video
-):
+def test_read_input_refuses_bad_input_in_one_sentence(change, error, words, tiny_model, tiny_video):
     bad = change(tiny_video())
     with pytest.raises(error) as caught:
         tiny_model.encode_video(bad)
@@ -364,12 +362,12 @@ def test_bad_input_gets_one_sentence_that_says_what_and_where(
             tiny_model.encode_video([tiny_video(), bad])
 
 
-def test_errors_are_value_and_type_errors():
+def test_read_input_raises_value_and_type_errors():
     assert issubclass(InputError, ValueError)
     assert issubclass(InputTypeError, TypeError)
 
 
-def test_bad_batches(tiny_model, tiny_video):
+def test_read_input_refuses_bad_batches(tiny_model, tiny_video):
     batch = stacked([tiny_video(0), tiny_video(1)])
     one_nan, none_valid, mixed = (copy.deepcopy(batch) for _ in range(3))
     one_nan["features"]["wide"][1, 2, 0] = np.nan
@@ -390,7 +388,7 @@ def test_bad_batches(tiny_model, tiny_video):
             tiny_model.encode_video(bad)
 
 
-def test_the_token_of_an_error_is_counted_with_padding(tiny_model, tiny_video):
+def test_read_input_counts_padding_in_the_token_of_an_error(tiny_model, tiny_video):
     video = tiny_video()
     video["features_ind"]["wide"][:] = 0, 1, 0, 1, 1
     video["features"]["wide"][3] = np.inf
@@ -419,7 +417,7 @@ def tokens(spans_s):
         ([(4, 5), (5, 6), (6, 7), (0, 1)], [6.5, 7.5, 8.5], [1, 1, 1]),  # likewise
     ],
 )
-def test_times_of_tokens(spans_s, times, mask):
+def test_tokens_of_gives_times_as_the_authors_do(spans_s, times, mask):
     features, got_times, got_mask = tokens(spans_s)
     assert got_times == times
     assert got_mask == mask
@@ -427,7 +425,7 @@ def test_times_of_tokens(spans_s, times, mask):
     assert features == [[1.0 + 2 * i, 2.0 + 2 * i] if i < kept else [0, 0] for i in range(3)]
 
 
-def test_tokens_go_into_the_model_and_an_absent_expert_stays_absent(tiny_model):
+def test_to_input_leaves_an_absent_expert_out(tiny_model):
     rng = np.random.default_rng(0)
     spans_s = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
     features = {"wide": ExpertFeatures(rng.standard_normal((9, 11)), spans_s)}
@@ -438,7 +436,7 @@ def test_tokens_go_into_the_model_and_an_absent_expert_stays_absent(tiny_model):
     assert tiny_model.encode_video(item).shape == (72,)
 
 
-def test_tokens_of_another_models_experts_are_refused(tiny_model):
+def test_tokens_of_refuses_another_models_experts(tiny_model):
     values, spans_s = np.ones((2, 11)), np.array([[0, 1], [1, 2]])
     features = ExpertFeatures(values, spans_s)
     with pytest.raises(InputError, match=r"expert speech.*wide, narrow, middle"):
@@ -464,7 +462,9 @@ def test_tokens_of_refuses_numbers_that_no_model_can_take(bad):
 
 
 @pytest.mark.cuda
-def test_arrays_of_another_device(tiny_folder, tiny_model, tiny_video, cuda_without_tf32):
+def test_read_input_takes_arrays_of_another_device(
+    tiny_folder, tiny_model, tiny_video, cuda_without_tf32
+):
     import mdmmt
 
     video = tiny_video()
