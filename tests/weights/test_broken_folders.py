@@ -41,7 +41,6 @@ CONFIGS: dict[str, tuple[str, object]] = {
     "no eps": ("text.bert.layer_norm_eps", 0.0),
     "dropout": ("text.dropout", 2.0),
     "no words": ("text.bert.vocab_size", 0),
-    "one position": ("video.encoder.max_position_embeddings", 1),
     "a type": ("video.experts[0].type_id", "x"),
     "no tokens": ("video.experts[0].max_tokens", 0),
     "a dotted name": ("video.experts[0].name", "a.b"),
