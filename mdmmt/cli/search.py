@@ -7,9 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..errors import InputError
 from ..storage.text import format_table
 from .common import (
     Commands,
@@ -22,6 +24,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..batch.outcome import Outcome
     from ..model import Similarity
     from ..search.index import Hit
 
@@ -74,7 +77,7 @@ def add_commands(commands: Commands) -> None:
         "--filter",
         metavar="EXPR",
         help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
-        "'metadata[\"shot-at\"] == 3' for a name that is not a word",
+        "'metadata[\"shot-at\"] == 3' for a name that is not a plain word",
     )
     search.add_argument("--json", action="store_true", help="print JSON lines")
     search.add_argument(
@@ -87,6 +90,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from ..batch.extract import find_videos
     from ..features.files import find_feature_files
     from ..search import Index, index_files, read_metadata
+    from ..search.milvus import is_local, remove_local_database
 
     if arguments.features:
         find_feature_files(arguments.features)  # refuses a wrong folder before a database is made
@@ -94,10 +98,20 @@ def _build(arguments: argparse.Namespace) -> int:
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
     window_s, stride_s = model.window_lengths(arguments.window, arguments.stride)
-    with Index.open(arguments.db, model) as index:
-        run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
-        outcomes = list(progress(run, len(paths), "video"))
-        count = index.count()
+    folder = Path(arguments.db).expanduser()
+    is_new = is_local(arguments.db) and not folder.exists()
+    outcomes: list[Outcome[int]] = []
+    state = "is to be opened again"
+    try:
+        with Index.open(arguments.db, model) as index:
+            run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
+            outcomes.extend(progress(run, len(paths), "video"))
+            with suppress(InputError):  # on a full disk, which the outcomes tell
+                state = f"holds {index.count()} windows"
+    finally:
+        if is_new and folder.exists() and not any(outcome.result for outcome in outcomes):
+            remove_local_database(folder)
+            state = "was not made"
     failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     known = {os.path.abspath(path) for path in paths}
     failures += [
@@ -111,7 +125,7 @@ def _build(arguments: argparse.Namespace) -> int:
     return report(
         failures,
         f"{added} windows of {len(outcomes) - skipped - failed} videos added, {skipped} videos "
-        f"skipped; {arguments.db} holds {count} windows",
+        f"skipped; {arguments.db} {state}",
     )
 
 
@@ -156,8 +170,7 @@ def _search(arguments: argparse.Namespace) -> int:
     else:
         print(_format_hits(hits, similarity))
     if names is not None:
-        spellings = ", ".join(n if n.isidentifier() else f'metadata["{n}"]' for n in names)
-        say(f"names in the metadata are {spellings}" if names else "no file has metadata")
+        say(f"names in the metadata are {', '.join(names)}" if names else "no file has metadata")
     if arguments.html is not None:
         from ..search import write_page
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, InputTypeError
 from .milvus import FIELDS, MAX_BYTES
 
+MAX_DEPTH = 100  # of lists and objects in metadata; Milvus ends in Python's own errors at about 900
+
 
 def checked_path(path: object, name: str = "path") -> str:
     """A path, as a str.
@@ -94,6 +96,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(FIELDS)}"
         )
     try:
+        _check_depth(dict(metadata), MAX_DEPTH)
         text = json.dumps(dict(metadata), allow_nan=False)
         json.loads(text, parse_int=_int64)
         size = len(text.encode())
@@ -104,8 +107,17 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(metadata)
 
 
+def _check_depth(value: object, levels: int) -> None:
+    if isinstance(value, Mapping | list | tuple):
+        if levels == 0:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+        for part in value.values() if isinstance(value, Mapping) else value:
+            _check_depth(part, levels - 1)
+
+
 def _int64(digits: str) -> int:
     number = int(digits)
     if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError(f"{digits} has more than 64 bits")
+        shown = digits if len(digits) <= 40 else f"{digits[:40]}..."
+        raise ValueError(f"{shown} has more than 64 bits")
     return number

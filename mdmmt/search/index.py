@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, describe_error
 from ..model import Model, Segments
 from ..weights.identity import Identity, identity_of
 from . import milvus
 from .checks import checked_metadata, checked_path, checked_spans, checked_text, checked_vectors
+from .filters import fields_of, spell_name
 from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, redact_password
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process wa
 # Milvus Lite puts new rows into a log, which survives a kill but is searched slowly.
 MAX_LOG_ROWS = 100  # rows in the log that a search may meet
 MAX_LOG_BYTES = 64 << 20  # of vectors; a larger log becomes part of the database
+SYSTEM_ERROR = re.compile(r"\[errno \d+\]", re.IGNORECASE)  # in a message of Milvus Lite
 
 
 class Hit(NamedTuple):
@@ -66,6 +69,7 @@ class Index:
         self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
         self._log_rows = 0
         self._has_pending_deletes = False  # rows that were replaced still wait for their deletion
+        self._failure: str | None = None  # of the system, such as a full disk
 
     def __deepcopy__(self, memo: Any) -> Index:
         return self
@@ -86,17 +90,18 @@ class Index:
         """Open a database, or make a new one.
 
         Args:
-            uri: the folder of a local database, by convention `NAME.db`; or the address of a
-                Milvus server or cloud: `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token in
-                the place of user and password.
+            uri: the folder of a local database, by convention `NAME.db`, where a leading `~` is
+                the home folder; or the address of a Milvus server or cloud:
+                `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token in the place of user and
+                password.
             model: the model whose embeddings are added and searched for. None: the model is not
                 checked, and no database is made.
             create: whether to make a database if there is none.
 
         Raises:
             InputError, InputTypeError: there is no database and none is to be made; it is open
-                already, or holds something other than embeddings of this model; or the server
-                does not answer.
+                already, lacks some of its files, or holds something other than embeddings of this
+                model; or the server does not answer.
             MissingDependency: Milvus is not installed.
             WeightsError: the weights of the model cannot be read.
         """
@@ -108,6 +113,7 @@ class Index:
         milvus.import_pymilvus()
         create = create and model is not None
         if milvus.is_local(uri):  # before the weights are hashed, which may take seconds
+            uri = os.path.expanduser(uri)
             milvus.check_database(Path(uri), create)
         if isinstance(model, Model):
             model = identity_of(model.path, model.config)
@@ -143,10 +149,12 @@ class Index:
             source: a text by which a caller tells whether the file must be added again, such as
                 its SHA-256.
             metadata: facts about the file that JSON can hold, by name; `search` can filter by
-                them.
+                them, see `search` for names that are no plain words.
 
         Raises:
-            InputError, InputTypeError: an argument, which the message names, cannot be stored.
+            InputError, InputTypeError: an argument, which the message names, cannot be stored; or
+                the disk is full. After that, only a new `open` lets the index be used again; the
+                files that were added before are in it.
         """
         path = checked_path(path)
         if not isinstance(segments, Segments):
@@ -157,14 +165,13 @@ class Index:
         vectors = checked_vectors(segments.vectors, self.dim, "segments.vectors")
         spans_s = checked_spans(segments.spans_s, len(vectors))
         metadata = checked_metadata(metadata or {})
-        # The metadata are stored as fields too: Milvus Lite filters by those far faster.
         shared = {
             "path": path,
             "source": checked_text(source, "source"),
             "segments": len(vectors),
             "metadata": metadata,
         }
-        shared |= metadata
+        shared |= fields_of(metadata)
         rows = [
             shared | {"id": _id(path, i), "start_s": start_s, "end_s": end_s, "vector": vector}
             for i, ((start_s, end_s), vector) in enumerate(zip(spans_s, vectors, strict=True))
@@ -213,12 +220,14 @@ class Index:
         )
 
     def metadata_names(self) -> list[str]:
-        """The names in the metadata of up to MAX_HITS segments, by which `search` can filter.
+        """The names in the metadata of up to MAX_HITS segments, as a filter of `search` has them.
 
-        Milvus does not report an unknown name as an error; it finds nothing.
+        A filter by another name is no error to Milvus, which then finds nothing.
         """
         rows = self._call("query", filter='id != ""', output_fields=["metadata"], limit=MAX_HITS)
-        return sorted({name for row in rows for name in row["metadata"]})
+        return sorted(
+            {spell_name(name, value) for row in rows for name, value in row["metadata"].items()}
+        )
 
     def search(
         self,
@@ -233,7 +242,9 @@ class Index:
             vectors: (D,), or (n, D) for n searches.
             k: the largest number of segments to return.
             filter: an expression of Milvus over `path`, `start_s`, `end_s`, `source` and the names
-                in the metadata, as `year >= 2020 and path like "%.mp4"`.
+                in the metadata, as `year >= 2020 and path like "%.mp4"`. A name that is no plain
+                word, or that Milvus' language knows, is written `metadata["my-name"]`, and so is
+                the name of a list or an object; `metadata_names` gives them so.
             with_vectors: whether to return the vectors of the hits as well.
 
         Returns:
@@ -317,7 +328,7 @@ class Index:
         """Move new rows out of the log, so that they are searched as fast as the others."""
         if self._local:
             self._call("flush")
-            with milvus.translate_errors(self._uri):
+            with self._translated_errors():
                 milvus.index_if_large(self._client)
         self._log_rows = 0
 
@@ -330,6 +341,8 @@ class Index:
 
     def _close_cleanly(self) -> None:
         """Flush, and remove the mark, which a killed process leaves behind."""
+        if self._failure:
+            return  # the log holds the rows; a second flush would delete it unread
         self._flush()
         if not self._has_pending_deletes:
             (Path(self._uri) / UNCLEAN).unlink(missing_ok=True)
@@ -345,7 +358,7 @@ class Index:
         for i in range(0, len(doubled), ROWS_AT_ONCE):
             ids = doubled[i : i + ROWS_AT_ONCE]
             rows = self._call("get", ids=ids, output_fields=list(FIELDS))
-            self._put([row["metadata"] | dict(row) for row in rows])
+            self._put([fields_of(row["metadata"]) | dict(row) for row in rows])
         self._flush()
 
     def _call(self, method: str, *args: Any, subject: str | None = None, **kwargs: Any) -> Any:
@@ -354,8 +367,30 @@ class Index:
             raise InputError(
                 f"the index {redact_password(self._uri)} was closed, expected an open one"
             )
-        with milvus.translate_errors(self._uri, subject):
+        if self._failure:
+            raise InputError(
+                f"the index {self._uri!r} has failed before ({self._failure}); expected it to be "
+                "opened again, with all files that were added before"
+            )
+        with self._translated_errors(subject):
             return getattr(self._client, method)(COLLECTION, *args, **kwargs)
+
+    @contextmanager
+    def _translated_errors(self, subject: str | None = None) -> Iterator[None]:
+        """Raise the errors of Milvus in our words, and remember a failure of the system.
+
+        After a write that failed, such as one on a full disk, Milvus Lite goes on as if nothing had
+        happened. It writes behind the broken end of its log, where nothing is read again, and its
+        next flush deletes the log of the flush that failed. Rows that were acknowledged would be
+        lost. So nothing more is written; when the database is opened again, the log is read.
+        """
+        try:
+            with milvus.translate_errors(self._uri, subject):
+                yield
+        except InputError as error:
+            if self._local and SYSTEM_ERROR.search(str(error)):
+                self._failure = describe_error(error.__cause__ or error)
+            raise
 
 
 def _open_collection(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -107,6 +108,45 @@ def check_database(folder: Path, create: bool) -> None:
         check_writable(folder)
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a local database that lacks files; Milvus Lite would open it as an emptier one.
+
+    Raises:
+        InputError: naming a missing file.
+    """
+    collection = folder / "collections" / COLLECTION
+    if not collection.is_dir():
+        return
+    manifest = collection / "manifest.json"  # comes with the first flush
+    needed = [collection / "schema.json"]
+    if any(collection.glob("manifest.json.*")) or any(collection.glob("partitions/*/*/*")):
+        needed.append(manifest)
+    try:
+        partitions = json.loads(manifest.read_text(encoding="utf-8"))["partitions"]
+        for name, partition in partitions.items():
+            files = [*partition["data_files"], *partition["delta_files"]]
+            needed += [collection / "partitions" / name / file for file in files]
+    except (OSError, LookupError, TypeError, ValueError, AttributeError):
+        pass  # missing, or of another version: Milvus Lite knows
+    missing = [str(file.relative_to(folder)) for file in needed if not file.exists()]
+    if missing:
+        raise InputError(
+            f"the database {str(folder)!r} lacks {len(missing)} of its files, such as "
+            f"{missing[0]!r}; expected all, so restore them, or delete the folder and build it anew"
+        )
+
+
+def remove_local_database(folder: Path) -> None:
+    """Delete a local database, unless another process has opened it."""
+    import filelock  # torch requires it
+
+    try:
+        with filelock.FileLock(folder / "LOCK", timeout=0):  # the lock of Milvus Lite
+            shutil.rmtree(folder)
+    except filelock.Timeout:
+        return
+
+
 def make_local_database(folder: Path, identity: Identity) -> None:
     """Make a local database with an empty collection, whole or not at all."""
     from pymilvus import MilvusClient
@@ -130,13 +170,16 @@ def connect(uri: str) -> Iterator[MilvusClient]:
     """Connect to a database, which for a local one includes serving it.
 
     Raises:
-        InputError: the local database is open elsewhere, or the server does not answer.
+        InputError: the local database is open elsewhere or lacks files, or the server does not
+            answer.
     """
     from pymilvus import MilvusClient
 
     local = is_local(uri)
     with ExitStack() as stack:
         address = stack.enter_context(serve(Path(uri))) if local else uri
+        if local:
+            check_files(Path(uri))  # while nobody else may write
         with translate_errors(uri):
             client = MilvusClient(address, grpc_options=LOCAL_GRPC_OPTIONS if local else {})
         stack.callback(client.close)

@@ -67,13 +67,16 @@ def parse_json(text: str, where: str) -> Any:
         where: the file, or the file and the line, of the text; error messages start with it.
 
     Raises:
-        InputError: the text is not JSON, or is nested too deeply.
+        InputError: the text is not JSON, is nested too deeply, or holds a whole number of more
+            digits than Python converts (4,300).
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = "" if ", line " in where else f", line {error.lineno}"
         raise InputError(f"{where}{line}: is not JSON ({error.msg})") from error
+    except ValueError as error:  # Python's bound for the digits of an int
+        raise InputError(f"{where}: holds a whole number of too many digits ({error})") from error
     except RecursionError as error:
         raise InputError(f"{where}: is nested too deeply") from error
 

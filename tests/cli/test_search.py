@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -106,7 +107,9 @@ def test_index_and_search_commands_name_the_error(clips, database, model, tmp_pa
     weights = ["--weights=sample", "--device=cpu"]
     missing = str(tmp_path / "none.mp4")
     assert main(["index", "build", missing, "--db", str(tmp_path / "a.db"), *weights]) == 1
-    assert missing in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert missing in printed.err and "a.db was not made" in printed.out
+    assert not list(tmp_path.iterdir())
     assert main(["search", "red", "--db", str(tmp_path / "b.db"), *weights]) == 1
     assert "b.db" in capsys.readouterr().err and not (tmp_path / "b.db").exists()
     build = ["index", "build", str(clips / "0.mp4"), "--db", database, *weights]
@@ -124,6 +127,80 @@ def test_index_and_search_commands_name_the_error(clips, database, model, tmp_pa
     with Index.open(database, model) as index:
         index.add("relative.mp4", model.encode_segments(clips / "0.mp4"))
     assert main(["index", "delete", "relative.mp4", "--db", database]) == 0
+
+
+@pytest.mark.parametrize("before", ["no database", "an empty one"])
+@pytest.mark.parametrize("end", ["damaged", "interrupted"])
+def test_index_build_command_removes_an_empty_database_of_its_own(
+    before, end, model, tmp_path, monkeypatch, capsys
+):
+    db = tmp_path / "home" / "library.db"
+    db.parent.mkdir()
+    monkeypatch.setenv("HOME", str(db.parent))
+    if before == "an empty one":
+        Index.open(db, model).close()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"no video" * 100)
+    if end == "interrupted":
+
+        def interrupt(path):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("mdmmt.search.build.sha256_of", interrupt)
+    command = ["index", "build", str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+    status = main([*command, "--db=~/library.db", "--weights=sample", "--device=cpu"])
+    printed = capsys.readouterr()
+    assert status == (1 if end == "damaged" else 130)
+    assert list(db.parent.iterdir()) == ([db] if before == "an empty one" else [])
+    if end == "damaged":
+        assert "a.mp4" in printed.err and "b.mp4" in printed.err
+        state = "holds 0 windows" if before == "an empty one" else "was not made"
+        assert f"~/library.db {state}" in printed.out
+
+
+def test_index_build_command_tells_which_videos_are_in_on_a_full_disk(
+    clips, model, tmp_path, monkeypatch, capsys
+):
+    paths = [str(clips / f"{i}.mp4") for i in range(CLIPS)]
+    db = str(tmp_path / "library.db")
+    put, soft_hard = Index._put, resource.getrlimit(resource.RLIMIT_FSIZE)
+    added = []
+
+    def then_fill(index, rows):
+        put(index, rows)
+        added.append(rows[0]["path"])
+        if len(added) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, soft_hard[1]))
+
+    monkeypatch.setattr(Index, "_put", then_fill)
+    try:
+        command = ["index", "build", *paths, "--db", db, "--weights=sample", "--device=cpu"]
+        assert main(command) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft_hard)
+    monkeypatch.undo()
+    printed = capsys.readouterr()
+    for path in paths:
+        assert (f"{path}: " in printed.err) == (path not in added)
+    assert "3 windows of 3 videos added" in printed.out
+    with Index.open(db, model) as index:
+        assert [path for path in paths if index.source(path)] == added == paths[:3]
+    assert main(command) == 0
+    assert f"{CLIPS - 3} videos added, 3 videos skipped" in capsys.readouterr().out
+
+
+def test_search_command_spells_the_names_when_a_filter_finds_nothing(
+    clips, model, tmp_path, capsys
+):
+    db = str(tmp_path / "library.db")
+    with Index.open(db, model) as index:
+        segments = model.encode_segments(clips / "0.mp4")
+        index.add("a.mp4", segments, metadata={"like": 3, "year": 2020, "tags": ["x"]})
+    for filter in ("nothing == 3", "year > 2020"):
+        assert search(db, "red", "--filter", filter, capsys=capsys) == []
+    # the names go to stderr, which `search` leaves unread
+    assert main(["search", "red", "--db", db, "--filter=x == 1", "--weights=sample"]) == 0
+    assert 'are metadata["like"], metadata["tags"], year' in capsys.readouterr().err
 
 
 def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_path, monkeypatch):

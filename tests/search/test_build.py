@@ -122,9 +122,15 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
         *(b"no json", b"[]", b'{"year": 3}', b'{"path": ["a"]}', b'{"path": "a.mp4"}', b"\xff"),
         *(b'{"path": "b.mp4", "id": 2}', b'{"path": "b.mp4", "x": 1e999}'),
         b'{"path": "b.mp4", "x": 9223372036854775808}',
+        b'{"path": "b.mp4", "x": ' + b"7" * 4000 + b"}",
+        b'{"path": "b.mp4", "x": ' + b"7" * 5000 + b"}",
+        b'{"path": "b.mp4", "x": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"path": "b.mp4", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"path": "b.mp4", "x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
     ],
 )
 def test_read_metadata_names_the_line(line, tmp_path):
     (tmp_path / "m.jsonl").write_bytes(b'{"path": "a.mp4"}\n' + line + b"\n")
-    with pytest.raises(InputError, match=r"m\.jsonl, line 2"):
+    with pytest.raises(InputError, match=r"m\.jsonl, line 2") as caught:
         read_metadata(tmp_path / "m.jsonl")
+    assert len(str(caught.value)) < 500

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,94 @@ def test_open_refuses_other_arguments(uri, model, words, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=words):
         Index.open(uri, model)
     assert not list(tmp_path.iterdir())
+
+
+def test_open_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Index.open("~/library.db", MODEL) as index:
+        index.add("a.mp4", segments(2))
+    with Index.open(Path("~", "library.db"), create=False) as index:
+        assert index.count() == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["library.db"]
+    with pytest.raises(InputError, match="there is no database"):
+        Index.open("~/none.db", MODEL, create=False)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("partitions/_default/data/*.parquet", "partitions/_default/data", "partitions/_default"),
+        *("partitions/_default/delta/*.parquet", "partitions", "schema.json", "manifest.json"),
+    ],
+)
+@pytest.mark.parametrize("model", [MODEL, None])
+def test_open_refuses_a_database_that_lacks_files(database, pattern, model):
+    with Index.open(database, MODEL) as index:
+        for path in ("a.mp4", "b.mp4"):
+            index.add(path, segments(3))
+        index._flush()
+        index.delete("a.mp4")
+    (path,) = (database / "collections" / "mdmmt").glob(pattern)
+    spare = database.parent / "spare"
+    path.rename(spare)
+    before = sorted(database.rglob("*"))
+    with pytest.raises(InputError, match=r"lacks \d of its files, such as 'collections/mdmmt/"):
+        Index.open(database, model)
+    assert sorted(database.rglob("*")) == before
+    spare.rename(path)
+    with Index.open(database, MODEL) as index:
+        assert index.count() == 3
+
+
+# On a full disk
+
+
+@contextmanager
+def full_disk(max_file_size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as if the disk were full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("when", ["add", "flush", "search", "delete"])
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_index_keeps_what_was_added_before_the_disk_was_full(database, monkeypatch, when, goes_on):
+    """`goes_on`: space is free again before the index is closed, and it is still used."""
+    monkeypatch.setattr(index_module, "MAX_LOG_ROWS", 10)
+    added = []
+    index = Index.open(database, MODEL)
+    with full_disk(200_000 if when == "add" else 1 << 30), suppress(InputError):
+        for i in range(100 if when == "add" else 5):
+            index.add(f"{i}.mp4", segments(20, seed=i), f"{i}")
+            added.append(i)
+    assert 5 <= len(added) < 100
+    with full_disk(100):
+        calls = {
+            "add": lambda: index.add("new.mp4", segments(5)),
+            "flush": index._flush,
+            "search": lambda: index.search(segments(1).vectors[0]),
+            "delete": lambda: index.delete("0.mp4"),
+        }
+        with pytest.raises(InputError, match=r"\[[Ee]rrno 27\]"):
+            calls[when]()
+        if not goes_on:
+            index.close()
+    if goes_on:
+        for call in (*calls.values(), index.count):
+            with pytest.raises(InputError, match=r"has failed before .* opened again"):
+                call()
+        index.close()
+    for _ in range(2):
+        with Index.open(database, MODEL) as index:
+            assert index.count() == len(rows_of(index)) == 20 * len(added)
+            for i in added:
+                assert np.array_equal(index.segments(f"{i}.mp4").vectors, segments(20, i).vectors)
+            assert index.source("new.mp4") is None
 
 
 def test_close_makes_all_calls_fail(database):

@@ -36,6 +36,8 @@ def test_parse_json_names_the_place():
         parse_json("[1,\n}", "a.jsonl, line 7")
     with pytest.raises(InputError, match=r"^a\.json: is nested too deeply"):
         parse_json("[" * 100_000, "a.json")
+    with pytest.raises(InputError, match=r"^a\.json: holds a whole number of too many digits"):
+        parse_json(f'{{"year": -{"7" * 5000}}}', "a.json")
 
 
 def test_format_table_aligns_all_columns_but_the_last_to_the_right():
