@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media import flat, write_video
+from media import LONG_S, SHORT_S, film, flat, write_video
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 from transformers import BertConfig
@@ -28,6 +28,7 @@ from transformers import BertConfig
 import mdmmt
 from mdmmt import experts
 from mdmmt.config import RELEASED
+from mdmmt.features import extract
 from mdmmt.sample import demo
 from mdmmt.storage.paths import WEIGHTS_VARIABLE
 from mdmmt.weights.folder import save_model
@@ -217,3 +218,19 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     right = sum(result.ranking[0] == result.target for result in results)
     assert right >= demo.QUERIES - 1, [(r.query, r.target, r.ranking) for r in results]
     return folder
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("short") / "short.mkv", SHORT_S)
+
+
+@pytest.fixture(scope="session")
+def whole(long, running):
+    """What the experts find in all of the long film."""
+    return extract(long, running)

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import av
 import numpy as np
 import pytest
-from media import flat, write_video
+from media import towhee_frames
 from towhee import ops, pipe
-from towhee.types import VideoFrame
 
 import mdmmt
 from mdmmt.errors import InputError
-
-LONG_S, SHORT_S = 20, 4
-
-
-def film(path, seconds: int):
-    """A moving block over changing greys, and a tone that wanders."""
-    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
-    for i, frame in enumerate(frames):
-        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
-    t = np.arange(16000 * seconds) / 16000
-    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("short") / "short.mkv", SHORT_S)
 
 
 @pytest.fixture(scope="module")
 def model():
     return mdmmt.load("sample", "cpu")
-
-
-def towhee_frames(path):
-    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            pixels = frame.to_ndarray(format="rgb24")
-            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
 
 
 def operator(**options):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import flat, write_video
 
 import mdmmt
 from mdmmt import experts
@@ -69,23 +68,6 @@ def test_embed_names_a_file_whose_experts_lack_weights(videos, tmp_path, capsys,
     assert "silent.mkv: the weights of an expert" in capsys.readouterr().err
     rows = np.load(out)
     assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
-
-
-LONG_S, SHORT_S = 20, 4
-
-
-def film(path, seconds: int):
-    """A moving block over changing greys, and a tone that wanders."""
-    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
-    for i, frame in enumerate(frames):
-        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
-    t = np.arange(16000 * seconds) / 16000
-    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import BIG_BUCK_BUNNY, BIKES, flat, footage, moved, write_video
 
-from mdmmt import experts
 from mdmmt.errors import InputError
 from mdmmt.experts import LIGHT_EXPERTS, expert_classes
 from mdmmt.features.extraction import BATCH_SIZE, extract
@@ -66,34 +65,6 @@ def test_extract_describes_real_footage(name, seconds, experts):
         assert np.isfinite(features).all()
         assert np.abs(features).max() < 5 and features.std(axis=0).max() > 0.05
         assert abs(times[-1, 1] - seconds) <= 1
-
-
-LONG_S, SHORT_S = 20, 4
-
-
-def film(path, seconds: int):
-    """A moving block over changing greys, and a tone that wanders."""
-    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
-    for i, frame in enumerate(frames):
-        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
-    t = np.arange(16000 * seconds) / 16000
-    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
-
-
-@pytest.fixture(scope="module")
-def running():
-    return experts.load(experts.LIGHT_EXPERTS)
-
-
-@pytest.fixture(scope="module")
-def whole(long, running):
-    """What the experts find in all of the long film."""
-    return extract(long, running)
 
 
 @settings(max_examples=15, deadline=None)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 
-import av
 import numpy as np
 import pytest
-from media import flat, write_video
-from towhee.types import VideoFrame
+from media import LONG_S, flat, towhee_frames, write_video
 
 import mdmmt
 from mdmmt import experts
@@ -20,45 +18,12 @@ from mdmmt.features.files import FeatureFile, SourceVideo, write_features
 from mdmmt.features.segments import select, windows
 from mdmmt.features.tokens import tokens_of
 
-LONG_S, SHORT_S = 20, 4
-
-
 WINDOW_S = 7.5  # of the sample: 30 frames, 4 a second
-
-
-def film(path, seconds: int):
-    """A moving block over changing greys, and a tone that wanders."""
-    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
-    for i, frame in enumerate(frames):
-        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
-    t = np.arange(16000 * seconds) / 16000
-    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("long") / "long.mkv", LONG_S)
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("short") / "short.mkv", SHORT_S)
 
 
 @pytest.fixture(scope="module")
 def model():
     return mdmmt.load("sample", "cpu")
-
-
-@pytest.fixture(scope="module")
-def running():
-    return experts.load(experts.LIGHT_EXPERTS)
-
-
-@pytest.fixture(scope="module")
-def whole(long, running):
-    """What the experts find in all of the long film."""
-    return extract(long, running)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +35,6 @@ def feature_file(long, running, tmp_path_factory):
 
 def embedded(model, extracted):
     return model.encode_tokens([tokens_of(extracted, model.config.video.experts)])[0]
-
-
-def towhee_frames(path):
-    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            pixels = frame.to_ndarray(format="rgb24")
-            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
 
 
 def test_reader_warns_of_the_part_of_a_long_file_that_is_embedded(model, long, short, whole):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from towhee.types import VideoFrame
 
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import Clip, FrameSpec
 
 BIG_BUCK_BUNNY = "bigbuckbunny.mp4"  # 1280 x 720, 25 fps, 5.3 s, 5.1 sound
+LONG_S, SHORT_S = 20, 4  # of the films of the fixtures `long` and `short`
 BIKES = "bikes.mp4"  # 640 x 272, 25 fps, 10 s, no sound
 
 
@@ -122,3 +124,20 @@ def block(
 def moved(step_x: int, step_y: int) -> np.ndarray:
     """A square that moves by a step from frame to frame: (12, 64, 64, 3)."""
     return np.stack([block(25 + i * step_x, 25 + i * step_y) for i in range(12)])
+
+
+def film(path, seconds: int):
+    """A moving block over changing greys, and a tone that wanders."""
+    frames = flat([(37 * i) % 90 for i in range(10 * seconds)])
+    for i, frame in enumerate(frames):
+        frame[10 : 10 + i % 40, i % 50 : i % 50 + 9] = (250, 5 * i % 255, 40)
+    t = np.arange(16000 * seconds) / 16000
+    return write_video(path, frames, 10, 0.3 * np.sin(2 * np.pi * (200 * t + 30 * t**2))[None])
+
+
+def towhee_frames(path):
+    """What Towhee's decoders make of a file: RGB frames that know their milliseconds."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            pixels = frame.to_ndarray(format="rgb24")
+            yield VideoFrame(pixels, "RGB", int(frame.time * 1000), frame.key_frame)
