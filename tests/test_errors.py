@@ -114,12 +114,18 @@ def test_warn_points_past_callbacks_to_the_callers_line(tmp_path, recwarn):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """A film that is too long for the sample model, the first half of its file, its features."""
+    """A film that is too long for the sample model, half of its file, its features; a picture."""
     folder = tmp_path_factory.mktemp("videos")
     long = write_video(folder / "long.mkv", flat([(37 * i) % 90 for i in range(200)]), 10)
     damaged = folder / "damaged.mkv"
     damaged.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
-    return {"path": long, "features": extract(long, ["frame", "motion"]), "damaged": damaged}
+    still = write_video(folder / "still.mkv", flat([90]))
+    features = extract(long, ["frame", "motion"])
+    return {"path": long, "features": features, "damaged": damaged, "still": still}
+
+
+WORDS = {"damaged": "is damaged", "still": "is a still picture"}  # else the film is too long
+TOO_LONG = "of frame the seconds 0 to"
 
 
 def check_lines(caught, call, words):
@@ -129,28 +135,28 @@ def check_lines(caught, call, words):
     assert any(words in str(one.message) for one in caught)
 
 
-@pytest.mark.parametrize("video", ["path", "features", "damaged"])
+@pytest.mark.parametrize("video", ["path", "features", "damaged", "still"])
 @pytest.mark.parametrize("call", MODEL_CALLS)
 def test_warn_points_to_the_line_that_calls_the_model(call, video, videos, recwarn):
     call = MODEL_CALLS[call]
     call(mdmmt.load("sample", "cpu"), videos[video])
-    check_lines(recwarn, call, "is damaged" if video == "damaged" else "of frame the seconds 0 to")
+    check_lines(recwarn, call, WORDS.get(video, TOO_LONG))
 
 
 def test_warn_points_to_the_line_that_passes_a_list_of_paths(videos, recwarn):
     call = MODEL_CALLS["encode_video"]
     call(mdmmt.load("sample", "cpu"), [videos["path"], videos["damaged"]])
-    check_lines(recwarn, call, "of frame the seconds 0 to")
+    check_lines(recwarn, call, TOO_LONG)
     check_lines(recwarn, call, "is damaged")
 
 
-@pytest.mark.parametrize("video", ["path", "features", "damaged"])
+@pytest.mark.parametrize("video", ["path", "features", "damaged", "still"])
 @pytest.mark.parametrize("call", OPERATOR_CALLS)
 def test_warn_points_to_the_line_that_calls_the_operator(call, video, videos, recwarn):
     operator = mdmmt.MDMMT(weight_path="sample", device="cpu", **OPERATOR_OPTIONS[call])
     call = OPERATOR_CALLS[call]
     call(operator, videos[video])
-    check_lines(recwarn, call, "is damaged" if video == "damaged" else "of frame the seconds 0 to")
+    check_lines(recwarn, call, WORDS.get(video, TOO_LONG))
 
 
 def test_warn_points_to_the_line_that_extracts_from_a_damaged_file(videos, recwarn):

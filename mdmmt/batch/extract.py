@@ -28,6 +28,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
     *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
 )  # suffixes by which a folder's files count as videos; a named file may have any
+STILL_SUFFIX = ".gif"  # the one of these that still pictures have too
 
 
 def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
@@ -35,7 +36,8 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
 
     Args:
         paths: files, and folders, which are searched for videos however deep they are. Hidden
-            files and folders in them (`.name`) are left out, and counted in one log line.
+            files and folders in them (`.name`) are left out, and so are still pictures. A log
+            line counts each of the two.
 
     Returns:
         the path of each video, and its path relative to the given folder.
@@ -43,18 +45,25 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
     Raises:
         InputError: a folder without videos.
     """
+    from ..media.stills import is_still  # imports PyAV
+
     videos: list[tuple[Path, Path]] = []
     for given in map(Path, paths):
         if not given.is_dir():
             videos.append((given, Path(given.name)))
             continue
         files = sorted(visible_files(given, followlinks=True))
-        in_folder = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        named_so = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        in_folder = [
+            file for file in named_so if file.suffix.lower() != STILL_SUFFIX or not is_still(file)
+        ]
         if not in_folder:
             raise InputError(
-                f"there is no video in the folder {str(given)!r}: none of its files has one of the "
-                f"suffixes {', '.join(VIDEO_SUFFIXES)}; a file with another suffix can be named"
+                f"there is no video in the folder {str(given)!r}: its files are still pictures, or "
+                f"have none of the suffixes {', '.join(VIDEO_SUFFIXES)}; any file can be named"
             )
+        if stills := len(named_so) - len(in_folder):
+            logger.info("%d still pictures in %s are left out", stills, given)
         videos += [(video, video.relative_to(given)) for video in in_folder]
     return videos
 

@@ -122,11 +122,14 @@ class _FilePass:
         self._start_s = (container.start_time or 0) / av.time_base
         self._reached_s = 0.0  # the end of the last packet in time
         self._decoded = False  # whether any frame has been
+        self._pictures = 0  # in the picture's track so far
         self._damage: _Damage | None = None  # the first
         video = best_track(container, path, "video")
         audio = best_track(container, path, "audio")
         if video is None and audio is None:
             raise InputError(f"{self._path!r} holds neither picture nor sound")
+        self._picture_index = None if video is None else video.index
+        self._has_sound = audio is not None
         if video is not None:
             video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             video.thread_type = "SLICE"  # by frames is a third faster, but may hide damage
@@ -192,6 +195,11 @@ class _FilePass:
             warn(
                 f"{self._path!r} is damaged at second {self._damage.second:.2f} "
                 f"({self._damage.reason}); what could be read is used"
+            )
+        elif self._pictures == 1 and not self._has_sound:
+            warn(
+                f"{self._path!r} is a still picture, expected a video; it is used as a video of "
+                "one frame"
             )
 
     def _push(self, cutter: _Cutter, frame: av.VideoFrame | av.AudioFrame) -> Iterator[Clip]:
@@ -261,6 +269,8 @@ class _FilePass:
         return frames
 
     def _note_packet(self, packet: av.Packet[Any]) -> None:
+        if packet.size > 0 and packet.stream_index == self._picture_index:
+            self._pictures += 1
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
             end_s = float((time + (packet.duration or 0)) * packet.time_base) - self._start_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import av
@@ -59,6 +60,16 @@ def has_sound(path: str | os.PathLike[str]) -> bool:
     try:
         with open_media(path) as container:
             return best_track(container, path, "audio") is not None
+    except (av.FFmpegError, OSError, InputError):
+        return False
+
+
+def is_still(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds one picture and nothing else; False if it cannot be read."""
+    try:
+        with open_media(path) as container:
+            packets = (packet for packet in container.demux() if packet.size)
+            return [packet.stream.type for packet in islice(packets, 2)] == ["video"]
     except (av.FFmpegError, OSError, InputError):
         return False
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from media import flat, write_video
+from media import ffmpeg, flat, picture, write_video
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -59,6 +59,24 @@ def test_find_videos_follows_links_and_warns_of_folders_it_may_not_read(
     monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
     with pytest.warns(UserWarning, match="deep': Permission denied; the files in it are left out"):
         assert len(find_videos([videos])) == 2
+
+
+def test_find_videos_leaves_still_pictures_out_and_counts_them(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="mdmmt")
+    for name, seconds in (("still.gif", 0.1), ("STILL.GIF", 0.1), ("film.gif", 0.3)):
+        ffmpeg(*picture(fps="10", seconds=seconds).split(" "), "-f", "gif", tmp_path / name)
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    (tmp_path / "still.jpg").write_bytes(b"")
+    names = [str(name) for _, name in find_videos([tmp_path])]
+    assert names == ["broken.gif", "film.gif"]
+    assert [one.getMessage() for one in caplog.records] == [
+        f"2 still pictures in {tmp_path} are left out"
+    ]
+    assert find_videos([tmp_path / "still.gif"]) == [(tmp_path / "still.gif", Path("still.gif"))]
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="its files are still pictures, or have none of"):
+        find_videos([tmp_path])
 
 
 def test_extract_files_goes_on_after_an_unforeseen_error(videos, tmp_path, running, monkeypatch):

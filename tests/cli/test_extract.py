@@ -104,6 +104,13 @@ def test_extract_refuses_a_folder_without_videos_and_unknown_experts(tmp_path, c
     assert "'speech' cannot be run" in capsys.readouterr().err
 
 
+def test_extract_says_in_one_line_that_a_file_is_a_still_picture(tmp_path, capsys):
+    still = write_video(tmp_path / "still.mkv", flat([90]))
+    assert main(["extract", str(still), "--out", str(tmp_path / "out"), "--experts=frame"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mdmmt: {str(still)!r} is a still picture")
+
+
 def test_extract_ends_if_weights_of_an_expert_are_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MDMMT_EXPERTS", str(tmp_path))
     assert main(["extract", "a.mp4", "--out", str(tmp_path / "out")]) == 1

@@ -375,6 +375,25 @@ def test_read_clips_refuses_other_files_by_name(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif", ".mp4"])
+def test_read_clips_warns_of_a_still_picture(folder, tmp_path, suffix):
+    still = tmp_path / f"still{suffix}"
+    ffmpeg("-i", make(folder, "a still picture"), still)
+    with pytest.warns(UserWarning, match=rf"still\{suffix}' is a still picture") as caught:
+        clips = list(read_clips(still, {"f": FrameSpec(1, 64, 64, 1), "s": SOUND}))
+    assert len(caught) == len(clips) == 1 and caught[0].filename == __file__
+
+
+def test_read_clips_takes_no_film_for_a_still_picture(folder, tmp_path):
+    slide, two = tmp_path / "slide.mp4", tmp_path / "two.gif"
+    ffmpeg("-i", make(folder, "a still picture"), *SINE.split(" "), slide)
+    ffmpeg(*picture().split(" "), "-frames:v", "2", two)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in (slide, two):
+            assert list(read_clips(path, {"f": FRAMES}, end_s=0.1))
+
+
 LENGTH_S = 4
 
 
