@@ -30,6 +30,7 @@ from .features.reader import (
     split_list,
 )
 from .features.tokens import InputDict, VideoTokens
+from .media.limits import TIME_LIMIT_S, check_time_limit
 from .storage.checkpoint import load_strict
 from .storage.text import is_unicode
 from .towers.text import TextTower
@@ -74,6 +75,7 @@ class Model:
         experts: Sequence[str] | None = None,
         precision: str = "exact",
         compiled: bool = False,
+        time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         self.path = path
         self.config = config
@@ -82,7 +84,7 @@ class Model:
         self.compiled = compiled
         names = [expert.name for expert in config.video.experts]
         self.reader = VideoReader(
-            config.video.experts, names if experts is None else experts, device
+            config.video.experts, names if experts is None else experts, device, time_limit_s
         )
         self._txt_bert = txt_bert
         self._given_tokenizer = tokenizer
@@ -109,6 +111,7 @@ class Model:
             self.reader.names,
             self.precision,
             self.compiled,
+            self.reader.time_limit_s,
         )
         return type(self), arguments
 
@@ -340,6 +343,7 @@ def load(
     experts: Sequence[str] | None = None,
     precision: str = "exact",
     compiled: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Model:
     """Open a model.
 
@@ -364,11 +368,14 @@ def load(
             fastest for this machine. The experts always compute in float32.
         compiled: fuse the operations between the matrix products by `torch.compile`, at the
             first call; on CUDA only.
+        time_limit_s: how many seconds each video file may take, with the work of the experts.
 
     Raises:
         WeightsError: the weights are missing, or the model folder describes no model.
-        InputError: an unknown device, parameter, expert or precision.
+        InputError: an unknown device, parameter, expert or precision, or a time limit that is not
+            above 0.
     """
+    check_time_limit(time_limit_s)
     resolved = resolve_device(device)
     if compiled and resolved.type != "cuda":
         raise InputError(
@@ -394,6 +401,7 @@ def load(
         experts,
         resolve_precision(precision, resolved),
         compiled,
+        time_limit_s,
     )
 
 

@@ -16,6 +16,7 @@ from towhee.runtime import register
 
 from .errors import InputError, MissingDependency, WeightsError, describe_error
 from .features.reader import split_list
+from .media.limits import TIME_LIMIT_S
 from .model import check_text, load
 
 MODALITIES = ("text", "video", "features")
@@ -32,8 +33,8 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
     Args:
         modality: 'text'; 'video'; or 'features', which runs the experts on a video and returns
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled: see
-            `mdmmt.load`.
+        weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled,
+            time_limit_s: see `mdmmt.load`.
         segments, window_s, stride_s: parts of each video that get a vector of their own, see
             `mdmmt.Model.encode_segments`. None: a video gets one vector.
 
@@ -60,6 +61,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         precision: str = "exact",
         compiled: bool = False,
         on_error: str = "raise",
+        time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         super().__init__()
         if modality not in MODALITIES:
@@ -81,6 +83,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
             experts=experts,
             precision=precision,
             compiled=compiled,
+            time_limit_s=time_limit_s,
         )
 
     def __call__(self, data: Any) -> Any:

@@ -18,6 +18,7 @@ from ..features.files import (
     update_features,
     versions_of,
 )
+from ..media.limits import TIME_LIMIT_S, check_time_limit
 from ..media.specs import Clock
 from ..storage.files import check_file, visible_files
 from .outcome import Outcome, run_each
@@ -93,25 +94,36 @@ def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
 
 
 def extract_files(
-    planned: Mapping[Path, Path], running: Mapping[str, Expert], clock: Clock = "file"
+    planned: Mapping[Path, Path],
+    running: Mapping[str, Expert],
+    clock: Clock = "file",
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[Outcome[bool]]:
     """Write feature files one by one; the outcome of a video is that of `extract_file`.
 
     Args:
         planned: the video of each feature file, from `plan`.
         running: from `mdmmt.experts.load`.
-        clock: of the times, see `mdmmt.features.extract`.
+        clock, time_limit_s: see `mdmmt.features.extract`.
+
+    Raises:
+        InputError: a time limit that is not above 0.
     """
+    check_time_limit(time_limit_s)
 
     def work(item: tuple[Path, Path]) -> bool:
         file, video = item
-        return extract_file(video, file, running, clock)
+        return extract_file(video, file, running, clock, time_limit_s)
 
     return run_each(((str(item[1]), item) for item in planned.items()), work)
 
 
 def extract_file(
-    video: Path, file: Path, running: Mapping[str, Expert], clock: Clock = "file"
+    video: Path,
+    file: Path,
+    running: Mapping[str, Expert],
+    clock: Clock = "file",
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> bool:
     """Complete the feature file of one video: run the experts whose features it lacks.
 
@@ -143,7 +155,7 @@ def extract_file(
     for name, why in reasons.items():
         if why:
             logger.info("%s: the features of %s are made again: %s", file, name, why)
-    features = extract(video, missing, clock=clock)
+    features = extract(video, missing, time_limit_s=time_limit_s, clock=clock)
     if not features and not existing.features:
         raise InputError(f"the experts {', '.join(missing)} made no features of {video}")
     update_features(file, source, features, versions, clock)

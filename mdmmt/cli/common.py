@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..fast import PRECISIONS
+from ..media.limits import TIME_LIMIT_S
 from ..storage.text import escape_controls
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def add_tokenizer_option(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_time_limit_option(command: argparse.ArgumentParser) -> None:
+    """Add the time limit of each file, to a command that reads videos."""
+    command.add_argument(
+        "--time-limit",
+        type=float,
+        default=TIME_LIMIT_S,
+        metavar="S",
+        help="seconds that one video may take; it then counts as failed; default: %(default)g",
+    )
+
+
 def load_model(arguments: argparse.Namespace) -> Model:
     """Load the model that these options choose."""
     from ..model import load
@@ -54,6 +66,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         arguments.device,
         mmttxt_params={"tokenizer": tokenizer} if tokenizer else None,
         precision=arguments.precision,
+        time_limit_s=getattr(arguments, "time_limit", TIME_LIMIT_S),
     )
 
 

@@ -9,6 +9,7 @@ from ..errors import InputError
 from .common import (
     Commands,
     add_model_options,
+    add_time_limit_option,
     add_tokenizer_option,
     load_model,
     progress,
@@ -31,6 +32,7 @@ def add_commands(commands: Commands) -> None:
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     add_model_options(embed)
     add_tokenizer_option(embed)
+    add_time_limit_option(embed)
     embed.add_argument(
         "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
     )

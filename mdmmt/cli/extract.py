@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import RELEASED
 from ..media.specs import CLOCKS
-from .common import DEVICE_HELP, Commands, progress, report
+from .common import DEVICE_HELP, Commands, add_time_limit_option, progress, report
 
 
 def add_commands(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def add_commands(commands: Commands) -> None:
         "each track from its own start; default: %(default)s",
     )
     extract.add_argument("--device", help=DEVICE_HELP)
+    add_time_limit_option(extract)
     extract.set_defaults(run=_extract)
 
 
@@ -44,7 +45,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out)
     planned = plan(find_videos(arguments.videos), arguments.out)
     running = experts.load(arguments.experts, device=resolve_device(arguments.device))
-    run = extract_files(planned, running, arguments.clock)
+    run = extract_files(planned, running, arguments.clock, arguments.time_limit)
     outcomes = list(progress(run, len(planned), "video"))
     failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     written = sum(outcome.result is True for outcome in outcomes)

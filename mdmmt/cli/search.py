@@ -16,6 +16,7 @@ from ..storage.text import format_table
 from .common import (
     Commands,
     add_model_options,
+    add_time_limit_option,
     add_tokenizer_option,
     load_model,
     progress,
@@ -44,6 +45,7 @@ def add_commands(commands: Commands) -> None:
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(build)
+    add_time_limit_option(build)
     build.add_argument("--window", type=float, metavar="S", help="seconds of each window")
     build.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
     build.add_argument(
@@ -72,6 +74,7 @@ def add_commands(commands: Commands) -> None:
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search)
     add_tokenizer_option(search)
+    add_time_limit_option(search)
     search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")
     search.add_argument(
         "--filter",

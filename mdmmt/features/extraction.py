@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..experts import Expert
 from ..experts import load as load_experts
-from ..media.limits import TIME_LIMIT_S
+from ..media.limits import TIME_LIMIT_S, check_time_limit
 from ..media.specs import CLOCKS, Clip, Clock
 from .types import ExpertFeatures, VideoFeatures
 
@@ -49,8 +49,8 @@ def extract(
         film, is left out.
 
     Raises:
-        InputError: an unknown expert or clock, a file with neither picture nor sound, or one that
-            takes too long.
+        InputError: an unknown expert or clock, a time limit that is not above 0, a file with
+            neither picture nor sound, or one that takes too long.
         WeightsError: see `mdmmt.experts.load`.
     """
     # These import PyAV, which programs that only embed features do without.
@@ -59,6 +59,7 @@ def extract(
 
     if clock not in CLOCKS:
         raise InputError(f"clock is {clock!r}, expected {' or '.join(map(repr, CLOCKS))}")
+    check_time_limit(time_limit_s)
     running = experts if isinstance(experts, Mapping) else load_experts(experts)
     specs = {name: expert.spec for name, expert in running.items()}
     waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in running}

@@ -49,7 +49,11 @@ class VideoReader:
     """Reads videos of any kind. Its experts are loaded once, when the first file comes."""
 
     def __init__(
-        self, experts: Sequence[ExpertConfig], names: Sequence[str], device: torch.device
+        self,
+        experts: Sequence[ExpertConfig],
+        names: Sequence[str],
+        device: torch.device,
+        time_limit_s: float,
     ) -> None:
         """Prepare; nothing is loaded yet.
 
@@ -57,10 +61,12 @@ class VideoReader:
             experts: those of the model, which say how many tokens it takes.
             names: the experts that are run.
             device: where the pretrained experts run.
+            time_limit_s: how long a video file may take.
         """
         self.experts = experts
         self.names = tuple(names)
         self.device = device
+        self.time_limit_s = time_limit_s
         self._lock = threading.Lock()
         self._running: dict[str, Expert] | None = None
 
@@ -202,7 +208,8 @@ class VideoReader:
             if end_s is None:
                 end_s, enough = math.inf, self._enough_features()
             running = self._load_experts()
-            features = dict(extract(video, running, start_s, end_s, max_features=enough))
+            limit_s = self.time_limit_s
+            features = dict(extract(video, running, start_s, end_s, limit_s, max_features=enough))
         if not features:
             raise InputError(
                 f"{_name(video, where)} has no features of the experts {', '.join(self.names)}, "

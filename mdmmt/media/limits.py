@@ -5,6 +5,10 @@ docs/limits.md lists them.
 
 from __future__ import annotations
 
+from numbers import Real
+
+from ..errors import InputError
+
 MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192
 MAX_ASPECT = 100  # the longer side of a picture by the shorter one
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 384_000
@@ -44,3 +48,9 @@ def check_sample_rate(rate_hz: int) -> None:
             f"its sound has {rate_hz} samples a second, expected {MIN_SAMPLE_RATE_HZ} to "
             f"{MAX_SAMPLE_RATE_HZ}"
         )
+
+
+def check_time_limit(seconds: float) -> None:
+    """Raise an InputError unless these seconds can be the time limit of a file; inf is no limit."""
+    if not isinstance(seconds, Real) or not seconds > 0:
+        raise InputError(f"the time limit of a file is {seconds!r}, expected seconds above 0")

@@ -1,5 +1,6 @@
 """Files whose headers or time stamps ask for too much are told, and cost next to nothing."""
 
+import pickle
 import struct
 import subprocess
 import sys
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 from media import X264, ffmpeg, flat, picture, write_video
 
+import mdmmt
+from mdmmt.batch.extract import extract_files
+from mdmmt.cli import main
 from mdmmt.errors import InputError
+from mdmmt.features.extraction import extract
 from mdmmt.media.decode import read_clips
 from mdmmt.media.limits import MAX_GAP_S
 from mdmmt.media.specs import AudioSpec, FrameSpec
@@ -128,8 +133,47 @@ def test_read_clips_fills_a_gap_within_the_bound(tmp_path):
 def test_read_clips_keeps_to_the_time_limit(tmp_path):
     path = tmp_path / "film.mp4"
     ffmpeg(*f"{picture()} {X264}".split(" "), path)
-    with pytest.raises(InputError, match=r"film\.mp4.* more than 0 seconds"):
-        list(read_clips(path, SPECS, time_limit_s=0))
+    with pytest.raises(InputError, match=r"film\.mp4.* more than 1e-06 seconds"):
+        list(read_clips(path, SPECS, time_limit_s=1e-6))
+
+
+@pytest.mark.parametrize("limit_s", [0, -1.0, float("nan"), "60", None])
+def test_time_limits_are_checked_before_any_work(tmp_path, limit_s):
+    for call in (
+        lambda: extract(tmp_path / "none.mp4", ["frame"], time_limit_s=limit_s),
+        lambda: mdmmt.load("sample", time_limit_s=limit_s),
+        lambda: extract_files({}, {}, time_limit_s=limit_s),
+    ):
+        with pytest.raises(InputError, match=r"time limit of a file is .*, expected seconds above"):
+            call()
+
+
+def test_a_model_and_the_operator_keep_to_the_time_limit(short):
+    options = {"device": "cpu", "time_limit_s": 1e-6}
+    model = pickle.loads(pickle.dumps(mdmmt.load("sample", **options)))
+    operator = mdmmt.MDMMT("video", "sample", **options)
+    for call in (model.encode_video, model.encode_segments, model.extract, operator):
+        with pytest.raises(InputError, match="more than 1e-06 seconds"):
+            call(short)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "--experts=frame", "--out={folder}"],
+        ["embed", "--weights=sample", "--out={folder}/a.npy"],
+        ["embed", "--weights=sample", "--segments=windows", "--out={folder}/a.jsonl"],
+        ["index", "build", "--weights=sample", "--db={folder}/a.db"],
+    ],
+    ids=lambda command: " ".join(command[:3]),
+)
+def test_commands_keep_to_the_time_limit(short, tmp_path, command, capsys):
+    command = [part.format(folder=tmp_path) for part in command] + [str(short)]
+    assert main([*command, "--time-limit=1e-6"]) == 1
+    assert f"{str(short)!r} takes more than 1e-06 seconds" in capsys.readouterr().err
+    assert main([*command, "--time-limit=nan"]) == 1
+    assert "time limit of a file is nan" in capsys.readouterr().err
+    assert main([*command, "--time-limit=3600"]) == 0
 
 
 def test_read_clips_names_the_file_of_any_error(tmp_path, monkeypatch):
