@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import av
 from av.format import Flags as FormatFlags
@@ -13,6 +13,9 @@ from .limits import MAX_GAP_S
 
 # A broadcast's clock may jump back and ahead by this much before it counts as set anew.
 MAX_JUMP_BACK_S, MAX_JUMP_AHEAD_S = 0.1, 10.0
+MAX_STEP_S = 1.0  # a frame that is further behind the one before is held back until the next one
+
+Frame = TypeVar("Frame", bound="av.VideoFrame | av.AudioFrame")
 
 
 class Clock:
@@ -95,3 +98,50 @@ class Clock:
             return False
         back, ahead = self._max_jumps
         return not -back <= late <= ahead
+
+
+class FalseTimes(Generic[Frame]):
+    """Takes false times, such as a flipped bit makes, from the frames of one track.
+
+    A frame far behind the one before it is held back. If the next frame is earlier than that, the
+    time of the frame was false, and the frame loses it.
+    """
+
+    def __init__(self, last_s: float, max_step_s: float = MAX_STEP_S) -> None:
+        """
+        Args:
+            last_s: the time before the first frame.
+            max_step_s: from one frame to the next; a frame beyond it is held back.
+        """
+        self.last_s = last_s  # the last time that is certain
+        self.false_s: float | None = None  # the time that a frame of the last `push` has lost
+        self._max_step_s = max_step_s
+        self._held: Frame | None = None
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """The frames that are certain now: one that was held back, and this one if it is."""
+        self.false_s = None
+        certain = self._release(frame.time)
+        if frame.time is not None:
+            if frame.time > self.last_s + self._max_step_s:
+                self._held = frame
+                return certain
+            self.last_s = frame.time
+        return [*certain, frame]
+
+    def finish(self) -> list[Frame]:
+        """The frame that is still held back, if there is one."""
+        self.false_s = None
+        return self._release(None)
+
+    def _release(self, next_s: float | None) -> list[Frame]:
+        frame, self._held = self._held, None
+        if frame is None:
+            return []
+        assert frame.time is not None  # or it would not have been held back
+        if next_s is not None and next_s < frame.time:
+            self.false_s = frame.time
+            frame.pts = frame.dts = None
+        else:
+            self.last_s = frame.time
+        return [frame]

@@ -21,7 +21,7 @@ from av.format import Flags as FormatFlags
 from ..errors import InputError, warn
 from ..storage.files import check_file
 from .audio import SoundClock, WindowCutter
-from .clock import MAX_JUMP_AHEAD_S, Clock
+from .clock import MAX_JUMP_AHEAD_S, MAX_STEP_S, Clock, FalseTimes
 from .frames import FrameCutter
 from .limits import (
     MAX_GAP_S,
@@ -135,6 +135,12 @@ class _FilePass:
             video.thread_type = "SLICE"  # by frames is a third faster, but may hide damage
             self._clock = Clock.of_stream(container, video)
         self._cutters = self._make_cutters(specs, video, audio)
+        # In other formats times are ignored, or a jump is a clock that is set anew.
+        can_be_false = not self._has_flag(FormatFlags.ts_discont | FormatFlags.no_timestamps)
+        max_step_s = MAX_STEP_S if can_be_false else math.inf
+        self._times: dict[int, FalseTimes[av.VideoFrame | av.AudioFrame]] = {
+            stream: FalseTimes(self._start_s, max_step_s) for stream in self._cutters
+        }
 
     def _make_cutters(
         self,
@@ -242,22 +248,39 @@ class _FilePass:
                 stream = packet.stream.index
                 frames = self._decode(packet) if self._cutters.get(stream) else []
             except StopIteration:
-                return
+                break
             except (av.FFmpegError, OSError, BoundError) as error:
                 self._note_damage(_reason(error))
                 continue
             for frame in frames:
                 if frame.is_corrupt:
                     self._note_damage(LOSS)
-                if isinstance(frame, av.VideoFrame):
-                    self._clock.set_time(frame)
-                    if self._clock.gap:
-                        gap_s = float(self._clock.gap * packet.time_base)
-                        self._note_damage(
-                            f"a picture should last {gap_s:.0f} seconds, and at most {MAX_GAP_S} "
-                            "are filled by repeating it"
-                        )
-                yield stream, frame
+                yield from self._timed(stream, self._times[stream].push(frame))
+        for stream, times in self._times.items():
+            yield from self._timed(stream, times.finish())
+
+    def _timed(
+        self, stream: int, frames: list[av.VideoFrame | av.AudioFrame]
+    ) -> Iterator[tuple[int, av.VideoFrame | av.AudioFrame]]:
+        """Set the times of frames of a stream, and note the damage that they show."""
+        times = self._times[stream]
+        if times.false_s is not None:
+            self._note_damage(
+                f"a time stamp is {times.false_s - times.last_s:.0f} seconds ahead of its "
+                "neighbours",
+                times.last_s - self._start_s,
+            )
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                self._clock.set_time(frame)
+                if self._clock.gap:
+                    assert frame.time_base is not None  # a frame with a time has one
+                    gap_s = float(self._clock.gap * frame.time_base)
+                    self._note_damage(
+                        f"a picture should last {gap_s:.0f} seconds, and at most {MAX_GAP_S} "
+                        "are filled by repeating it"
+                    )
+            yield stream, frame
 
     def _decode(self, packet: av.Packet[Any]) -> Sequence[av.VideoFrame | av.AudioFrame]:
         """Decode a packet, unless its header asks for more memory than it may have."""
@@ -281,9 +304,10 @@ class _FilePass:
         if packet.is_corrupt and not (is_plain and states_no_length(self._path)):
             self._note_damage(LOSS)
 
-    def _note_damage(self, reason: str) -> None:
+    def _note_damage(self, reason: str, second: float | None = None) -> None:
+        """Note the first damage. Without a second, it is where the file is read."""
         if self._damage is None:
-            self._damage = _Damage(self._reached_s, reason)
+            self._damage = _Damage(self._reached_s if second is None else second, reason)
 
     def _check_duration(self) -> None:
         """Note damage if the file ends well before its stated duration."""

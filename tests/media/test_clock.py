@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mdmmt.media.clock import Clock
+from mdmmt.media.clock import Clock, FalseTimes
 
 
 def frame(pts: int | None, duration: int = 0, dts: int | None = None) -> SimpleNamespace:
-    return SimpleNamespace(pts=pts, dts=dts, duration=duration)
+    return SimpleNamespace(pts=pts, dts=dts, duration=duration, time=pts)
 
 
 def times(clock: Clock, *frames: SimpleNamespace) -> list[int]:
@@ -50,3 +50,21 @@ def test_set_time_follows_small_jumps_alone(pts, expected):
     clock = Clock(0, duration=10, max_jumps=(1, 100))
     first, second, third = times(clock, frame(0, 10), frame(pts, 10), frame(pts + 10, 10))
     assert (first, second, third) == (0, expected, expected + 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([0, 1, 90, 2, 3], [0, 1, None, 2, 3]),
+        ([90, 1, 2], [None, 1, 2]),
+        ([0, 1, 90, 91, 92], [0, 1, 90, 91, 92]),
+        ([0, 10, 20, 30], [0, 10, 20, 30]),
+        ([0, 1, 90], [0, 1, 90]),
+        ([0, None, 90, None, 2], [0, None, 90, None, 2]),
+        ([0, 90, 80, 1], [0, None, None, 1]),
+    ],
+)
+def test_false_times_are_those_before_an_earlier_time(given, expected):
+    check = FalseTimes(last_s=0, max_step_s=1)
+    frames = [one for pts in given for one in check.push(frame(pts))]
+    assert [one.pts for one in [*frames, *check.finish()]] == expected

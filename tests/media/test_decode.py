@@ -459,6 +459,48 @@ def test_read_clips_loses_only_what_is_around_damage(whole, tmp_path):
     assert len(of("s", clips)) >= 2 * LENGTH_S - 2
 
 
+FLV_PICTURE, FLV_SOUND = 9, 8  # types of the tags that an FLV file is made of
+
+
+def flip_time_stamp(content: bytes, kind: int, number: int, bit: int) -> bytes:
+    """Flip a bit of the time stamp, which counts milliseconds, of one tag of an FLV file."""
+    at, flipped = 13, bytearray(content)
+    while True:
+        if content[at] == kind:
+            if number == 0:
+                flipped[at + (7 if bit >= 24 else 6 - bit // 8)] ^= 1 << bit % 8
+                return bytes(flipped)
+            number -= 1
+        at += 11 + int.from_bytes(content[at + 1 : at + 4], "big") + 4
+
+
+@pytest.mark.parametrize("kind", [FLV_PICTURE, FLV_SOUND])
+@pytest.mark.parametrize("number", [1, 50])
+@pytest.mark.parametrize("bit", [15, 16, 23, 30])
+def test_read_clips_loses_nothing_behind_a_flipped_time_stamp(tmp_path, kind, number, bit):
+    """Neither frames nor windows are lost or given other times, however far the stamp jumps."""
+    whole, flipped = tmp_path / "whole.flv", tmp_path / "flipped.flv"
+    sound = SINE.replace("48000", "44100").replace("1.5", "4")
+    ffmpeg(*f"{picture(seconds=4)} {sound} -c:v flv -c:a libmp3lame".split(" "), whole)
+    flipped.write_bytes(flip_time_stamp(whole.read_bytes(), kind, number, bit))
+    wants = {"f": FrameSpec(25, 64, 64, 1), "s": AudioSpec(16000, 0.02, 0.02)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = list(read_clips(whole, wants))
+    ahead_s = 2**bit // 1000
+    with pytest.warns(
+        UserWarning, match=rf"flipped\.flv.* {ahead_s // 10}\d+ seconds ahead"
+    ) as caught:
+        clips = list(read_clips(flipped, wants))
+    assert len(caught) == 1
+    for name, want in (("f", 100), ("s", 198)):
+        ours, theirs = ([one for one in read if one.name == name] for read in (clips, expected))
+        assert len(ours) == len(theirs) >= want
+        for one, other in zip(ours, theirs, strict=True):
+            assert np.array_equal(one.data, other.data)
+            assert one.start_s == pytest.approx(other.start_s, abs=0.05)
+
+
 def test_read_clips_refuses_a_file_cut_before_its_first_frame(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(footage(BIKES).read_bytes()[:40])
