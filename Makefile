@@ -21,9 +21,12 @@ demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find th
 test: lint test-towhee09  ## lint, then run all tests, as CI does
 	$(BIN)/python -m pytest
 
+# In two processes of one thread each, so two cores are enough. Each process takes whole files, since
+# the tests of a file share what is slow to make.
 .PHONY: test-quick
 test-quick: $(VENV)/installed-test  ## run the tests that take neither long, Towhee's pipelines nor a browser
-	$(BIN)/python -m pytest -m 'not slow and not towhee and not browser'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope \
+	  -m 'not slow and not towhee and not browser'
 
 # Its pins and those of the other tests exclude each other; see tests/towhee09.
 .PHONY: test-towhee09

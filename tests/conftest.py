@@ -70,9 +70,7 @@ def no_weights_variable(monkeypatch):
     monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_towhee_home():
-    yield
+def pytest_unconfigure():
     shutil.rmtree(os.environ["TOWHEE_HOME"], ignore_errors=True)
 
 

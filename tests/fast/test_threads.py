@@ -52,7 +52,7 @@ def test_run_in_threads_raises_what_a_batch_raises(fast_text, threads):
 
 def test_run_in_threads_serves_many_callers_at_once(tiny, fast_video):
     batches = [[make_video((6, i, 1), 9 * n + i) for i in range(n + 2)] for n in range(6)]
-    with ThreadPoolExecutor(6) as callers:
+    with computing_with(2), ThreadPoolExecutor(6) as callers:
         results = list(callers.map(fast_video, batches))
     for vectors, videos in zip(results, batches, strict=True):
         assert is_close(vectors, run_plain_video(tiny.ours_video, videos))
@@ -62,13 +62,14 @@ def test_run_in_threads_serves_many_callers_at_once(tiny, fast_video):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_run_in_threads_starts_new_threads_after_a_fork(fast_text):
     ids = [[1, 2, 3]] * 6
-    wanted = fast_text(ids)
-    receiver, sender = get_context("fork").Pipe(duplex=False)
-    child = get_context("fork").Process(target=lambda: sender.send(fast_text(ids).numpy()))
-    child.start()
-    try:
-        assert receiver.poll(60)
-        assert is_close(torch.from_numpy(receiver.recv()), wanted)
-    finally:
-        child.kill()
-        child.join()
+    with computing_with(2):
+        wanted = fast_text(ids)
+        receiver, sender = get_context("fork").Pipe(duplex=False)
+        child = get_context("fork").Process(target=lambda: sender.send(fast_text(ids).numpy()))
+        child.start()
+        try:
+            assert receiver.poll(60)
+            assert is_close(torch.from_numpy(receiver.recv()), wanted)
+        finally:
+            child.kill()
+            child.join()
