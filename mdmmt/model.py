@@ -31,13 +31,13 @@ from .features.reader import (
 )
 from .features.tokens import InputDict, VideoTokens
 from .media.limits import TIME_LIMIT_S, check_time_limit
-from .storage.checkpoint import load_strict
+from .storage.checkpoint import load_file, load_strict
 from .storage.text import is_unicode
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
 from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_mmtvid_params
-from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower
+from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower, weights_file
 from .weights.locate import find_weights
 
 BATCH_SIZE = 1024  # enough to keep a GPU busy; on a processor the towers cut it further
@@ -311,17 +311,19 @@ class Model:
         """Read the video tower in its plain form, for an export; a new one each time."""
         with torch.device("meta"):
             tower = VideoTower(self.config.video)
-        load_strict(tower, read_tower(self.path, VIDEO_PREFIXES), self.path)
+        load_file(tower, weights_file(self.path), lambda: read_tower(self.path, VIDEO_PREFIXES))
         return tower.to(self.device).eval()
 
     def read_text_tower(self) -> TextTower:
         """Read the text tower in its plain form; a new one each time."""
         with torch.device("meta"):
             tower = TextTower(self.config.text)
-        state = read_tower(self.path, TEXT_PREFIXES)
-        if isinstance(self._txt_bert, nn.Module):
-            state = with_bert_of(self._txt_bert, state)
-        load_strict(tower, state, self.path)
+        file = weights_file(self.path)
+        if isinstance(self._txt_bert, nn.Module):  # its tensors may change between two readings
+            state = with_bert_of(self._txt_bert, read_tower(self.path, TEXT_PREFIXES))
+            load_strict(tower, state, f"{file} with the module txt_bert")
+        else:
+            load_file(tower, file, lambda: read_tower(self.path, TEXT_PREFIXES))
         return tower.to(self.device).eval()
 
     def _find_tokenizer(self) -> Any:

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..errors import WeightsError
 from ..media.specs import FrameSpec
-from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
@@ -57,7 +57,7 @@ class ClipExpert(PretrainedExpert):
                 f"{config.projection_dim} features, expected {INPUT_SIZE} and {cls.dim}"
             )
         network = CLIPVisionModelWithProjection(config)
-        load_strict(network, read_tensors(file, LAYOUT), file)
+        load_file(network, file, lambda: read_tensors(file, LAYOUT))
         return network
 
     @torch.inference_mode()

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..media.specs import FrameSpec
-from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
 from .pretrained import PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
@@ -207,7 +207,7 @@ class VideoExpert(PretrainedExpert):
     def read(cls, file: Path) -> IrCSN:
         with torch.device("meta"):
             published = PublishedIrCSN()
-        load_strict(published, read_tensors(file, LAYOUT), file)
+        load_file(published, file, lambda: read_tensors(file, LAYOUT))
         return IrCSN(published)
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..media.specs import AudioSpec
-from ..storage.checkpoint import CheckpointLayout, load_strict, read_tensors
+from ..storage.checkpoint import CheckpointLayout, load_file, load_strict, read_tensors
 from .mel import mel_filters
 from .pretrained import PretrainedExpert
 
@@ -176,13 +176,13 @@ class VggishExpert(PretrainedExpert):
 
     @classmethod
     def read(cls, file: Path) -> VGGish:
-        if file.suffix in TENSORFLOW_READERS:
-            state = from_tensorflow(TENSORFLOW_READERS[file.suffix](file), file)
-        else:
-            state = read_tensors(file, LAYOUT)
         with torch.device("meta"):
             network = VGGish()
-        load_strict(network, state, file)
+        if file.suffix in TENSORFLOW_READERS:  # of a checkpoint, another file holds the numbers
+            state = from_tensorflow(TENSORFLOW_READERS[file.suffix](file), file)
+            load_strict(network, state, file)
+        else:
+            load_file(network, file, lambda: read_tensors(file, LAYOUT))
         return network
 
     @torch.inference_mode()

@@ -1,16 +1,17 @@
 """Tensors of .pth and .safetensors files, read strictly and safely, for any model.
 
 No code in pickles runs: `weights_only=True` opens them, or `pickles.read_pickle` does. An unknown
-or missing key and a wrong shape are errors that list the keys.
+or missing key, a wrong shape, and NaN or infinity are errors that list the keys.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .facts import mark_of, recall, remember
 from .pickles import Skipped, read_pickle
 
 logger = logging.getLogger(__name__)
@@ -56,16 +58,44 @@ def read_tensors(
     return _read_safetensors(file, layout, prefixes)
 
 
-def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+def load_file(module: nn.Module, file: Path, read: Callable[[], dict[str, Tensor]]) -> None:
+    """Give a module the weights of a file, see `load_strict`.
+
+    That the weights are finite is checked once, and again when the file has changed. So a later
+    start need not read them all before it computes.
+
+    Args:
+        file: holds all the tensors.
+        read: reads the tensors from it.
+
+    Raises:
+        WeightsError: `read` or `load_strict` raises it.
+    """
+    mark, topic = mark_of(file), f"{type(module).__name__} is finite"
+    state = read()
+    known = recall(mark, topic) is not None and mark == mark_of(file)
+    load_strict(module, state, file, known)
+    if not known:
+        remember(mark, topic, "yes")
+
+
+def load_strict(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    source: Path | str,
+    known_finite: bool = False,
+) -> None:
     """Give a module its weights as float32. The module takes the tensors over without a copy.
 
     Empties `state`, so that at most one tensor at a time exists twice.
 
     Args:
         source: the file, for the error.
+        known_finite: whether these tensors were checked before and hold no NaN or infinity.
 
     Raises:
-        WeightsError: keys are unknown or missing, or tensors have another shape; lists them.
+        WeightsError: keys are unknown or missing, or tensors have another shape or hold NaN or
+            infinity; lists them.
     """
     expected = module.float().state_dict()  # torch's default dtype may be another
     unknown = [name for name in state if name not in expected]
@@ -93,6 +123,13 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     if problems:
         raise WeightsError(f"{source} does not fit the model; {'; '.join(problems)}")
     ready = {name: state.pop(name).to(expected[name].dtype) for name in list(state)}
+    broken = [] if known_finite else [name for name in ready if not _is_finite(ready[name])]
+    if broken:
+        raise WeightsError(
+            f"{source} holds NaN or infinity (as float32) in {join_names(broken)}, expected finite "
+            "numbers, since others give vectors of NaN: get the file again, or take weights from "
+            "before the training failed"
+        )
     module.load_state_dict(ready, assign=True)
 
 
@@ -116,6 +153,14 @@ def join_names(names: Sequence[str]) -> str:
     """The first names, and the number of the others."""
     rest = len(names) - MAX_NAMES
     return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    least, most = torch.aminmax(tensor.detach())  # one pass; a NaN makes both NaN
+    return math.isfinite(least) and math.isfinite(most)
 
 
 def _read_safetensors(

@@ -36,6 +36,7 @@ from .layout import (
     is_model_folder,
     read_config,
     read_tower,
+    weights_file,
 )
 
 CARD_FILE = "README.md"
@@ -108,13 +109,14 @@ def write_model_folder(source: Path, out: Path, tokenizer: Any | None, origin: s
     config = read_config(source)
     with torch.device("meta"):
         video, text = VideoTower(config.video), TextTower(config.text)
-    load_strict(video, read_tower(source, VIDEO_PREFIXES), source)
-    load_strict(text, read_tower(source, TEXT_PREFIXES), source)
+    file = weights_file(source)
+    load_strict(video, read_tower(source, VIDEO_PREFIXES), file)
+    load_strict(text, read_tower(source, TEXT_PREFIXES), file)
     if tokenizer is not None:
         check_vocabulary(tokenizer, config.text)
     facts = {
         "origin": origin,
-        "origin_sha256": sha256_of(source / MODEL_FILE if source.is_dir() else source),
+        "origin_sha256": sha256_of(file),
     }
     try:
         with atomic_folder(out) as built:

@@ -18,7 +18,7 @@ from ..storage.files import sha256_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import has_tokenizer
 from ..towers.video import VideoTower
-from .layout import MODEL_FILE, TEXT_PREFIXES, TOWERS, VIDEO_PREFIXES, read_config, read_tower
+from .layout import TEXT_PREFIXES, TOWERS, VIDEO_PREFIXES, read_config, read_tower, weights_file
 from .locate import find_weights
 
 EXPERT_LAYER = re.compile(r"video_dim_reduce\.([^.]+)\.fc\.weight")  # (d, dim of the expert)
@@ -62,7 +62,7 @@ def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
         WeightsError: there are no weights, or they cannot be read safely.
     """
     path = find_weights(weight_path)
-    file = path / MODEL_FILE if path.is_dir() else path
+    file = weights_file(path)
     state = read_tower(path, VIDEO_PREFIXES + TEXT_PREFIXES)
     video = {name: tensor for name, tensor in state.items() if name.startswith(VIDEO_PREFIXES)}
     text = {name: tensor for name, tensor in state.items() if name not in video}
@@ -133,7 +133,7 @@ def _misfit(path: Path, video: dict[str, Tensor], text: dict[str, Tensor]) -> st
     try:
         for tower, state in zip(towers, (video, text), strict=True):
             if state:
-                load_strict(tower, state, path)
+                load_strict(tower, state, weights_file(path))
     except WeightsError as error:
         return str(error)
     return None

@@ -43,6 +43,11 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
 
 
+def weights_file(path: Path) -> Path:
+    """The file that holds the tensors of a weights file or model folder."""
+    return path / MODEL_FILE if path.is_dir() else path
+
+
 def read_config(path: Path) -> ModelConfig:
     """The configuration of a model folder; that of the released model for a bare file.
 
@@ -71,7 +76,7 @@ def read_tower(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
         WeightsError: the file cannot be read, holds something other than tensors, has keys of
             neither tower, or has no tensor with one of the prefixes.
     """
-    file = path / MODEL_FILE if path.is_dir() else path
+    file = weights_file(path)
     state = read_tensors(file, TOWERS, prefixes)
     unknown = [name for name in state if not name.startswith(VIDEO_PREFIXES + TEXT_PREFIXES)]
     if unknown:

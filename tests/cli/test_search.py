@@ -15,6 +15,7 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.sample.captions import caption
 from mdmmt.search import Index
+from mdmmt.storage import facts
 from mdmmt.storage.paths import SAMPLE_FOLDER
 from mdmmt.weights import identity, layout
 
@@ -207,7 +208,7 @@ def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_p
     """Once the hash of the weights is kept, a search by a sentence reads no video tower."""
     folder = shutil.copytree(SAMPLE_FOLDER, tmp_path / "model")
     os.utime(folder / "model.safetensors", (1.6e9, 1.6e9))
-    monkeypatch.setattr(identity, "MIN_AGE_S", 0.0)
+    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
     read: list[tuple[str, ...]] = []
     read_tower = layout.read_tower
 

@@ -106,6 +106,15 @@ def test_load_reads_the_published_layout(tower, expert, tmp_path):
     np.testing.assert_array_equal(features, expert.features(frames(1)))
 
 
+def test_load_names_the_tensor_that_is_not_finite(tower, tmp_path):
+    published_layout(tmp_path, tower)
+    name = "vision_model.pre_layrnorm.bias"
+    wrong = tower.state_dict() | {name: torch.full((16,), torch.inf)}
+    torch.save(wrong, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=f"model.bin holds NaN or infinity .* in {name},"):
+        ClipExpert.load(tmp_path)
+
+
 @pytest.mark.slow
 def test_load_builds_vit_b_32(tmp_path):
     with torch.device("meta"):

@@ -150,6 +150,15 @@ def test_load_lists_keys_that_do_not_fit(tmp_path):
         assert part in str(caught.value)
 
 
+def test_load_names_the_tensor_that_is_not_finite(state, tmp_path):
+    name = "layer3.35.conv2.1.running_var"  # which is folded into a weight
+    wrong = hollow() | {key: one for key, one in state.items() if not one.is_floating_point()}
+    wrong[name] = torch.full(shapes()[name], torch.nan)
+    torch.save(wrong, tmp_path / FILE)
+    with pytest.raises(WeightsError, match=rf"{FILE} holds NaN or infinity .* in {name},"):
+        VideoExpert.load(tmp_path)
+
+
 class Evil:
     def __reduce__(self):
         return Path.touch, (Path("evil-was-here"),)

@@ -117,6 +117,12 @@ def test_load_lists_keys_that_do_not_fit(tmp_path):
         assert part in str(caught.value)
 
 
+def test_load_names_the_tensor_that_is_not_finite(tmp_path):
+    torch.save(hollow() | {"features.3.bias": torch.full((128,), torch.nan)}, tmp_path / FILE)
+    with pytest.raises(WeightsError, match=r"holds NaN or infinity .* in features\.3\.bias,"):
+        VggishExpert.load(tmp_path)
+
+
 @pytest.mark.slow
 def test_load_gives_tensorflow_variables_their_meaning(tmp_path):
     given = variables()

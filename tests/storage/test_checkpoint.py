@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mdmmt import WeightsError
+from mdmmt.storage import facts
 from mdmmt.storage.checkpoint import (
     ALIGNMENT,
     CheckpointLayout,
     align,
     join_names,
+    load_file,
     load_strict,
     read_tensors,
 )
@@ -111,6 +114,119 @@ def test_load_strict_takes_the_tensors_over(tmp_path):
     assert not state
     assert module.weight.data_ptr() == weight.data_ptr()
     assert module.bias.dtype == torch.float32
+
+
+NOT_FINITE = {
+    "NaN": torch.tensor([1.0, float("nan"), 2.0]),
+    "infinity": torch.tensor([1.0, float("inf"), 2.0]),
+    "minus infinity": torch.tensor([-float("inf"), 1.0, 2.0]),
+    "all NaN": torch.full((3,), float("nan")),
+    "half": torch.tensor([1.0, float("nan"), 2.0]).half(),
+    "bfloat16": torch.tensor([1.0, float("inf"), 2.0]).bfloat16(),
+    "beyond float32": torch.tensor([1.0, 1e39, 2.0], dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+@pytest.mark.parametrize("name", ["bias", "running_var"])
+def test_load_strict_names_tensors_that_are_not_finite(kind, name, tmp_path):
+    """A buffer counts as a parameter does."""
+    module = torch.nn.BatchNorm1d(3)
+    before = module.weight
+    with pytest.raises(WeightsError) as error:
+        load_strict(module, module.state_dict() | {name: NOT_FINITE[kind]}, tmp_path)
+    assert f"{tmp_path} holds NaN or infinity (as float32) in {name}, exp" in str(error.value)
+    assert module.weight is before
+
+
+def test_load_strict_takes_the_largest_numbers_and_empty_tensors(tmp_path):
+    module = torch.nn.Linear(1, 2)
+    module.weight = torch.nn.Parameter(torch.zeros(2, 0))
+    most = torch.finfo(torch.float32).max
+    load_strict(
+        module, {"weight": torch.zeros(2, 0), "bias": torch.tensor([most, -most])}, tmp_path
+    )
+    assert module.bias.tolist() == [most, -most]
+
+
+@pytest.fixture
+def checks(monkeypatch, tmp_path) -> list[int]:
+    """The sizes of the tensors that are looked through; the cache is empty and keeps all facts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
+    sizes: list[int] = []
+    aminmax = torch.aminmax
+    monkeypatch.setattr(torch, "aminmax", lambda x: sizes.append(x.numel()) or aminmax(x))
+    return sizes
+
+
+def load_linear(file: Path) -> torch.nn.Linear:
+    module = torch.nn.Linear(2, 3)
+    load_file(module, file, lambda: read_tensors(file, CheckpointLayout()))
+    return module
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_load_file_looks_for_nan_once(suffix, checks, tmp_path):
+    file = tmp_path / f"a{suffix}"
+    state = torch.nn.Linear(2, 3).state_dict()
+    torch.save(state, file) if suffix == ".pth" else save_file(state, file)
+    for _ in range(3):
+        assert torch.equal(load_linear(file).weight, state["weight"])
+    assert sorted(checks) == [3, 6]
+
+
+@pytest.mark.parametrize("way", ["in place", "replaced"])
+def test_load_file_looks_again_after_every_change(way, checks, tmp_path):
+    """The new file has the size and the time of modification of the one that was fine."""
+    file, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    state = torch.nn.Linear(2, 3).state_dict()
+    save_file(state, file)
+    load_linear(file)
+    times = file.stat()
+    state["weight"][2, 1] = float("nan")
+    save_file(state, other)
+    if way == "in place":
+        file.write_bytes(other.read_bytes())
+    else:
+        other.replace(file)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    for _ in range(2):  # nothing is remembered of a file that is refused
+        with pytest.raises(WeightsError, match="in weight, expected finite"):
+            load_linear(file)
+
+
+def test_load_file_does_not_believe_in_a_file_that_is_replaced_while_it_is_read(checks, tmp_path):
+    file, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    state = torch.nn.Linear(2, 3).state_dict()
+    save_file(state, file)
+    save_file(state | {"bias": torch.full((3,), float("nan"))}, other)
+
+    def read():
+        tensors = read_tensors(file, CheckpointLayout())
+        other.replace(file)
+        return tensors
+
+    load_file(torch.nn.Linear(2, 3), file, read)  # this one is fine, the next one is not
+    with pytest.raises(WeightsError, match="in bias"):
+        load_linear(file)
+
+
+def test_load_file_looks_at_each_kind_of_module(checks, tmp_path):
+    """Another module may take other tensors of the same file."""
+    file = tmp_path / "a.pth"
+    torch.save({"weight": torch.ones(3), "bias": torch.full((3,), float("nan"))}, file)
+
+    class Weight(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(3))
+
+    weight = Weight()
+    load_file(weight, file, lambda: {"weight": torch.load(file)["weight"]})
+    with pytest.raises(WeightsError, match="in bias"):
+        load_file(torch.nn.LayerNorm(3), file, lambda: torch.load(file))
 
 
 def test_align_copies_unaligned_parameters_but_tables():

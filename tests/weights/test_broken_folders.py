@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import TINY
+from transformers import BertConfig, BertModel
 
 import mdmmt
 from mdmmt import WeightsError
 from mdmmt.towers.tokenizer import Tokenizer
+from mdmmt.weights.convert import convert
+from mdmmt.weights.info import info
 
 
 @pytest.fixture
@@ -128,6 +131,46 @@ def test_read_video_tower_names_the_tensor_of_another_kind(
         _ = mdmmt.load(path, "cpu").video_encoder
     assert str(path) in str(error.value)
     assert name in str(error.value) or "objects" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("video_dim_reduce.wide.fc.bias", lambda model: model.video_encoder),
+        ("vid_bert.embeddings.position_embeddings.weight", mdmmt.Model.read_video_tower),
+        ("moe_fc_txt.wide.bias", lambda model: model.encode_text("a dog plays")),
+    ],
+)
+def test_load_names_the_tensor_that_is_not_finite(
+    name, read, suffix, tiny, tiny_is_released, tiny_vocabulary, tmp_path
+):
+    path = shutil.copytree(tiny_vocabulary, tmp_path / "source") / f"a{suffix}"
+    state = dict(tiny.both_towers)
+    state[name] = state[name].clone()
+    state[name].view(-1)[-1] = float("nan")
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    with pytest.raises(WeightsError) as error:
+        read(mdmmt.load(path, "cpu"))
+    assert f"{path} holds NaN or infinity (as float32) in {name}, expected" in str(error.value)
+    assert name in info(path).misfit
+    with pytest.raises(WeightsError, match=name):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_read_text_tower_names_a_tensor_of_a_module(tiny, tiny_is_released, tmp_path, text_params):
+    state = tiny.theirs_text.state_dict()
+    heads = {name: tensor for name, tensor in state.items() if not name.startswith("txt_bert.")}
+    torch.save({"txt_state_dict": heads}, tmp_path / "heads.pth")
+    bert = BertModel(BertConfig(**vars(TINY.text.bert)))
+    params = text_params | {"txt_bert": bert, "tokenizer": tiny.tokenizer}
+    model = mdmmt.load(tmp_path / "heads.pth", "cpu", mmttxt_params=params)
+    model.read_text_tower()
+    with torch.no_grad():
+        bert.pooler.dense.bias[0] = float("inf")
+    with pytest.raises(WeightsError, match=r"the module txt_bert holds.*txt_bert\.pooler\.dense"):
+        model.read_text_tower()
 
 
 def change_json(change):

@@ -15,6 +15,7 @@ from tiny import TINY
 
 from mdmmt.config import ModelConfig
 from mdmmt.errors import WeightsError
+from mdmmt.storage import facts
 from mdmmt.storage.paths import SAMPLE_FOLDER
 from mdmmt.weights import identity
 from mdmmt.weights.identity import Identity, identity_of
@@ -27,8 +28,8 @@ LONG_AGO_NS = 1_600_000_000_000_000_000
 def cache(tmp_path, monkeypatch) -> Path:
     """A cache of its own for each test, which also keeps hashes of files just written."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(identity, "MIN_AGE_S", 0.0)
-    return tmp_path / "cache" / "mdmmt" / "identities"
+    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
+    return tmp_path / "cache" / "mdmmt" / "facts"
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_identity_of_reads_the_weights_once(folder, reads, cache):
     assert len(reads) == 2  # the two towers
     assert of_folder(folder) == first and len(reads) == 2
     (entry,) = cache.iterdir()  # and no temporary file
-    assert json.loads(entry.read_text())["sha256"] == first.sha256
+    assert json.loads(entry.read_text())["fact"] == first.sha256
 
 
 def test_identity_of_hashes_a_changed_file_again(folder, reads, cache):
@@ -101,7 +102,7 @@ def test_identity_of_tells_orders_of_experts_apart(folder, reads):
 
 
 def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, cache, monkeypatch):
-    monkeypatch.setattr(identity, "MIN_AGE_S", 3600.0)
+    monkeypatch.setattr(facts, "MIN_AGE_S", 3600.0)
     assert of_folder(folder) == of_folder(folder)
     assert len(reads) == 4 and not cache.exists()
 
@@ -114,7 +115,7 @@ def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, cache, 
         b"[]",
         b"3",
         b"{}",
-        b'{"sha256": 3}',
+        b'{"fact": 3}',
         b"[" * 100_000,
         "other",
         "short",
@@ -127,8 +128,8 @@ def test_identity_of_ignores_a_damaged_cache(folder, reads, cache, content):
     kept = json.loads(entry.read_text())
     changes = {
         "other": {"size": kept["size"] + 1},
-        "short": {"sha256": "abc"},
-        "no hex": {"sha256": "z" * 64},
+        "short": {"fact": "abc"},
+        "no hex": {"fact": "z" * 64},
     }
     if isinstance(content, str):
         content = json.dumps(kept | changes[content]).encode()
