@@ -146,8 +146,20 @@ class ExpertConfig:
         _check_whole("max_tokens", self.max_tokens, 1, MAX_TOKENS)
 
 
+class TowerConfig:
+    """The embedding of a tower: a block of `same_dim` numbers for each expert."""
+
+    experts: tuple[Any, ...]
+    same_dim: int
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding, D."""
+        return len(self.experts) * self.same_dim
+
+
 @dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(TowerConfig):
     """The video tower. The order of the experts is the order of the embedding's blocks."""
 
     experts: tuple[ExpertConfig, ...]
@@ -167,14 +179,9 @@ class VideoConfig:
                     f"0 to {rows - 1}, type_vocab_size being {rows}"
                 )
 
-    @property
-    def embedding_dim(self) -> int:
-        """Width of a video's embedding, D."""
-        return len(self.experts) * self.same_dim
-
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(TowerConfig):
     """The text tower: BERT, then a gated head and a weight for each expert."""
 
     experts: tuple[str, ...]
@@ -205,11 +212,6 @@ class TextConfig:
                 f"max_length is {self.max_length}, expected 1 to {positions}, "
                 "the positions that BERT has"
             )
-
-    @property
-    def embedding_dim(self) -> int:
-        """Width of a text's embedding, D."""
-        return len(self.experts) * self.same_dim
 
 
 @dataclass(frozen=True)

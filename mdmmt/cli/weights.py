@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..storage.checkpoint import PICKLES
+from ..storage.text import format_table
 from ..weights.layout import CONFIG_FILE, MODEL_FILE
 from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report
 
@@ -65,8 +66,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     from ..weights.info import info
 
-    for fact, value in _facts(info(arguments.weights)).items():
-        print_result(f"{fact:<12} {value}")
+    print(format_table(_facts(info(arguments.weights)).items(), flush_left=(0, 1)))
     return 0
 
 

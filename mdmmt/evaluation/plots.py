@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from ..errors import InputError, MissingDependency
 from ..storage.files import atomic_file, check_writable
 from .metrics import DIRECTIONS
 from .results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 30  # of the histogram
 LINE_STYLES = dict(zip(DIRECTIONS, ("-", "--"), strict=True))
@@ -25,12 +29,8 @@ def check_plot(path: str | os.PathLike[str]) -> None:
         InputError: Matplotlib does not know the format, or the file cannot be written there, see
             `mdmmt.storage.files.check_writable`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("a plot", extra="plot") from error
     path = Path(path)
-    if path.suffix[1:] not in Figure().canvas.get_supported_filetypes():
+    if path.suffix[1:] not in _new_figure().canvas.get_supported_filetypes():
         raise InputError(f"the plot is {str(path)!r}, expected a name that ends in .png or .svg")
     check_writable(path)
 
@@ -46,9 +46,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_plot(path)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = _new_figure()
     recall, histogram = figure.subplots(1, 2)
     for number, result in enumerate(results):
         gallery_sizes = {"t2v": result.segments, "v2t": result.texts}
@@ -70,3 +68,11 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     figure.suptitle(f"protocol: {first.protocol}")
     with atomic_file(path) as part:
         figure.savefig(part, format=path.suffix[1:])
+
+
+def _new_figure() -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("a plot", extra="plot") from error
+    return Figure(figsize=(11, 4.5), layout="constrained")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..storage.files import atomic_file
+from ..storage.text import format_table
 from .metrics import (
     CONFIDENCE,
     DIRECTIONS,
@@ -125,11 +126,13 @@ def table(results: Sequence[Result]) -> str:
     ]
     for result in results:
         empty = f", nothing in {result.empty_segments} segments" if result.empty_segments else ""
-        lines += ["", f"experts: {', '.join(result.experts)}{empty}", _row("", METRICS)]
+        rows = [["", *METRICS]]
         for direction, metrics in result.metrics.items():
             bounds = intervals(getattr(result.ranks, direction))
-            lines.append(_row(direction, [f"{metrics[name]:.2f}" for name in METRICS]))
-            lines.append(_row("", ["{:.4g}-{:.4g}".format(*bounds[name]) for name in METRICS]))
+            rows.append([direction, *(f"{metrics[name]:.2f}" for name in METRICS)])
+            rows.append(["", *("{:.4g}-{:.4g}".format(*bounds[name]) for name in METRICS)])
+        experts = f"experts: {', '.join(result.experts)}{empty}"
+        lines += ["", experts, format_table(rows, flush_left=(0,))]
     lines += ["", f"below each number its {CONFIDENCE:.0%} confidence interval (bootstrap)"]
     return "\n".join(lines)
 
@@ -139,15 +142,15 @@ def comparison_table(differences: Mapping[str, Mapping[str, Difference]]) -> str
     lines = []
     for direction, by_metric in differences.items():
         columns = by_metric.values()
-        lines += [
-            _row(direction, by_metric),
-            _row("first", [f"{column.first:.2f}" for column in columns]),
-            _row("second", [f"{column.second:.2f}" for column in columns]),
-            _row("difference", [f"{column.difference:+.2f}" for column in columns]),
-            _row("", [f"{column.low:+.3g}..{column.high:+.3g}" for column in columns]),
-            _row("p", [f"{column.p_value:.4f}" for column in columns]),
-            "",
+        rows = [
+            [direction, *by_metric],
+            ["first", *(f"{column.first:.2f}" for column in columns)],
+            ["second", *(f"{column.second:.2f}" for column in columns)],
+            ["difference", *(f"{column.difference:+.2f}" for column in columns)],
+            ["", *(f"{column.low:+.3g}..{column.high:+.3g}" for column in columns)],
+            ["p", *(f"{column.p_value:.4f}" for column in columns)],
         ]
+        lines += [format_table(rows, flush_left=(0,)), ""]
     lines.append(f"below each difference its {CONFIDENCE:.0%} confidence interval (bootstrap)")
     return "\n".join(lines)
 
@@ -167,7 +170,3 @@ def _result(record: Mapping[str, Any]) -> Result:
         queries=str(record["queries"]),
         ranks=Ranks(t2v, v2t),
     )
-
-
-def _row(head: str, cells: Iterable[str]) -> str:
-    return f"{head:<12}" + "".join(f"{cell:>14}" for cell in cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,20 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: is nested too deeply") from error
 
 
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Format rows as a table in plain text: columns flush right, but the last one flush left.
+def format_table(rows: Iterable[Sequence[str]], flush_left: Sequence[int] = (-1,)) -> str:
+    """Format rows as a table in plain text.
 
     Args:
         rows: the cells of each row, the same number in every row; the header is a row as well.
             Control characters in them are escaped.
+        flush_left: the columns that are flush left, as indexes; the others are flush right.
     """
-    rows = [[escape_controls(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)
+    columns = [[escape_controls(cell) for cell in column] for column in zip(*rows, strict=True)]
+    last = len(columns) - 1
+    left = [index % len(columns) for index in flush_left]
+    padded = []
+    for index, column in enumerate(columns):
+        pad = str.ljust if index in left else str.rjust
+        width = 0 if index == last and index in left else max(map(len, column))
+        padded.append([pad(cell, width) for cell in column])
+    return "\n".join(map("  ".join, zip(*padded, strict=True)))

@@ -48,3 +48,14 @@ def test_format_table_aligns_all_columns_but_the_last_to_the_right():
         " 9  -12.34  b",
     ]
     assert format_table([["alone"]]) == "alone"
+
+
+def test_format_table_aligns_the_named_columns_to_the_left():
+    rows = [["", "R@1"], ["t2v", "12.50"], ["difference", "3"]]
+    assert format_table(rows, flush_left=(0,)).splitlines() == [
+        "              R@1",
+        "t2v         12.50",
+        "difference      3",
+    ]
+    both = format_table([["a", "b "], ["long", "c"]], flush_left=(0, 1))
+    assert both.splitlines() == ["a     b ", "long  c"]  # what a name ends with is its own
