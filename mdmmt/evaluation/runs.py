@@ -1,9 +1,10 @@
 """Evaluation runs: embed the segments and texts of captions, and rank them.
 
 Captions and segments are treated as MDMMT's authors do. Runs of white space in a caption become one
-space. The start and end of a caption select features, see `mdmmt.features.select`. Captions whose
-segment has no length or lies outside its video are left out. `mdmmt.evaluation.metrics` describes
-the ranking.
+space. The start and end of a caption select features, see `mdmmt.features.select`. Of these, the
+first `max_tokens` of each expert are embedded, as in training; no warning tells what is left out.
+Captions whose segment has no length or lies outside its video are left out. The module
+`mdmmt.evaluation.metrics` describes the ranking.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..errors import InputError, warn
 from ..features.files import FeatureFolder
 from ..features.reader import check_experts
 from ..features.segments import duration_s, overlaps, select
-from ..features.tokens import tokens_of
+from ..features.tokens import VideoTokens, tokens_of_checked
 from ..features.types import VideoFeatures
 from ..model import Model
 from .metrics import ONE_PER_VIDEO, UNIQUE, make_galleries, ranks
@@ -52,7 +53,8 @@ def evaluate(
     Args:
         captions: the captions, see `mdmmt.datasets.read_captions`.
         features: the features of each video by its name, such as a
-            `mdmmt.features.FeatureFolder`. Experts that the model does not have are ignored.
+            `mdmmt.features.FeatureFolder`. Experts that the model does not have are ignored, and
+            so are an expert's features of a segment beyond its `max_tokens`.
         protocol: one of `mdmmt.evaluation.PROTOCOLS`.
         experts: the experts whose features are used, None for all of the model's. The model treats
             the others as absent.
@@ -162,8 +164,9 @@ class _Gathered:
         self._protocol = protocol
         self._skip_missing = skip_missing
 
-    def read_segments(self, progress: Progress) -> Iterator[tuple[SegmentKey, VideoFeatures]]:
-        """Read the features of each video once, and yield those of each segment once."""
+    def read_segments(self, progress: Progress) -> Iterator[tuple[SegmentKey, VideoTokens]]:
+        """Read and check the features of each video once, and yield each segment's tokens once."""
+        experts = self._model.config.video.experts
         by_video: dict[str, list[_NumberedCaption]] = {}
         for position, caption in enumerate(self._captions):
             by_video.setdefault(caption.video, []).append(_NumberedCaption(position, caption))
@@ -184,7 +187,8 @@ class _Gathered:
                 if query.segment not in seen:
                     seen.add(query.segment)
                     caption = self._captions[query.position]
-                    yield query.segment, select(features, caption.start_s, caption.end_s)
+                    segment = select(features, caption.start_s, caption.end_s)
+                    yield query.segment, tokens_of_checked(segment, experts)
 
     def _check_stamp(self, video: str) -> None:
         """Raise if a video's features are of another clock or version than those before."""
@@ -252,7 +256,7 @@ def _segment_key(caption: Caption, features: VideoFeatures) -> SegmentKey:
 
 def _embed_segments(
     model: Model,
-    segments: Iterator[tuple[SegmentKey, VideoFeatures]],
+    segments: Iterator[tuple[SegmentKey, VideoTokens]],
     subsets: Sequence[Experts],
 ) -> tuple[list[SegmentKey], dict[Experts, _Embeddings]]:
     """Embed segments with each set of experts, batch by batch, while their features are read."""
@@ -272,19 +276,17 @@ def _embed_segments(
     }
 
 
-def _embed_batch(model: Model, segments: Sequence[VideoFeatures], experts: Experts) -> _Embeddings:
+def _embed_batch(model: Model, segments: Sequence[VideoTokens], experts: Experts) -> _Embeddings:
     """Embed segments with some of the experts.
 
     A segment without features of these experts gets the embedding zero. Leaving it out would make
     the gallery easier; zero matches no caption, and ties count against the model.
     """
-    config = model.config.video
     present = [{name: one[name] for name in experts if name in one} for one in segments]
-    rows = [row for row, features in enumerate(present) if features]
-    vectors = np.zeros((len(segments), config.embedding_dim), dtype=np.float32)
+    rows = [row for row, tokens in enumerate(present) if tokens]
+    vectors = np.zeros((len(segments), model.config.video.embedding_dim), dtype=np.float32)
     if rows:
-        tokens = [tokens_of(present[row], config.experts) for row in rows]
-        vectors[rows] = model.encode_tokens(tokens)
+        vectors[rows] = model.encode_tokens([present[row] for row in rows])
     return _Embeddings(vectors, len(segments) - len(rows))
 
 

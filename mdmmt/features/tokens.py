@@ -55,12 +55,25 @@ def tokens_of(
             numbers that no model can take.
     """
     _check_known(features, experts, where)
+    for expert in experts:
+        if one := features.get(expert.name):
+            one.check(expert.dim, f"{where}, expert {expert.name!r}")
+    tokens = tokens_of_checked(features, experts)
+    if not tokens:
+        raise InputError(f"{where} has no features, expected some of {_names(experts)}")
+    return tokens
+
+
+def tokens_of_checked(features: VideoFeatures, experts: Sequence[ExpertConfig]) -> VideoTokens:
+    """The tokens of features that fit the experts; `tokens_of` says how, and checks that they fit.
+
+    A segment without features has no tokens.
+    """
     tokens: VideoTokens = {}
     for expert in experts:
-        if expert.name not in features or not len(features[expert.name]):
+        one = features.get(expert.name)
+        if not one:
             continue
-        one = features[expert.name]
-        one.check(expert.dim, f"{where}, expert {expert.name!r}")
         times = np.full(len(one), UNKNOWN_POSITION, dtype=np.float32)
         if one.have_times:
             times[:] = TIME_OFFSET + (one.times_s - one.times_s[:, 0].min()).mean(axis=1)
@@ -70,8 +83,6 @@ def tokens_of(
         tokens[expert.name] = Tokens(
             torch.from_numpy(values), torch.from_numpy(times[first].copy())
         )
-    if not tokens:
-        raise InputError(f"{where} has no features, expected some of {_names(experts)}")
     return tokens
 
 

@@ -132,6 +132,31 @@ def test_ablate_evaluates_the_same_queries(tiny_model, captions, features):
     assert len({tuple(one.ranks.t2v) for one in results}) > 4
 
 
+def test_ablate_checks_the_features_of_each_video_once(tiny_model, captions, features, monkeypatch):
+    checked = []
+    check = ExpertFeatures.check
+    monkeypatch.setattr(
+        ExpertFeatures, "check", lambda one, *args: (checked.append(one), check(one, *args))
+    )
+    ablate(tiny_model, captions, features)
+    everything = [id(one) for video in features.values() for one in video.values()]
+    assert sorted(map(id, checked)) == sorted(everything)
+
+
+def test_evaluate_embeds_the_first_tokens_of_a_long_segment(tiny_model, monkeypatch):
+    long = video_features(1, n=max(expert.max_tokens for expert in EXPERTS) + 5)
+    embedded = []
+    encode = tiny_model.encode_tokens
+    monkeypatch.setattr(
+        tiny_model, "encode_tokens", lambda some: (embedded.extend(some), encode(some))[1]
+    )
+    evaluate(tiny_model, [Caption("a", 0, None, "dog")], {"a": long})
+    (video,) = embedded
+    for expert in EXPERTS:
+        first = long[expert.name].values[: expert.max_tokens]
+        np.testing.assert_array_equal(video[expert.name].features, first.astype(np.float32))
+
+
 def test_evaluate_lists_captions_outside_their_video(tiny_model, features):
     kept = [Caption("video1", 0, None, "dog"), Caption("video2", 2, 3, "cat")]
     out = [
