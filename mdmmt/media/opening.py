@@ -12,17 +12,19 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import av
 from av.codec.context import Flags as CodecFlags
 
 from ..errors import InputError
+from .limits import MAX_STREAMS
 
 # FFmpeg draws .txt files as if they were terminals; the other formats are lists of files.
 TEXT_FORMATS = ("tty", "concat", "hls", "dash", "sdp")
 NO_PROTOCOL = {"protocol_whitelist": ""}
+ONE_STREAM_TOO_MANY = {"max_streams": str(MAX_STREAMS + 1)}  # which tells such a file
 # The sizes that programs write before samples of unknown number: in WAV 0, or close below the
 # greatest signed or unsigned number of 32 bits, and in CAF -1.
 UNKNOWN_LENGTH = re.compile(
@@ -43,16 +45,31 @@ def open_media(
         size_factor: FFmpeg is told that the file is so many times as large.
 
     Raises:
-        InputError: the file has one of `TEXT_FORMATS`.
+        InputError: the file has one of `TEXT_FORMATS`, or more than `MAX_STREAMS` streams.
         OSError: there is no such file, or it cannot be read.
         av.FFmpegError: FFmpeg recognises no format.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # a named pipe might never answer
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
-    with (
-        _NamelessFile(path, size_factor) as file,
-        av.open(file, container_options=NO_PROTOCOL, metadata_errors="replace") as container,
-    ):
+    with ExitStack() as stack:
+        file = stack.enter_context(_NamelessFile(path, size_factor))
+        try:
+            container = av.open(
+                file,
+                "r",
+                container_options=NO_PROTOCOL | ONE_STREAM_TOO_MANY,
+                metadata_errors="replace",
+            )
+        except av.error.MemoryError as error:  # some formats answer so to the bound of streams
+            raise InputError(
+                f"{os.fspath(path)!r} asks for more memory than there is, or has more than "
+                f"{MAX_STREAMS} streams"
+            ) from error
+        stack.enter_context(container)
+        if len(container.streams) > MAX_STREAMS:
+            raise InputError(
+                f"{os.fspath(path)!r} has more than {MAX_STREAMS} streams, expected at most so many"
+            )
         if container.format.name in TEXT_FORMATS:
             raise InputError(f"{os.fspath(path)!r} is a text, expected a video")
         for video in container.streams.video:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media import X264, ffmpeg, flat, picture, write_video
@@ -17,7 +18,7 @@ from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.extraction import extract
 from mdmmt.media.decode import read_clips
-from mdmmt.media.limits import MAX_GAP_S
+from mdmmt.media.limits import MAX_GAP_S, MAX_STREAMS
 from mdmmt.media.specs import AudioSpec, FrameSpec
 from mdmmt.media.stills import stills_at
 
@@ -63,6 +64,19 @@ def write_wav(path: Path, rate_hz: int, samples: int = 2000) -> Path:
     return path
 
 
+def write_streams(path: Path, number: int) -> Path:
+    """Write a file of so many streams of sound, each of one second of silence."""
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), format="s16", layout="mono")
+    frame.sample_rate = 16000
+    with av.open(str(path), "w") as container:
+        codec = "mp2" if path.suffix == ".ts" else "pcm_s16le"
+        streams = [container.add_stream(codec, rate=16000) for _ in range(number)]
+        for stream in streams:
+            for packet in stream.encode(frame) + stream.encode(None):
+                container.mux(packet)
+    return path
+
+
 def extra_mb(*paths: Path) -> int:
     return int(subprocess.check_output([sys.executable, "-c", READ, *paths]))
 
@@ -71,6 +85,18 @@ def extra_mb(*paths: Path) -> int:
 def test_read_clips_refuses_sample_rates_out_of_bounds(tmp_path, rate_hz):
     with pytest.raises(InputError, match=rf"odd\.wav.*{rate_hz} samples.*1000 to 384000"):
         list(read_clips(write_wav(tmp_path / "odd.wav", rate_hz), SPECS))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mp4"])
+def test_read_clips_and_stills_at_refuse_a_file_of_too_many_streams(tmp_path, suffix):
+    path = write_streams(tmp_path / f"many{suffix}", MAX_STREAMS + 1)
+    for read in (lambda: list(read_clips(path, SPECS)), lambda: stills_at(path, [0.0])):
+        with pytest.raises(InputError, match=rf"many\{suffix}.* more than {MAX_STREAMS} streams"):
+            read()
+
+
+def test_read_clips_takes_a_file_of_as_many_streams_as_it_may_have(tmp_path):
+    assert list(read_clips(write_streams(tmp_path / "many.mkv", MAX_STREAMS), SPECS))
 
 
 @pytest.mark.parametrize("size", [(16000, 16000), (65000, 1), (1, 65000), (9000, 8000)])
@@ -106,8 +132,6 @@ def test_read_clips_jumps_over_long_delays_and_keeps_times(tmp_path):
 
 @pytest.mark.parametrize("gap_s", [1000, 10**6, 10**9])
 def test_read_clips_jumps_over_a_gap_and_keeps_times(tmp_path, gap_s):
-    import av
-
     path = tmp_path / "gap.mkv"
     write_video(tmp_path / "first.mkv", flat([50] * 20), 10)
     with av.open(str(tmp_path / "first.mkv")) as source, av.open(str(path), "w") as target:
