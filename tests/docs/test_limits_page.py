@@ -32,7 +32,7 @@ NO_BOUNDS = {
     "mdmmt.search.index.MAX_LOG_BYTES",
     "mdmmt.search.index.MAX_LOG_ROWS",
     "mdmmt.search.milvus.MIN_INDEXED_ROWS",
-    "mdmmt.weights.identity.MIN_AGE_S",
+    "mdmmt.storage.facts.MIN_AGE_S",
 }
 SAME = "The same."  # as in the row above
 SOURCES = sorted((ROOT / "mdmmt").rglob("*.py"))
