@@ -18,6 +18,7 @@ from .errors import InputError, MissingDependency, WeightsError, describe_error
 from .features.reader import split_list
 from .media.limits import TIME_LIMIT_S
 from .model import check_text, load
+from .weights.onnx import export_onnx
 
 MODALITIES = ("text", "video", "features")
 ON_ERROR = ("raise", "none")
@@ -170,8 +171,6 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
                 f"the modality {self.modality!r} cannot be written as {model_type!r}, "
                 f"expected one of {self.supported_formats}"
             )
-        from .weights.onnx import export_onnx
-
         is_video = self.modality == "video"
         tower = self.model.read_video_tower() if is_video else self.model.read_text_tower()
         export_onnx(tower, output_file)

@@ -70,7 +70,7 @@ def install_operator() -> Path:
         InputError: see `write_operator_folder`.
         OSError: the folder cannot be written.
     """
-    try:
+    try:  # here and not above, since each version of Towhee has only one of these modules
         from towhee.hub.cache_manager import get_local_dir
         from towhee.hub.downloader import repo_tag_path
     except ImportError:  # Towhee 0.9

@@ -123,6 +123,7 @@ def read_bert_config(txt_bert: str | os.PathLike[str] | nn.Module) -> EncoderCon
         raise InputTypeError(
             f"txt_bert is a {type(txt_bert).__name__}, expected a folder, a hub id or a module"
         )
+    # Imported late, since that takes time, and a model without `txt_bert` does without.
     from transformers import AutoConfig
 
     try:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+from transformers import BertTokenizerFast  # type: ignore[attr-defined] # not in its types
 
 from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
@@ -99,8 +100,6 @@ def split() -> tuple[list[Combination], list[Combination], list[Combination]]:
 
 def make_tokenizer() -> Any:
     """A Hugging Face WordPiece tokenizer with the words of captions, and letters for others."""
-    from transformers import BertTokenizerFast  # type: ignore[attr-defined] # not in its types
-
     characters = string.ascii_lowercase + string.digits
     pieces = sorted(words() | set(characters) | set(string.punctuation))
     vocabulary = (*SPECIAL_TOKENS, *pieces, *(f"##{c}" for c in characters))

@@ -138,7 +138,7 @@ def check_files(folder: Path) -> None:
 
 def remove_local_database(folder: Path) -> None:
     """Delete a local database, unless another process has opened it."""
-    import filelock  # torch requires it
+    import filelock  # torch requires it; late, since a search does without
 
     try:
         with filelock.FileLock(folder / "LOCK", timeout=0):  # the lock of Milvus Lite

@@ -1,6 +1,7 @@
 """Files from the Hugging Face hub: a repository is spelt 'owner/name' or 'owner/name@revision'.
 
 `huggingface_hub` fetches them by its own means: its cache, its offline switch, tokens and endpoint.
+The functions import it late, since that takes time, and a model in a local folder does without.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     Raises:
         WeightsError: there is no tokenizer, or it cannot be fetched.
     """
+    # Imported late, since that takes time, and a video operator does without.
     from transformers import (  # type: ignore[attr-defined] # its types lack the third
         AutoTokenizer,
         BertConfig,
