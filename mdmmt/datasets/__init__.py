@@ -2,16 +2,13 @@
 
 from .annotations import Caption, read_captions
 from .caption_indexes import CaptionIndex, IndexedCaption, read_caption_indexes
-from .lists import Duplicate, Segment, read_duplicates, read_video_list
+from .lists import read_video_list
 
 __all__ = [
     "Caption",
     "CaptionIndex",
-    "Duplicate",
     "IndexedCaption",
-    "Segment",
     "read_caption_indexes",
     "read_captions",
-    "read_duplicates",
     "read_video_list",
 ]

@@ -46,7 +46,7 @@ class ClipExpert(PretrainedExpert):
 
     @classmethod
     def read(cls, file: Path) -> nn.Module:
-        # Imported late, since that takes time, and whoever asks for the size of a clip does without.
+        # Imported late, since that takes time, and the size of a clip is known without.
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
         if not (file.parent / CONFIG_FILE).is_file():  # transformers would take a default one
