@@ -54,6 +54,7 @@ from mdmmt.fast.packing import count_tokens, packed_shapes
 from mdmmt.fast.threads import run_in_threads
 from mdmmt.features.tokens import read_input
 from mdmmt.model import BATCH_SIZE
+from mdmmt.sample.batches import pad_texts
 from mdmmt.towers.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) ->
     """The texts are sorted by length, which helps the engines."""
 
     def run(ids: list[list[int]]) -> object:
-        padded, mask = tokenizer.pad(ids)
+        padded, mask = pad_texts(ids, tokenizer)
         return engine({"ids": padded.numpy(), "mask": mask.long().numpy()})
 
     return in_batches(run, sorted(tokenizer(texts), key=len), ORACLES_BATCH_SIZE)

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from ..config import NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
 from ..errors import InputError, InputTypeError
@@ -163,31 +161,6 @@ def read_input(
         if not video:
             raise InputError(f"{row} has no valid token: the masks of all its experts are 0")
     return videos, batch is not None
-
-
-def collate(
-    videos: Sequence[VideoTokens], experts: Sequence[ExpertConfig], device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Pad videos into the batch that the video tower takes.
-
-    Returns:
-        features [b, n, d] float32, times [b, n] float32, mask [b, n] bool of each expert, where
-        n is that expert's longest in this batch, and at least 1.
-    """
-    features, times, mask = {}, {}, {}
-    for expert in experts:
-        no_features = torch.zeros(0, expert.dim, dtype=torch.float32)
-        nothing = Tokens(no_features, torch.zeros(0, dtype=torch.float32))
-        rows = [video.get(expert.name, nothing) for video in videos]
-        lengths = torch.tensor([len(row.times) for row in rows])
-        n = max(1, int(lengths.max()))
-        padded = pad_sequence([row.features.to(device) for row in rows], batch_first=True)
-        padded_t = pad_sequence([row.times.to(device) for row in rows], batch_first=True)
-        missing = n - padded.shape[1]  # 1 where no video of the batch has this expert
-        features[expert.name] = F.pad(padded, (0, 0, 0, missing))
-        times[expert.name] = F.pad(padded_t, (0, missing))
-        mask[expert.name] = (torch.arange(n) < lengths[:, None]).to(device)
-    return features, times, mask
 
 
 def _arrays(

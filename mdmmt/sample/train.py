@@ -36,11 +36,12 @@ from ..batch.extract import extract_file
 from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, VideoConfig
 from ..experts import LIGHT_EXPERTS, expert_classes, load
 from ..features.files import SUFFIX, read_features
-from ..features.tokens import VideoTokens, collate, tokens_of
+from ..features.tokens import VideoTokens, tokens_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower
 from ..weights.folder import save_model
+from .batches import pad_texts, pad_videos
 from .captions import caption, words
 from .clips import COMBINATIONS, Combination, draw
 
@@ -159,7 +160,7 @@ def draw_clips(
     return paths
 
 
-def read_clips(
+def read_clip_tokens(
     paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable[..., Iterable[Any]] = map
 ) -> list[VideoTokens]:
     """Read the tokens of clips. Their features are kept in feature files beside them."""
@@ -224,14 +225,14 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=WARM_UP
     )
-    inputs = collate(clips.videos, config.video.experts, torch.device("cpu"))
+    inputs = pad_videos(clips.videos, config.video.experts)
     with tqdm(total=epochs * steps, desc=f"train, seed {seed}") as progress:
         for _ in range(epochs):
             order = rng.permutation(len(clips.videos))
             for rows in order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE):
                 texts = [caption(clips.combinations[row], rng) for row in rows]
                 video = video_tower(*({k: v[rows] for k, v in part.items()} for part in inputs))
-                text = text_tower(*tokenizer.pad(tokenizer(texts)))
+                text = text_tower(*pad_texts(tokenizer(texts), tokenizer))
                 loss = max_margin_loss(text @ video.T)
                 loss = loss + BALANCE * imbalance(text, len(config.text.experts))
                 optimizer.zero_grad()
@@ -255,8 +256,8 @@ def evaluate(
     rng = np.random.default_rng((TEST_CAPTIONS, seed))
     texts = [caption(combination, rng) for combination in clips.combinations]
     experts = video_tower.config.experts
-    video = video_tower(*collate(clips.videos, experts, torch.device("cpu")))
-    text = text_tower(*tokenizer.pad(tokenizer(texts)))
+    video = video_tower(*pad_videos(clips.videos, experts))
+    text = text_tower(*pad_texts(tokenizer(texts), tokenizer))
     scores = text @ video.T
     ranks = (scores >= scores.diagonal()[:, None]).sum(dim=1)
     return {
@@ -304,7 +305,7 @@ def main() -> None:
         seconds["draw"] = time.perf_counter() - started
         started = time.perf_counter()
         clips = {
-            name: Clips(some, read_clips(files, config.video.experts, map_))
+            name: Clips(some, read_clip_tokens(files, config.video.experts, map_))
             for (name, some, _), files in zip(draws, paths, strict=True)
         }
         seconds["extract"] = time.perf_counter() - started

@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
 from ..config import TextConfig
 from ..errors import InputError, WeightsError
 from ..storage.huggingface import can_reach_hub
@@ -93,16 +89,6 @@ class Tokenizer:
                 f"expected at most {MAX_CHARACTERS}"
             )
         return text
-
-    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Rows of token ids -> ids [b, n] int64 and mask [b, n] bool, n tokens in the longest."""
-        rows = [torch.tensor(row) for row in ids]
-        mask = [torch.ones(len(row), dtype=torch.bool) for row in ids]
-        padding = self.tokenizer.pad_token_id
-        return (
-            pad_sequence(rows, batch_first=True, padding_value=padding),
-            pad_sequence(mask, batch_first=True),
-        )
 
 
 def _makes_tokens_of_words(tokenizer: Any) -> bool:

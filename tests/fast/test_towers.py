@@ -32,7 +32,7 @@ from mdmmt.fast import FastTextTower, FastVideoTower, cpu, kernels, towers
 from mdmmt.fast.attention import VarlenAttention
 from mdmmt.fast.linear import TorchLinear
 from mdmmt.fast.precision import plan_alike
-from mdmmt.features.tokens import collate
+from mdmmt.sample.batches import pad_videos
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import Tokenizer
 from mdmmt.towers.video import VideoTower
@@ -186,7 +186,7 @@ def make_full_videos():
 def test_full_video_tower_equals_the_oracle(full, full_video, assert_parity):
     """And low precision is as near as it says."""
     videos = make_full_videos()
-    features, times, mask = collate(videos, RELEASED.video.experts, CPU)
+    features, times, mask = pad_videos(videos, RELEASED.video.experts)
     theirs = run_video(full.theirs_video, features, times, {k: m.float() for k, m in mask.items()})
     assert_parity(full_video("exact")(videos), theirs, "fast video, full size")
     for precision, (least, _) in COSINES.items() if cpu.has_onednn(CPU) else ():

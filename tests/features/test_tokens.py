@@ -15,7 +15,7 @@ from tiny import TINY
 
 from mdmmt import InputError, InputTypeError
 from mdmmt.config import ExpertConfig
-from mdmmt.features.tokens import collate, read_input, to_input, tokens_of
+from mdmmt.features.tokens import read_input, to_input, tokens_of
 from mdmmt.features.types import ExpertFeatures
 
 EXPERTS = TINY.video.experts
@@ -222,19 +222,6 @@ def test_read_input_clamps_infinite_times(tiny_model, tiny_video):
     np.testing.assert_array_equal(
         tiny_model.encode_video(infinite), tiny_model.encode_video(clamped)
     )
-
-
-def test_collate_pads_each_expert_to_its_own_longest(tiny_video):
-    videos = [tiny_video(0, 5, 4), tiny_video(1, 3, 2)]
-    for part in PARTS:
-        for video in videos:
-            del video[part]["middle"]
-    read = [read_input(video, EXPERTS)[0][0] for video in videos]
-    features, times, mask = collate(read, EXPERTS, torch.device("cpu"))
-    assert features["wide"].shape == (2, 4, 11)
-    assert times["narrow"].shape == (2, 4)
-    assert mask["narrow"].tolist() == [[True] * 4, [True, True, False, False]]
-    assert mask["middle"].tolist() == [[False], [False]]
 
 
 # Each changes a good video into a bad one; the message must hold all of the words.

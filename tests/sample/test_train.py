@@ -20,7 +20,7 @@ from mdmmt.sample.train import (
     make_config,
     make_tokenizer,
     max_margin_loss,
-    read_clips,
+    read_clip_tokens,
     split,
     train,
 )
@@ -81,7 +81,7 @@ def test_train_learns_and_gives_one_model_for_one_seed(fresh):
     combinations, paths = fresh
     hf_tokenizer = make_tokenizer()
     config = make_config(len(hf_tokenizer))
-    clips = Clips(combinations, read_clips(paths, config.video.experts))
+    clips = Clips(combinations, read_clip_tokens(paths, config.video.experts))
     tokenizer = Tokenizer(hf_tokenizer, config.text)
 
     def state(towers):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mdmmt.config import ExpertConfig
 from mdmmt.fast import cpu
-from mdmmt.features.tokens import Tokens, VideoTokens, collate
+from mdmmt.features.tokens import Tokens, VideoTokens
+from mdmmt.sample.batches import pad_videos
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.video import VideoTower
 
@@ -55,7 +56,7 @@ def make_video(
 
 @torch.no_grad()
 def run_plain_video(tower: VideoTower, videos: Sequence[VideoTokens]) -> Tensor:
-    return tower(*collate(videos, tower.config.experts, CPU))
+    return tower(*pad_videos(videos, tower.config.experts))
 
 
 @torch.no_grad()

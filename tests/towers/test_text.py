@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracle import text_oracle
 
+from mdmmt.sample.batches import pad_texts
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import Tokenizer
 
@@ -28,7 +29,7 @@ CASES = {
 def differ(pair, texts, device="cpu"):
     """Ours and the oracle's embeddings of some texts."""
     tokenizer = Tokenizer(pair.tokenizer, pair.config.text)
-    ids, mask = tokenizer.pad(tokenizer(texts))
+    ids, mask = pad_texts(tokenizer(texts), tokenizer)
     with torch.inference_mode():
         return pair.ours_text(ids.to(device), mask.to(device)), pair.theirs_text(texts)
 

@@ -17,6 +17,7 @@ from towhee import ops, pipe
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError, MissingDependency
+from mdmmt.sample.batches import pad_texts
 from mdmmt.weights.onnx import MIN_TORCH, export_onnx
 
 TOLERANCE = 1e-4
@@ -80,7 +81,7 @@ def test_export_onnx_of_the_text_tower_takes_any_length(model, sessions):
     tokenizer = model.tokenizer
     texts = ["red", "a man is playing the ball in the park with a dog", "Hello world"]
     for batch in (texts, texts[:1]):
-        ids, mask = tokenizer.pad(tokenizer(batch))
+        ids, mask = pad_texts(tokenizer(batch), tokenizer)
         feed = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
         (theirs,) = sessions["text"].run(["vector"], feed)
         np.testing.assert_allclose(theirs, model.encode_text(batch), atol=TOLERANCE)
