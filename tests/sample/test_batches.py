@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from fast_towers import make_video
 from tiny import TINY
@@ -20,10 +22,10 @@ def test_pad_videos_pads_each_expert_to_its_own_longest():
     assert mask["middle"].tolist() == [[False], [False]]
 
 
-def test_pad_texts_pads_with_the_id_of_the_tokenizer(tiny, monkeypatch):
-    monkeypatch.setattr(tiny.tokenizer, "pad_token", "[MASK]")
-    wanted = tiny.tokenizer.pad_token_id
-    assert wanted != 0
-    ids, mask = pad_texts([[5], [6, 7]], Tokenizer(tiny.tokenizer, tiny.config.text))
-    assert ids.tolist() == [[5, wanted], [6, 7]]
+def test_pad_texts_pads_with_the_id_of_the_tokenizer(tiny):
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.pad_token = "[MASK]"
+    assert tokenizer.pad_token_id != 0
+    ids, mask = pad_texts([[5], [6, 7]], Tokenizer(tokenizer, tiny.config.text))
+    assert ids.tolist() == [[5, tokenizer.pad_token_id], [6, 7]]
     assert mask.tolist() == [[True, False], [True, True]]
