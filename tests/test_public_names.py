@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -14,21 +16,27 @@ PUBLIC = {
         WeightsError __version__ load mdmmt
     """,
     "mdmmt.evaluation": """
-        Caption CaptionIndex Difference Galleries PROTOCOLS Ranks Result ablate check_plot compare
-        compare_results comparison_table evaluate intervals make_galleries plot ranks
-        read_caption_indexes read_captions read_results summary table write_results
+        Caption CaptionIndex Difference Galleries IndexedCaption PROTOCOLS Ranks Result
+        ablate check_plot compare compare_results comparison_table evaluate intervals
+        make_galleries plot ranks read_caption_indexes read_captions read_results summary table
+        write_results
     """,
     "mdmmt.experts": """
         AudioSpec Expert FrameSpec LIGHT_EXPERTS PRETRAINED_EXPERTS WeightsSource expert_classes
         load
     """,
     "mdmmt.features": """
-        ExpertFeatures FeatureFile FeatureFolder SourceVideo VideoFeatures duration_s extract
-        overlaps read_features select windows write_features
+        ExpertFeatures FeatureFile FeatureFolder FeatureHeader InputDict SourceVideo Span Tokens
+        VideoFeatures VideoInput VideoTokens duration_s extract overlaps read_features select
+        windows write_features
     """,
     "mdmmt.search": """
-        Hit Identity Index index_file index_files read_metadata write_page
+        Hit Identity Index Outcome index_file index_files read_metadata write_page
     """,
+}
+# What a model is made of, to be passed on and not to be looked into.
+INSIDE = {
+    *("FastTextTower", "FastVideoTower", "ModelConfig", "TextTower", "Tokenizer", "VideoTower"),
 }
 
 
@@ -56,3 +64,34 @@ def test_public_names_are_documented(module: ModuleType) -> None:
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__module__.startswith("mdmmt.")
             assert inspect.getdoc(value), name
+
+
+def test_public_names_use_no_other_types_of_the_package(module: ModuleType) -> None:
+    modules = map(importlib.import_module, PUBLIC)
+    public = {id(getattr(one, name)) for one in modules for name in one.__all__}
+    for name in module.__all__:
+        for function in functions_of(getattr(module, name)):
+            hints = get_type_hints(function, localns={"MilvusClient": object})
+            for used in classes_in(*hints.values()):
+                is_ours = used.__module__.startswith("mdmmt.")
+                assert not is_ours or id(used) in public or used.__name__ in INSIDE, (name, used)
+
+
+def functions_of(value: Any) -> Iterator[Callable[..., Any]]:
+    """A function itself; a class with its public methods and properties."""
+    if inspect.isfunction(value):
+        yield value
+    elif inspect.isclass(value):
+        yield value
+        for name, member in vars(value).items():
+            member = getattr(member, "fget", getattr(member, "__func__", member))
+            if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
+                yield member
+
+
+def classes_in(*hints: Any) -> Iterator[type]:
+    for hint in hints:
+        hint_or_origin = get_origin(hint) or hint
+        if inspect.isclass(hint_or_origin):
+            yield hint_or_origin
+        yield from classes_in(*(one for one in get_args(hint) if not isinstance(one, list)))

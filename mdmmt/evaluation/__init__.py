@@ -8,7 +8,7 @@
 `metrics` needs embeddings alone; `runs` makes them with a model; `results` and `plots` show them.
 """
 
-from ..datasets import Caption, CaptionIndex, read_caption_indexes, read_captions
+from ..datasets import Caption, CaptionIndex, IndexedCaption, read_caption_indexes, read_captions
 from .metrics import (
     PROTOCOLS,
     Difference,
@@ -37,6 +37,7 @@ __all__ = [
     "CaptionIndex",
     "Difference",
     "Galleries",
+    "IndexedCaption",
     "Ranks",
     "Result",
     "ablate",

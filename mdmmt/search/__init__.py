@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..batch.outcome import Outcome
 from ..weights.identity import Identity
 from .build import index_file, index_files, read_metadata
 from .index import Hit, Index
@@ -14,7 +15,16 @@ from .index import Hit, Index
 if TYPE_CHECKING:
     from .page import write_page
 
-__all__ = ("Hit", "Identity", "Index", "index_file", "index_files", "read_metadata", "write_page")
+__all__ = (
+    "Hit",
+    "Identity",
+    "Index",
+    "Outcome",
+    "index_file",
+    "index_files",
+    "read_metadata",
+    "write_page",
+)
 
 
 def __getattr__(name: str) -> Any:
