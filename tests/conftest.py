@@ -30,7 +30,7 @@ from mdmmt import experts
 from mdmmt.config import RELEASED
 from mdmmt.features import extract
 from mdmmt.sample import demo
-from mdmmt.storage.paths import WEIGHTS_VARIABLE
+from mdmmt.storage.paths import HOME_VARIABLE, WEIGHTS_VARIABLE
 from mdmmt.weights.folder import save_model
 
 MAX_DIFFERENCES: dict[str, float] = {}  # what was compared with the oracle -> the worst of it
@@ -66,8 +66,9 @@ def is_loopback(host: str) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def no_weights_variable(monkeypatch):
-    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+def no_weights_variables(monkeypatch):
+    for name in (WEIGHTS_VARIABLE, HOME_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
 
 
 def pytest_unconfigure():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import downloads
 from ..storage.checkpoint import PICKLES
+from ..storage.files import in_units
 from ..storage.text import format_table
 from ..weights.layout import CONFIG_FILE, MODEL_FILE
-from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report
+from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report, say
 
 if TYPE_CHECKING:
     from ..weights.info import TowerInfo, WeightsInfo
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add these commands to the parser."""
     download = commands.add_parser(
-        "download", help="fetch the released weights from Google Drive into this user's cache"
+        "download",
+        help="fetch all that the released model needs into this user's cache, or MDMMT_HOME",
+    )
+    download.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        choices=downloads.NAMES,
+        help=f"fetch this alone: {', '.join(downloads.NAMES)}; may be repeated",
+    )
+    download.add_argument(
+        "--list", action="store_true", help="show sizes, hashes and sources, and fetch nothing"
     )
     download.set_defaults(run=_download)
 
@@ -33,18 +47,38 @@ def add_commands(commands: Commands) -> None:
     export.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     export.set_defaults(run=_export)
 
-    info = commands.add_parser("info", help="show layout, experts, sizes and hash of weights")
-    info.add_argument("weights", metavar="PATH", help=WEIGHTS_HELP)
+    info = commands.add_parser(
+        "info",
+        help="show layout, experts, sizes and hash of weights; without PATH: what is installed, "
+        "what is missing, device and precision",
+    )
+    info.add_argument("weights", metavar="PATH", nargs="?", help=WEIGHTS_HELP)
     info.set_defaults(run=_info)
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    from ..weights.released import add_tokenizer, released_weights
+    names = [name for name in downloads.NAMES if name in (arguments.only or downloads.NAMES)]
+    if arguments.list:
+        for name in names:
+            for line in _listed(name):
+                print_result(line)
+        return 0
+    found, failures = downloads.download(names)
+    for name, place in found.items():
+        print_result(f"{name:<12} {place}")
+    for failure in failures:
+        say(failure)
+    return 1 if failures else 0
 
-    folder = released_weights()
-    add_tokenizer(folder)
-    print_result(f"the released weights are in {folder}; weight_path=None finds them there")
-    return 0
+
+def _listed(name: str) -> Iterator[str]:
+    """A line for each file of one thing; those of further sources say "or"."""
+    state = "there" if downloads.find(name) else "missing"
+    for files in downloads.sources(name):
+        for file in files:
+            stated = f"sha256 {file.sha256}" if file.sha256 else "no hash is stated"
+            yield f"{name:<12} {state:<8} {in_units(file.size):<8} {file.url} {stated}"
+        state = "or"
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -64,9 +98,15 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from ..weights.info import info
+    if arguments.weights is None:
+        from ..installation import facts
 
-    print(format_table(_facts(info(arguments.weights)).items(), flush_left=(0, 1)))
+        found = facts()
+    else:
+        from ..weights.info import info
+
+        found = _facts(info(arguments.weights))
+    print(format_table(found.items(), flush_left=(0, 1)))
     return 0
 
 

@@ -37,6 +37,8 @@ STEM_CHANNELS = 64
 STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, bottlenecks, stride
 EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
+# Of a batch norm. It has no effect in inference, and files ported from Caffe2 may lack it.
+UPDATE_COUNT = ".num_batches_tracked"
 
 LAYOUT = CheckpointLayout(
     renames=(
@@ -207,7 +209,15 @@ class VideoExpert(PretrainedExpert):
     def read(cls, file: Path) -> IrCSN:
         with torch.device("meta"):
             published = PublishedIrCSN()
-        load_file(published, file, lambda: read_tensors(file, LAYOUT))
+
+        def tensors() -> dict[str, Tensor]:
+            state = read_tensors(file, LAYOUT)
+            for name in published.state_dict():
+                if name.endswith(UPDATE_COUNT):
+                    state.setdefault(name, torch.zeros((), dtype=torch.int64))
+            return state
+
+        load_file(published, file, tensors)
         return IrCSN(published)
 
     @torch.inference_mode()

@@ -1,15 +1,17 @@
 """Experts that are pretrained networks: finding and loading their weights.
 
-One folder is searched for the weights of all experts: the given one, else the one that the
-environment variable MDMMT_EXPERTS names, else `weights/experts/` beside the operator. It holds the
-files under their published names, or a folder for each expert, such as `CLIP/`. A file, a folder or
-a Hugging Face repository can also be named for one expert alone.
+If a folder is given, it alone is searched for the weights of all experts. Otherwise these folders
+are searched in order: the one that the environment variable MDMMT_EXPERTS names, `weights/experts/`
+beside the operator, and `experts/` in this user's cache, into which `mdmmt download` puts them. A
+folder holds the files under their published names, or a folder for each expert, such as `CLIP/`. A
+file, a folder or a Hugging Face repository can also be named for one expert alone.
 """
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -22,10 +24,11 @@ from ..errors import WeightsError
 from ..storage.checkpoint import align
 from ..storage.files import sha256_of
 from ..storage.huggingface import fetch_file, is_repository
-from ..storage.paths import WEIGHTS_FOLDER
+from ..storage.paths import WEIGHTS_FOLDER, cache_folder
 from .base import Expert, WeightsSource
 
-EXPERTS_FOLDER = WEIGHTS_FOLDER / "experts"
+EXPERTS_NAME = "experts"  # of the folder, beside the operator and in this user's cache
+EXPERTS_FOLDER = WEIGHTS_FOLDER / EXPERTS_NAME
 EXPERTS_VARIABLE = "MDMMT_EXPERTS"
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # names in a folder of one expert
 PIXEL_MAX = 255
@@ -90,16 +93,25 @@ class PretrainedExpert(Expert):
                 return place
             if not place.is_dir() and is_repository(os.fspath(weights)):
                 return cls.fetch(os.fspath(weights))
+            places = [place]
         else:
-            named = os.environ.get(EXPERTS_VARIABLE)
-            place = Path(named).expanduser() if named else EXPERTS_FOLDER
-        for folder in (place / cls.name, place):
-            for name in (*cls.files, *MODEL_FILES):
-                if (folder / name).is_file():
-                    return folder / name
+            places = usual_places()
+        file = cls.find_in(places)
+        if file is not None:
+            return file
         if weights is None and cls.repository is not None:
             return cls.fetch(cls.repository)
-        raise WeightsError(cls._missing_message(f"not in {place}"))
+        raise WeightsError(cls._missing_message(f"not in {', '.join(map(str, places))}"))
+
+    @classmethod
+    def find_in(cls, places: Iterable[Path]) -> Path | None:
+        """The weights file in the first of these folders that holds one."""
+        for place in places:
+            for folder in (place / cls.name, place):
+                for name in (*cls.files, *MODEL_FILES):
+                    if (folder / name).is_file():
+                        return folder / name
+        return None
 
     @classmethod
     def fetch(cls, repository: str) -> Path:
@@ -120,10 +132,27 @@ class PretrainedExpert(Expert):
     @classmethod
     def _missing_message(cls, where: str) -> str:
         return (
-            f"the expert {cls.name} needs its weights, {' or '.join(cls.files)} ({where}): get "
-            f"them from {cls.published}, and put them into {EXPERTS_FOLDER} or a folder that "
-            f"{EXPERTS_VARIABLE} names, or leave {cls.name} out of the experts"
+            f"the expert {cls.name} needs its weights, {' or '.join(cls.files)} ({where}): "
+            f"`mdmmt download --only {cls.name}` fetches them; or get them from {cls.published}, "
+            f"and put them into {EXPERTS_FOLDER} or a folder that {EXPERTS_VARIABLE} names; or "
+            f"leave {cls.name} out of the experts"
         )
+
+
+def usual_places() -> list[Path]:
+    """The folders that are searched for the weights of experts, in order.
+
+    Raises:
+        WeightsError: the variable MDMMT_EXPERTS names none.
+    """
+    places = [EXPERTS_FOLDER, cache_folder() / EXPERTS_NAME]
+    named = os.environ.get(EXPERTS_VARIABLE)
+    if not named:
+        return places
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise WeightsError(f"{EXPERTS_VARIABLE} is {named!r}, expected a folder")
+    return [folder, *places]
 
 
 def normalise(

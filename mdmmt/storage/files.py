@@ -168,6 +168,14 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def in_units(size: int) -> str:
+    """A number of bytes for a person, such as '605 MB'."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} bytes"
+
+
 def _rename_all(*pairs: tuple[Path, Path]) -> None:
     """Rename the first path of each pair, if it exists, to the second: all of them or none."""
     with ExitStack() as undo:

@@ -31,6 +31,33 @@ def is_repository(path: str) -> bool:
     return bool(REPOSITORY.fullmatch(path)) and not path.endswith(SUFFIXES)
 
 
+def check_online() -> None:
+    """Refuse a download where HF_HUB_OFFLINE forbids all of them.
+
+    Raises:
+        WeightsError: says so.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError("HF_HUB_OFFLINE is set, which forbids downloads")
+
+
+def file_url(repository: str, revision: str, name: str) -> str:
+    """The address of a repository's file on the hub that HF_ENDPOINT names."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}/resolve/{revision}/{name}"
+
+
+def cached_file(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of these files that the hub's cache holds; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    paths = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(path) for path in paths if isinstance(path, str)), None)
+
+
 def can_reach_hub() -> bool:
     """Whether the hub answers within `REACH_S`; never where HF_HUB_OFFLINE is set.
 

@@ -12,10 +12,18 @@ SAMPLE_FOLDER = Path(__file__).parents[1] / "sample" / "model"
 # Towhee's hub lays an operator as symbolic links into a folder of blobs.
 WEIGHTS_FOLDER = Path(__file__).parents[2] / "weights"
 WEIGHTS_VARIABLE = "MDMMT_WEIGHTS"
+HOME_VARIABLE = "MDMMT_HOME"
 
 
 def cache_folder() -> Path:
-    """The folder of this user's downloads: in $XDG_CACHE_HOME, else where the system has caches."""
+    """The folder of this user's downloads.
+
+    It is the one that MDMMT_HOME names, else one in $XDG_CACHE_HOME, else where the system has
+    caches.
+    """
+    home = os.environ.get(HOME_VARIABLE, "")
+    if home.strip():
+        return Path(home).expanduser().absolute()
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):
         return Path(named, "mdmmt")

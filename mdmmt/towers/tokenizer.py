@@ -13,9 +13,11 @@ from typing import Any
 from ..config import TextConfig
 from ..errors import InputError, WeightsError
 from ..storage.huggingface import can_reach_hub
+from ..storage.paths import cache_folder
 from ..storage.text import parse_json, read_text
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
+BERT_FOLDER = "bert-base-cased"  # of its tokenizer, in this user's cache
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 # Further files that `transformers` may write beside them.
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -195,9 +197,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_source(weights: Path) -> Path | str:
-    """The folder of a weights file or model folder if it holds a tokenizer, else BERT's hub id."""
+    """The folder of a weights file or model folder if it holds a tokenizer, else that of BERT."""
     beside = weights if weights.is_dir() else weights.parent
-    return beside if has_tokenizer(beside) else BERT_BASE_CASED_ID
+    return beside if has_tokenizer(beside) else bert_tokenizer_source()
+
+
+def bert_tokenizer_source() -> Path | str:
+    """The folder in this user's cache if it holds the tokenizer of BERT, else BERT's hub id."""
+    folder = cache_folder() / BERT_FOLDER
+    return folder if has_tokenizer(folder) else BERT_BASE_CASED_ID
 
 
 def has_tokenizer(folder: Path) -> bool:

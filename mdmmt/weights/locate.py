@@ -32,10 +32,8 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
     """
     name = "weight_path"  # of the argument or variable, for the errors
     if weight_path is None:
-        if WEIGHTS_FOLDER.is_dir() and _weights_files(WEIGHTS_FOLDER):
-            return _in_folder(WEIGHTS_FOLDER)
-        name, weight_path = WEIGHTS_VARIABLE, os.environ.get(WEIGHTS_VARIABLE)
-        if not weight_path:
+        name, weight_path = default_source()
+        if weight_path is None:
             return released_weights()
     if not isinstance(weight_path, str | os.PathLike):
         raise WeightsError(f"{name} is a {type(weight_path).__name__}, expected a path")
@@ -54,6 +52,17 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
         raise WeightsError(f"{name} is {str(path)!r}, expected one of {', '.join(SUFFIXES)}")
     # The weights of a model folder cannot be read without its configuration.
     return path.parent if path.name == MODEL_FILE and is_model_folder(path.parent) else path
+
+
+def default_source() -> tuple[str, str | Path | None]:
+    """What `weight_path=None` means, and the name of the place or variable that says so.
+
+    It is None for the released model in this user's cache, into which it may yet be downloaded.
+    """
+    if WEIGHTS_FOLDER.is_dir() and _weights_files(WEIGHTS_FOLDER):
+        return "weights/ beside the operator", WEIGHTS_FOLDER
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    return (WEIGHTS_VARIABLE, named) if named else ("the cache", None)
 
 
 def _in_folder(folder: Path) -> Path:

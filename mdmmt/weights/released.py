@@ -8,22 +8,15 @@ for this download too.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency, WeightsError
+from ..storage.huggingface import check_online
 from ..storage.paths import SAMPLE, WEIGHTS_FOLDER, WEIGHTS_VARIABLE, cache_folder
-from ..towers.tokenizer import BERT_BASE_CASED_ID, has_tokenizer, load_tokenizer
+from ..towers.tokenizer import bert_tokenizer_source, load_tokenizer
 from .folder import write_model_folder
 from .layout import is_model_folder
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 FILE_ID = "1dVDouFZFEDrjqhvtjNFP633y0JjHf4Ya"
 FILE_NAME = "mdmmt_3mod.pth"
@@ -34,19 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 def released_weights() -> Path:
-    """The released model, as a model folder in this user's cache; downloads it if need be.
-
-    The folder lacks the tokenizer if the Hugging Face hub could not be reached (see
-    `add_tokenizer`); the video tower needs none.
+    """The released model for `weight_path=None`; see `fetch_released`.
 
     Raises:
         WeightsError: the cache lacks it and it cannot be downloaded; says why, and every other way.
         MissingDependency: the packages for the download are not installed.
     """
-    folder = cache_folder() / FOLDER_NAME
     try:
-        if not is_model_folder(folder):  # a cache that holds it may be read-only
-            _fill(folder)
+        return fetch_released()
     except (WeightsError, OSError) as error:  # requests' errors are OSErrors
         raise WeightsError(
             "no weights: give weight_path (a .pth or .safetensors file, a model folder, "
@@ -55,43 +43,39 @@ def released_weights() -> Path:
             f"{WEIGHTS_FOLDER}; the download from Google Drive failed ({error}); "
             f"`mdmmt download` resumes it, and a browser gets the file from {FILE_PAGE}"
         ) from error
+
+
+def fetch_released() -> Path:
+    """The released model, as a model folder in this user's cache; downloads it if need be.
+
+    The folder lacks the tokenizer if that was not at hand; the video tower needs none.
+
+    Raises:
+        WeightsError: the download is forbidden, or another file came.
+        OSError: the file cannot be downloaded or written.
+        MissingDependency: the packages for the download are not installed.
+    """
+    folder = released_folder()
+    if not is_model_folder(folder):  # a cache that holds it may be read-only
+        _fill(folder)
     return folder
 
 
-def add_tokenizer(folder: Path) -> None:
-    """Put the tokenizer of bert-base-cased into the released model's folder, if it lacks one.
-
-    Raises:
-        WeightsError: the tokenizer cannot be fetched; the weights are there all the same.
-    """
-    if has_tokenizer(folder):
-        return
-    try:
-        tokenizer = load_tokenizer(BERT_BASE_CASED_ID)
-    except WeightsError as error:
-        raise WeightsError(
-            f"the weights are in {folder}, but the text tower's tokenizer is missing: {error}"
-        ) from error
-    with tempfile.TemporaryDirectory(prefix=f".{FOLDER_NAME}-", dir=folder.parent) as scratch:
-        tokenizer.save_pretrained(scratch)
-        for file in Path(scratch).iterdir():
-            os.replace(file, folder / file.name)
+def released_folder() -> Path:
+    """Where this user's cache holds the released model, if it does."""
+    return cache_folder() / FOLDER_NAME
 
 
 def _fill(folder: Path) -> None:
     """Download and convert the weights, unless another process did so in the meantime."""
     try:  # here, as they are not needed once the cache is filled
-        import filelock
-        from huggingface_hub import constants
-
-        from ..storage import google_drive
+        from ..storage import google_drive, http
     except ImportError as error:
         raise MissingDependency("the download of the released weights", extra="download") from error
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsError("HF_HUB_OFFLINE is set")
+    check_online()
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
-    with _one_process(filelock.FileLock(cache / f"{FOLDER_NAME}.lock")):
+    with http.one_process(cache / f"{FOLDER_NAME}.lock", "the released weights"):
         if is_model_folder(folder):
             return
         # An incomplete folder, and scratch folders of conversions that were killed.
@@ -99,8 +83,9 @@ def _fill(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         logger.info("downloading the released weights from %s to %s", FILE_PAGE, folder)
         file = google_drive.download(FILE_ID, FILE_NAME, cache)
+        http.check_space(cache, file.stat().st_size, f"the model folder made of {FILE_NAME}")
         try:
-            tokenizer = load_tokenizer(BERT_BASE_CASED_ID)
+            tokenizer = load_tokenizer(bert_tokenizer_source())
         except WeightsError:  # the text tower will raise it when it is needed
             tokenizer = None
         try:
@@ -111,17 +96,3 @@ def _fill(folder: Path) -> None:
                 f"the file that came is not the released model, and was deleted: {error}"
             ) from error
         file.unlink()
-
-
-@contextmanager
-def _one_process(lock: BaseFileLock) -> Iterator[None]:
-    """Let one process at a time fill a cache; the others wait, and log that they do."""
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        logger.info("waiting for another process that downloads the weights")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -12,7 +12,7 @@ import pytest
 import requests
 from servers import QUOTA, Drive
 
-from mdmmt.storage import google_drive
+from mdmmt.storage import google_drive, http
 from mdmmt.storage.google_drive import download
 
 NAME = "mdmmt_3mod.pth"
@@ -28,8 +28,8 @@ def drive(content, monkeypatch):
     server = Drive(content)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(google_drive, "DRIVE_URL", f"{server.url}/uc")
-    monkeypatch.setattr(google_drive, "BLOCK_SIZE", 1024)
-    monkeypatch.setattr(google_drive, "TIMEOUT_S", 5.0)
+    monkeypatch.setattr(http, "BLOCK_SIZE", 1024)
+    monkeypatch.setattr(http, "TIMEOUT_S", 5.0)
     yield server
     server.close()
 
@@ -135,7 +135,7 @@ def test_download_notices_a_cut_that_the_http_library_overlooks(
 
 
 def test_download_gives_up_on_a_silent_connection(drive, same, tmp_path, monkeypatch):
-    monkeypatch.setattr(google_drive, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.3)
     drive.end, drive.silent = 5000, True
     start = time.monotonic()
     assert "timed out" in fails(tmp_path)

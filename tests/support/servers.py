@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +22,12 @@ QUOTA = """<html><head><title>Google Drive - Quota exceeded</title><script>var h
 </head><body>
 <p class="uc-error-caption">Sorry, you can't view or download this file at this time.</p>
 <p>Too many users have viewed or downloaded this file recently.</p></body></html>"""
+
+
+def keep_silent(*_: object, **__: object) -> None:
+    """`socket.getaddrinfo` with a name server that does not answer, as behind many firewalls."""
+    time.sleep(2)
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
 class Server:
@@ -48,7 +56,7 @@ class Server:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.handle_error = lambda *_: None  # a client that was killed
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.closing.set()
@@ -73,16 +81,84 @@ class Server:
             request.wfile.write(body)
 
 
-class Drive(Server):
+class Transfers(Server):
+    """A server of large files.
+
+    Attributes:
+        end: the byte of a file at which every transfer breaks; piece: bytes after which it does.
+        silent: whether a broken transfer falls silent rather than ends.
+        ranges: whether Range is honoured; validators: whether versions are told.
+        gate: what every transfer waits for after its first 32 KiB, if it is closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end: int | None = None
+        self.piece: int | None = None
+        self.silent = False
+        self.ranges = True
+        self.validators = True
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def send_file(
+        self, request: BaseHTTPRequestHandler, content: bytes, headers: dict[str, str]
+    ) -> None:
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        start, status = 0, 200
+        is_same = request.headers.get("If-Range", etag) == etag
+        if self.ranges and "Range" in request.headers and is_same:
+            start, status = int(request.headers["Range"][len("bytes=") : -1]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            if start >= len(content):
+                self.send(request, b"", 416)
+                return
+        if self.validators:
+            headers["ETag"] = etag
+        request.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content) - start)}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        end = min(len(content), self.end or len(content), start + (self.piece or len(content)))
+        for offset in range(start, end, 1024):
+            request.wfile.write(content[offset : min(offset + 1024, end)])
+            if offset - start >= 32 * 1024:
+                self.gate.wait(60)
+        if end < len(content):
+            request.close_connection = True
+            if self.silent:
+                self.closing.wait(20)
+
+
+class Files(Transfers):
+    """Files by their names, such as 'a.pth'; the others give 404."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__()
+        self.files = files
+
+    @property
+    def transfers(self) -> list[tuple[str, int]]:
+        """The name of each file that was asked for, and where it should start."""
+        return [
+            (path[1:], int(headers.get("Range", "bytes=0-")[len("bytes=") : -1]))
+            for _, path, headers in self.requests
+        ]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        content = self.files.get(request.path[1:])
+        if content is None:
+            self.send(request, b"not here", 404)
+        else:
+            self.send_file(request, content, {})
+
+
+class Drive(Transfers):
     """Google Drive with one file.
 
     Attributes:
         page: HTML that stands in the file's place; "confirm" for the page that leads to it.
         versions: what the next transfers are of, in order; then it is `content`.
-        end: the byte of the file at which every transfer breaks; piece: bytes after which it does.
-        silent: whether a broken transfer falls silent rather than ends.
-        ranges: whether Range is honoured; validators: whether versions are told.
-        gate: what every transfer waits for after its first 32 KiB, if it is closed.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -91,13 +167,6 @@ class Drive(Server):
         self.page: str | None = "confirm"
         self.page_status = 200
         self.versions: list[bytes] = []
-        self.end: int | None = None
-        self.piece: int | None = None
-        self.silent = False
-        self.ranges = True
-        self.validators = True
-        self.gate = threading.Event()
-        self.gate.set()
 
     @property
     def transfers(self) -> list[int]:
@@ -124,33 +193,9 @@ class Drive(Server):
         elif self.page and (query.get("confirm"), query.get("uuid")) != (["t"], ["a&b"]):
             self.send(request, b"not confirmed", 400)
         else:
-            self._send_file(request)
-
-    def _send_file(self, request: BaseHTTPRequestHandler) -> None:
-        content = self.versions.pop(0) if self.versions else self.content
-        start, status = 0, 200
-        headers = {"Content-Disposition": 'attachment; filename="mdmmt_3mod.pth"'}
-        if self.ranges and "Range" in request.headers:
-            start, status = int(request.headers["Range"][len("bytes=") : -1]), 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            if start >= len(content):
-                self.send(request, b"", 416)
-                return
-        if self.validators:
-            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
-        request.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content) - start)}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        end = min(len(content), self.end or len(content), start + (self.piece or len(content)))
-        for offset in range(start, end, 1024):
-            request.wfile.write(content[offset : min(offset + 1024, end)])
-            if offset - start >= 32 * 1024:
-                self.gate.wait(60)
-        if end < len(content):
-            request.close_connection = True
-            if self.silent:
-                self.closing.wait(20)
+            content = self.versions.pop(0) if self.versions else self.content
+            headers = {"Content-Disposition": 'attachment; filename="mdmmt_3mod.pth"'}
+            self.send_file(request, content, headers)
 
 
 class Hub(Server):
