@@ -201,7 +201,9 @@ def test_list_shows_sizes_sources_and_hashes_and_fetches_nothing(server, home, c
     server.requests.clear()
     status, out, _ = run(capsys, "--list")
     assert status == 0 and not server.requests
-    lines = [line.split() for line in out.splitlines()]
+    header, *rows = out.splitlines()
+    assert header.split()[:2] == ["name", "state"]
+    lines = [row.split() for row in rows]
     states = {(line[0], line[1]) for line in lines}
     assert states == {
         *((name, "missing") for name in ("tokenizer", "model", "VIDEO", "tf_vggish")),
@@ -209,9 +211,10 @@ def test_list_shows_sizes_sources_and_hashes_and_fetches_nothing(server, home, c
     }
     for name in (VOCABULARY, PORT, ORIGINAL, CONFIG, CLIP, VGGISH):
         assert f"{server.url}/{name} " in out
-    assert released.FILE_PAGE in out and "no hash is stated" in out
+    assert {line[5] for line in lines if line[0] == "model"} == {"none"}
+    assert released.FILE_PAGE in out
     _, out, _ = run(capsys, "--list", "--only", "CLIP")
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 3
 
 
 def test_needs_are_on_https_and_have_the_hashes_in_their_names():

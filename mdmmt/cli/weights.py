@@ -14,6 +14,8 @@ from ..storage.text import format_table
 from ..weights.layout import CONFIG_FILE, MODEL_FILE
 from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report, say
 
+LIST_HEADER = ("name", "state", "size, about", "source", "SHA-256 that the publisher states")
+
 if TYPE_CHECKING:
     from ..weights.info import TowerInfo, WeightsInfo
 
@@ -59,25 +61,23 @@ def add_commands(commands: Commands) -> None:
 def _download(arguments: argparse.Namespace) -> int:
     names = [name for name in downloads.NAMES if name in (arguments.only or downloads.NAMES)]
     if arguments.list:
-        for name in names:
-            for line in _listed(name):
-                print_result(line)
+        rows = [LIST_HEADER, *(row for name in names for row in _listed(name))]
+        print(format_table(rows, flush_left=(0, 1, 3, 4)))
         return 0
     found, failures = downloads.download(names)
-    for name, place in found.items():
-        print_result(f"{name:<12} {place}")
+    if found:
+        print(format_table([(name, str(place)) for name, place in found.items()], (0, 1)))
     for failure in failures:
         say(failure)
     return 1 if failures else 0
 
 
-def _listed(name: str) -> Iterator[str]:
-    """A line for each file of one thing; those of further sources say "or"."""
+def _listed(name: str) -> Iterator[tuple[str, ...]]:
+    """A row for each file of one thing; those of further sources say "or"."""
     state = "there" if downloads.find(name) else "missing"
     for files in downloads.sources(name):
         for file in files:
-            stated = f"sha256 {file.sha256}" if file.sha256 else "no hash is stated"
-            yield f"{name:<12} {state:<8} {in_units(file.size):<8} {file.url} {stated}"
+            yield name, state, in_units(file.size), file.url, file.sha256 or "none"
         state = "or"
 
 

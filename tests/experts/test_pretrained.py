@@ -21,6 +21,7 @@ def nothing_there(monkeypatch, tmp_path):
     monkeypatch.delenv(EXPERTS_VARIABLE, raising=False)
     monkeypatch.setattr(pretrained, "EXPERTS_FOLDER", tmp_path / "weights" / "experts")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("MDMMT_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -80,6 +81,32 @@ def test_load_prefers_the_variable_to_the_folder_beside_the_operator(found, monk
     assert found["VIDEO"] == named
 
 
+def test_load_looks_into_the_cache_last(found, monkeypatch, tmp_path):
+    """In each place, and where an earlier place holds other experts alone."""
+    in_home = {
+        "VIDEO": put(tmp_path / "home" / "experts" / PUBLISHED["VIDEO"]),
+        "CLIP": put(tmp_path / "home" / "experts" / "CLIP" / PUBLISHED["CLIP"]),
+        "tf_vggish": put(tmp_path / "home" / "experts" / PUBLISHED["tf_vggish"]),
+    }
+    in_hub_cache(tmp_path, "openai/clip-vit-base-patch32", "config.json", "pytorch_model.bin")
+    load(NAMES)
+    assert found == in_home
+    beside = put(tmp_path / "weights" / "experts" / PUBLISHED["VIDEO"])
+    named = put(tmp_path / "named" / PUBLISHED["tf_vggish"])
+    monkeypatch.setenv(EXPERTS_VARIABLE, str(tmp_path / "named"))
+    load(NAMES)
+    assert found == {"VIDEO": beside, "CLIP": in_home["CLIP"], "tf_vggish": named}
+    with pytest.raises(WeightsError, match="VIDEO"):  # a folder that is given stands alone
+        load(["VIDEO"], tmp_path / "named")
+
+
+def test_load_refuses_a_variable_that_names_no_folder(monkeypatch, tmp_path):
+    put(tmp_path / "home" / "experts" / PUBLISHED["VIDEO"])
+    monkeypatch.setenv(EXPERTS_VARIABLE, str(tmp_path / "typo"))
+    with pytest.raises(WeightsError, match=r"MDMMT_EXPERTS is .*typo', expected a folder"):
+        load(["VIDEO"])
+
+
 def test_load_takes_a_place_for_each_expert(found, tmp_path):
     file = put(tmp_path / "any name.pth")
     folder = put(tmp_path / "clip" / "model.safetensors").parent
@@ -107,7 +134,8 @@ def test_load_names_a_missing_expert_its_file_and_where_to_get_it(name, tmp_path
         load([name])
     message = str(caught.value)
     assert "\n" not in message
-    for part in (name, PUBLISHED[name], "https://", "weights/experts", EXPERTS_VARIABLE):
+    command = f"mdmmt download --only {name}"
+    for part in (PUBLISHED[name], "https://", "weights/experts", EXPERTS_VARIABLE, command):
         assert part in message
     for weights in (tmp_path, tmp_path / "no folder", "owner/nothing", {name: "a/b.pth"}):
         with pytest.raises(WeightsError, match=name):

@@ -44,6 +44,21 @@ def test_cache_folder_is_where_the_system_has_caches(
     assert cache_folder() == tmp_path / expected
 
 
+def test_cache_folder_is_what_mdmmt_home_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for named, wanted in (
+        (str(tmp_path / "mine"), tmp_path / "mine"),
+        ("~/mine", tmp_path / "mine"),
+        ("mine", tmp_path / "mine"),
+    ):
+        monkeypatch.setenv("MDMMT_HOME", named)
+        assert cache_folder() == wanted
+    for blank in ("", "  "):
+        monkeypatch.setenv("MDMMT_HOME", blank)
+        assert cache_folder().name == "mdmmt"
+
+
 def test_cache_folder_ignores_a_relative_variable(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "caches")
     assert os.path.isabs(cache_folder()) and "caches" not in cache_folder().parts

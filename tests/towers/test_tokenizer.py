@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 
 import mdmmt
 from mdmmt import InputError, WeightsError
-from mdmmt.towers.tokenizer import Tokenizer, end_sentence, load_tokenizer
+from mdmmt.towers.tokenizer import Tokenizer, end_sentence, load_tokenizer, tokenizer_source
 
 TEXTS = ["Hello world", "a man is playing with the red ball and the dog sings"]
 
@@ -95,6 +95,17 @@ def test_tokenizer_source_is_beside_a_bare_file(
     shutil.copy(tiny_vocabulary / "vocab.txt", tmp_path)
     model = mdmmt.load(tmp_path / "model.pth", "cpu", mmttxt_params=params)
     np.testing.assert_array_equal(model.encode_text(TEXTS), tiny_model.encode_text(TEXTS))
+
+
+def test_tokenizer_source_is_the_cache_after_the_weights_own(
+    tiny_folder, tiny_vocabulary, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MDMMT_HOME", str(tmp_path))
+    bare = tmp_path / "weights.pth"
+    assert tokenizer_source(bare) == "google-bert/bert-base-cased"
+    shutil.copytree(tiny_vocabulary, tmp_path / "bert-base-cased")
+    assert tokenizer_source(bare) == tmp_path / "bert-base-cased"
+    assert tokenizer_source(tiny_folder) == tiny_folder
 
 
 def test_check_vocabulary_refuses_the_tokenizer_of_another_model(tiny_folder, tmp_path):
