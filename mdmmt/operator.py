@@ -34,11 +34,10 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
     Args:
         modality: 'text'; 'video'; or 'features', which runs the experts on a video and returns
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts, precision, compiled,
-            time_limit_s: see `mdmmt.load`.
+        weight_path, device, mmtvid_params, mmttxt_params, experts: see `mdmmt.load`.
+        precision, compiled, time_limit_s: see `mdmmt.load`.
         segments, window_s, stride_s: parts of each video that get a vector of their own, see
             `mdmmt.Model.encode_segments`. None: a video gets one vector.
-
         on_error: what an input that cannot be used becomes, after its error is logged: 'raise'
             raises it, 'none' returns None, or a row of NaN in a list, or no segments.
 

@@ -1,8 +1,8 @@
 """Linear layers for inference: exact, in bfloat16, or with 8-bit weights.
 
-On x86 processors all of them are oneDNN's, with the weights in its own blocked layout and, where
-that is faster, the activation inside the product. The public `torch.nn.functional.linear` takes
-MKL there, which leaves a quarter of an AMD processor unused, and more with few tokens.
+On x86 processors oneDNN computes all of them. It keeps the weights in its own blocked layout and,
+where that is faster, computes the activation with the product. There, the public
+`torch.nn.functional.linear` takes MKL, which is slower on AMD processors and with few tokens.
 
 Shape notation: t tokens of all sequences together.
 """
@@ -101,7 +101,7 @@ class OneDnnLinear(TorchLinear):
 
 
 class OneDnnLinearBFloat16(OneDnnLinear):
-    """The same in bfloat16: half the memory, twice the speed where the processor has it."""
+    """The same in bfloat16: half the memory, and faster where the processor has it."""
 
     dtype = torch.bfloat16
 

@@ -132,7 +132,7 @@ class _FilePass:
         self._has_sound = audio is not None
         if video is not None:
             video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            video.thread_type = "SLICE"  # by frames is a third faster, but may hide damage
+            video.thread_type = "SLICE"  # threads by frame are faster, but may hide damage
             self._clock = Clock.of_stream(container, video)
         self._cutters = self._make_cutters(specs, video, audio)
         # In other formats times are ignored, or a jump is a clock that is set anew.

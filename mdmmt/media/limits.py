@@ -12,7 +12,7 @@ from ..errors import InputError
 MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192
 MAX_ASPECT = 100  # the longer side of a picture by the shorter one
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 384_000
-MAX_STREAMS = 512  # of a file; each costs up to 0.2 MB and 1 ms, and more with a large picture
+MAX_STREAMS = 512  # of a file; each costs memory and time, more so with a large picture
 MAX_GAP_S = 120  # for which a frame is repeated
 TIME_LIMIT_S = 12 * 3600.0  # for one file, with the experts' work
 
