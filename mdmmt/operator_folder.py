@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from .errors import InputError
-from .storage.files import atomic_folder, sha256_of
+from .storage.files import sha256_of
+from .storage.folders import atomic_folder
 
 # `__file__` must not be resolved: in a folder that the hub laid, this file is a symbolic link.
 PACKAGE = Path(__file__).parent

@@ -17,6 +17,7 @@ from mdmmt import cli, operator_folder
 from mdmmt.errors import InputError
 from mdmmt.experts import LIGHT_EXPERTS, PRETRAINED_EXPERTS, expert_classes
 from mdmmt.operator_folder import install_operator, write_operator_folder
+from mdmmt.storage import folders
 from mdmmt.weights.layout import MODEL_FOLDER_FILES
 
 # Bytes. The folder has 3.30 MB, of which the sample's weights are 2.96 MB.
@@ -168,7 +169,10 @@ def test_write_operator_folder_refuses_other_folders(package, tmp_path, stranger
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("call", ["copyfile", "rename 1", "rename 2", "rename 3"])
+@pytest.mark.parametrize(
+    "call",
+    ["copyfile", *(f"rename {i}" for i in range(1, 5)), "exchange 1", "exchange 2"],
+)
 @pytest.mark.parametrize("replacing", [True, False])
 def test_write_operator_folder_loses_nothing_on_failure(
     package, tmp_path, monkeypatch, call, replacing
@@ -181,13 +185,15 @@ def test_write_operator_folder_loses_nothing_on_failure(
         (out / "mdmmt" / "model.py").write_text("old")
     else:
         out.parent.mkdir()
-        call = call.replace("3", "1")
-        if call == "rename 2":
+        if call not in ("copyfile", "rename 1"):
             return  # only one rename where there is nothing to replace
     before = snapshot(tmp_path)
     name, _, number = call.partition(" ")
-    module = shutil if name == "copyfile" else os
+    module = {"copyfile": shutil, "rename": os, "exchange": folders}[name]
+    name = {"exchange": "_exchange_at_once"}.get(name, name)
     original, calls = getattr(module, name), []
+    if module is os:  # as on a system that cannot exchange folders in one operation
+        monkeypatch.setattr(folders, "_exchange_at_once", lambda *_: False)
 
     def fail(*args, **kwargs):
         calls.append(args)

@@ -152,7 +152,8 @@ def make_local_database(folder: Path, identity: Identity) -> None:
     from pymilvus import MilvusClient
 
     folder = folder.absolute()
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+    # The name is short: that of the database may be as long as the disk allows.
+    with tempfile.TemporaryDirectory(prefix=".mdmmt-", dir=folder.parent) as scratch:
         built = Path(scratch) / "built"
         with translate_errors(str(folder)), serve(built) as address:
             client = MilvusClient(address)

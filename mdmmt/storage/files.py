@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the hash of a file's content."""
+"""Files that appear whole or not at all, and the hash of a file's content."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import logging
 import os
 import re
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError, describe_error, warn
@@ -70,35 +68,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         flush_to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(out: Path, keep: str | None = None) -> Iterator[Path]:
-    """Yield a new folder beside `out` to fill; on success it replaces `out`.
-
-    On failure `out` is as it was.
-
-    Args:
-        out: an absolute path. Its parents may be links, itself it is not followed.
-        keep: the name of a file or folder to move from the old folder into the new one.
-
-    Raises:
-        InputError: see `check_folder`.
-    """
-    check_folder(out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    new, old = scratch / "new", scratch / "old"
-    new.mkdir()
-    try:
-        yield new
-        moves = [(old / keep, new / keep)] if keep else []
-        _rename_all((out, old), *moves, (new, out))
-        if old.exists():
-            shutil.rmtree(old)
-    finally:
-        if not old.exists():  # the old folder is the only copy when it could not be moved back
-            shutil.rmtree(scratch)
 
 
 def visible_files(folder: Path, followlinks: bool = False) -> Iterator[Path]:
@@ -174,13 +143,3 @@ def in_units(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
     return f"{size} bytes"
-
-
-def _rename_all(*pairs: tuple[Path, Path]) -> None:
-    """Rename the first path of each pair, if it exists, to the second: all of them or none."""
-    with ExitStack() as undo:
-        for source, target in pairs:
-            if os.path.lexists(source):
-                os.rename(source, target)
-                undo.callback(os.rename, target, source)
-        undo.pop_all()

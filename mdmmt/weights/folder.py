@@ -21,7 +21,8 @@ from torch import nn
 from ..config import ModelConfig, to_dict
 from ..errors import InputError
 from ..storage.checkpoint import load_strict
-from ..storage.files import atomic_folder, check_folder, sha256_of
+from ..storage.files import check_folder, sha256_of
+from ..storage.folders import atomic_folder, move_files
 from ..storage.paths import SAMPLE_FOLDER
 from ..towers.text import TextTower
 from ..towers.tokenizer import check_vocabulary
@@ -61,7 +62,7 @@ def save_model(
 ) -> None:
     """Write `config.json`, `model.safetensors` and the tokenizer's files into a folder.
 
-    Each file appears whole or not at all, and replaces a file of the same name.
+    Each file appears whole or not at all, flushed to disk, and replaces a file of the same name.
 
     Args:
         tokenizer: a Hugging Face tokenizer; None leaves it out.
@@ -86,8 +87,7 @@ def save_model(
         (scratch / CONFIG_FILE).write_text(text, encoding="utf-8")
         # safetensors lets only the owner read its file.
         shutil.copymode(scratch / CONFIG_FILE, scratch / MODEL_FILE)
-        for file in sorted(scratch.iterdir()):
-            os.replace(file, folder / file.name)
+        move_files(scratch, folder)
 
 
 def write_model_folder(source: Path, out: Path, tokenizer: Any | None, origin: str) -> None:

@@ -78,9 +78,7 @@ def _fill(folder: Path) -> None:
     with http.one_process(cache / f"{FOLDER_NAME}.lock", "the released weights"):
         if is_model_folder(folder):
             return
-        # An incomplete folder, and scratch folders of conversions that were killed.
-        for leftover in (folder, *cache.glob(f".{FOLDER_NAME}-*")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # it is incomplete
         logger.info("downloading the released weights from %s to %s", FILE_PAGE, folder)
         file = google_drive.download(FILE_ID, FILE_NAME, cache)
         http.check_space(cache, file.stat().st_size, f"the model folder made of {FILE_NAME}")

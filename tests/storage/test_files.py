@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from mdmmt.errors import InputError
 from mdmmt.storage.files import (
     atomic_file,
-    atomic_folder,
     check_file,
     check_folder,
     check_writable,
@@ -31,20 +30,6 @@ def test_atomic_file_replaces_the_old_file_on_success_alone(tmp_path):
         part.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-
-
-def test_atomic_folder_keeps_what_it_is_told_to(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "kept").write_text("mine")
-    (out / "gone").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(out, keep="kept"):
-        raise RuntimeError
-    assert {path.name for path in out.iterdir()} == {"kept", "gone"}
-    with atomic_folder(out, keep="kept") as folder:
-        (folder / "new").write_text("new")
-    assert {path.name for path in out.iterdir()} == {"kept", "new"}
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_checks_refuse_places_that_cannot_be_written(tmp_path):

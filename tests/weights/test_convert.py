@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import mdmmt
 from mdmmt.cli import main
 from mdmmt.errors import InputError, WeightsError
+from mdmmt.storage import folders
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID
 from mdmmt.weights import folder as folder_module
 from mdmmt.weights.convert import convert
@@ -84,7 +85,7 @@ def test_convert_fills_an_empty_folder(source, tmp_path):
     assert find_weights(convert(source("folder"), tmp_path / "out")) == tmp_path / "out"
 
 
-@pytest.mark.parametrize("what", ["save_file", "rename"])
+@pytest.mark.parametrize("what", ["save_file", "rename", "_exchange_at_once"])
 def test_convert_leaves_the_old_folder_on_failure(source, tmp_path, monkeypatch, what):
     """A full disk, or a folder that cannot be put in place, leaves the old one as it was."""
     path, out = source("released"), tmp_path / "out"
@@ -93,14 +94,14 @@ def test_convert_leaves_the_old_folder_on_failure(source, tmp_path, monkeypatch,
     rename = os.rename
 
     def fail(*arguments, **__):
-        if what == "rename" and "new" not in str(arguments[0]):
+        if what == "rename" and "built" not in str(arguments[0]):
             return rename(*arguments)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            *((folder_module, "save_file") if what == "save_file" else (os, "rename")), fail
-        )
+        patch.setattr(folders, "_exchange_at_once", lambda *_: False)
+        module = {"save_file": folder_module, "rename": os, "_exchange_at_once": folders}[what]
+        patch.setattr(module, what, fail)
         with pytest.raises(OSError, match="No space left"):
             convert(path, out)
     assert snapshot(tmp_path) == before

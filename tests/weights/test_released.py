@@ -22,7 +22,7 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.config import to_dict
 from mdmmt.errors import MissingDependency, WeightsError
-from mdmmt.storage import google_drive, http
+from mdmmt.storage import folders, google_drive, http
 from mdmmt.towers.tokenizer import BERT_BASE_CASED_ID, load_tokenizer
 from mdmmt.weights import folder, layout, locate, released
 
@@ -204,10 +204,14 @@ def test_released_weights_only_reads_a_filled_cache(drive, cache, same, monkeypa
     assert before == {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
 
 
-def test_released_weights_replaces_an_incomplete_folder(drive, cache, same):
+def test_released_weights_replaces_an_incomplete_folder(drive, cache, same, monkeypatch):
     (cache / FOLDER).mkdir(parents=True)
     (cache / FOLDER / "config.json").write_text("{}")
-    (cache / f".{FOLDER}-killed" / "built").mkdir(parents=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folders, "_remove_built", lambda *_: None)  # as when it is killed
+        with folders.atomic_folder(cache / FOLDER):
+            raise KeyboardInterrupt
+    assert len(names(cache)) == 2
     same()
     assert names(cache) == {FOLDER}
 
