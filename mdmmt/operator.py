@@ -116,7 +116,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
     def _embed_each(self, items: Sequence[Any]) -> Any:
         """Embed the items of a list together; the bad ones become rows of NaN."""
         is_text = self.modality == "text"
-        read: Callable[[Any], Any] = _checked_text if is_text else self.model.read_tokens
+        read: Callable[[Any], Any] = _read_text if is_text else self.model.read_tokens
         encode: Callable[[list[Any]], Any] = (
             self.model.encode_text if is_text else self.model.encode_tokens
         )
@@ -176,7 +176,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         return True
 
 
-def _checked_text(text: Any) -> str:
+def _read_text(text: Any) -> str:
     check_text(text, "text")
     return str(text)
 

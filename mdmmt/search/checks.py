@@ -22,13 +22,13 @@ def checked_path(path: object, name: str = "path") -> str:
     Raises:
         InputError, InputTypeError: it is not a path, empty, or cannot be stored.
     """
-    text = checked_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
+    text = checked_storable_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
     if not text or "\0" in text:
         raise InputError(f"{name} is {text!r}, expected a path")
     return text
 
 
-def checked_text(text: object, name: str) -> str:
+def checked_storable_text(text: object, name: str) -> str:
     """A text that Milvus can store.
 
     Raises:

@@ -24,7 +24,13 @@ from ..errors import InputError, InputTypeError, describe_error
 from ..model import Model, Segments
 from ..weights.identity import Identity, identity_of
 from . import milvus
-from .checks import checked_metadata, checked_path, checked_spans, checked_text, checked_vectors
+from .checks import (
+    checked_metadata,
+    checked_path,
+    checked_spans,
+    checked_storable_text,
+    checked_vectors,
+)
 from .filters import fields_of, spell_name
 from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, redact_password
 
@@ -167,7 +173,7 @@ class Index:
         metadata = checked_metadata(metadata or {})
         shared = {
             "path": path,
-            "source": checked_text(source, "source"),
+            "source": checked_storable_text(source, "source"),
             "segments": len(vectors),
             "metadata": metadata,
         }
