@@ -100,7 +100,7 @@ docs: $(VENV)/installed-test  ## build the site of the documentation, warnings b
 
 .PHONY: pictures
 pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
-	PYTHONPATH=tests/support $(BIN)/python tests/make_pictures.py
+	PYTHONPATH=tests/support $(BIN)/python -m make_pictures
 
 # In a bare environment, as a user has it: neither this clone nor what the tests need is there.
 .PHONY: release-check

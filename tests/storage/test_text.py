@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdmmt import InputError
-from mdmmt.storage.text import format_table, numbered_lines, parse_json, read_text
+from mdmmt.storage.text import escape_controls, format_table, numbered_lines, parse_json, read_text
 
 
 @pytest.mark.parametrize("content", [b"\xc3\xbcber\r\nall", b"\xef\xbb\xbf\xc3\xbcber\r\nall"])
@@ -38,6 +38,22 @@ def test_parse_json_names_the_place():
         parse_json("[" * 100_000, "a.json")
     with pytest.raises(InputError, match=r"^a\.json: holds a whole number of too many digits"):
         parse_json(f'{{"year": -{"7" * 5000}}}', "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("a\nb\rc", r"a\nb\rc"),
+        ("a\x9bb", r"a\x9bb"),
+        ("a\u2028b", r"a\u2028b"),
+        ("a\u202egpj.b", r"a\u202egpj.b"),
+        ("plain é \U0001f468\u200d\U0001f469", "plain é \U0001f468\u200d\U0001f469"),
+    ],
+)
+def test_escape_controls_shows_controls_as_escapes(name, shown):
+    assert escape_controls(name) == shown
+    assert format_table([["x", "name"], ["1", name]]).splitlines()[1] == f"1  {shown}"
 
 
 def test_format_table_aligns_all_columns_but_the_last_to_the_right():

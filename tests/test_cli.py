@@ -1,4 +1,4 @@
-"""Errors that all commands report alike."""
+"""The command `mdmmt`: errors that all sub-commands report alike."""
 
 from __future__ import annotations
 

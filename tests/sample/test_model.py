@@ -21,12 +21,8 @@ from mdmmt.sample.train import (
 from mdmmt.storage.paths import SAMPLE_FOLDER
 
 FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
-
-
-MAX_BYTES = 4_000_000
-
-
 FRESH_CLIPS = 64
+MAX_BYTES = 4_000_000
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from mdmmt.cli import main
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = "A red ball moves left and grows with a rising tone."
 SEARCH_SEED, SEARCH_CLIPS = 3, 30
 FONT_SIZE = 15
