@@ -15,7 +15,6 @@ from towhee import ops, pipe
 
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
-from mdmmt.device import resolve_device
 from mdmmt.features.tokens import read_input
 from mdmmt.towers.tokenizer import Tokenizer
 
@@ -123,20 +122,6 @@ def test_load_compiles_on_cuda_only(tiny_folder, monkeypatch):
         mdmmt.load(tiny_folder, "cpu", compiled=True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert mdmmt.load(tiny_folder, "cuda", compiled=True).compiled
-
-
-def test_resolve_device_refuses_a_cuda_device_beyond_the_last(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match="sees 2 CUDA devices"):
-        resolve_device("cuda:2")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_resolve_device_takes_cuda_if_there_is_one(there, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert resolve_device(None).type == ("cuda" if there else "cpu")
-    assert resolve_device("cpu").type == resolve_device(torch.device("cpu")).type == "cpu"
 
 
 # Eval, inference mode, determinism, threads
