@@ -1,312 +1,201 @@
-"""`ops.video_text_embedding.mdmmt` in real Towhee, each way of resolving it in a fresh process.
+"""The operator: its arguments and inputs, what it does with a bad one, and each way to resolve it.
 
-The functions called `step_…` run in a child process, several in a row: see `fresh.run_child`.
+What runs in real Towhee in a fresh process lies in tests/support/operator_steps.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import inspect
-import io
-import itertools
 import json
-import math
-import os
-import re
+import logging
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fresh import (
     FOLDER,
-    OPERATOR,
     ROOT,
-    SENTENCES,
-    NotInstalled,
     check_child,
     clone,
     lay_as_hub,
     parsed,
     run_child,
     snapshot,
-    video,
     write_model,
 )
+from media import towhee_frames
+from towhee import ops, pipe
 
-pytestmark = pytest.mark.towhee
-FOLDER_MODULE = "towhee.operator.video_text_embedding.mdmmt.main"
-run_child, check_child = partial(run_child, __file__), partial(check_child, __file__)
+import mdmmt
+from mdmmt.errors import InputError, WeightsError
 
+BAD_TEXTS = ["", " \n", None, 3, "\ud800"]
 
-# ---- steps: which operator it is ------------------------------------------------------------
 
+def test_mdmmt_is_the_operator_class_and_has_its_documented_signature():
+    assert mdmmt.mdmmt is mdmmt.MDMMT is mdmmt.operator.MDMMT is mdmmt.operator.mdmmt
+    parameters = list(inspect.signature(mdmmt.MDMMT).parameters.values())
+    first, others = parameters[:5], parameters[5:]
+    names = ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
+    assert [p.name for p in first] == names
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in first)
+    assert all(p.default is None for p in first[1:])
+    assert others and all(p.kind is p.KEYWORD_ONLY for p in others)
 
-def step_import_ours():
-    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, NotInstalled)]
-    importlib.import_module("mdmmt")
 
-
-def step_forget_registration():
-    """As if nothing had been imported, so that Towhee turns to its folder."""
-    from towhee.runtime.operator_manager.operator_registry import OperatorRegistry
-
-    del OperatorRegistry.REGISTRY[OPERATOR]
-
-
-def step_is_from_registry():
-    assert registered_in() == "mdmmt.operator"
-
-
-def step_is_from_folder():
-    assert registered_in() == f"{FOLDER_MODULE}.mdmmt.operator"
-    entry = Path(sys.modules[FOLDER_MODULE].__file__)
-    assert entry == Path(os.environ["TOWHEE_HOME"], FOLDER, "__init__.py")
-
-
-def step_nothing_of_ours_is_imported():
-    assert not [name for name in sys.modules if name.partition(".")[0] == "mdmmt"]
-
-
-def registered_in():
-    from towhee.runtime.operator_manager.operator_registry import OperatorRegistry
-
-    return OperatorRegistry.REGISTRY[OPERATOR].__module__
-
-
-# ---- steps: what it does --------------------------------------------------------------------
-
-answers = []  # of the published pipelines in this process
-
-
-def step_published_pipelines():
-    """Both, and with the same answers each time in this process."""
-    vectors = published_pipelines(os.environ["MODEL"], video())
-    assert [v.shape for v in vectors] == [(1536,), (1536,)]
-    answers.append(vectors)
-    np.testing.assert_array_equal(vectors, answers[0])
-
-
-def step_weights_beside_the_operator():
-    np.testing.assert_array_equal(published_pipelines(None, video()), answers[0])
-
-
-def step_sample():
-    model = Path(os.environ["TOWHEE_HOME"], FOLDER, "mdmmt", "sample", "model")
-    config = json.loads((model / "config.json").read_text())["video"]
-    dims = {expert["name"]: expert["dim"] for expert in config["experts"]}
-    text, clip = published_pipelines("sample", video(dims))
-    assert text.shape == clip.shape == (len(dims) * config["same_dim"],)
-
-
-def step_show():
-    from towhee import DataCollection
-
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        DataCollection(pipeline("text")("Hello world.")).show()
-    assert "Hello world." in printed.getvalue()
-    assert "vec" in printed.getvalue()
-
-
-def step_lists():
-    for modality, items in (("text", SENTENCES), ("video", videos())):
-        p = pipeline(modality)
-        together = p(items).get()[1]
-        assert together.shape == (4, 1536)
-        assert_same(together, [p(item).get()[1] for item in items])
-
-
-def step_batch():
-    for modality, items in (("text", SENTENCES), ("video", videos())):
-        p = pipeline(modality)
-        results = [result.get()[1] for result in p.batch(items)]
-        assert_same(results, [p(item).get()[1] for item in items], atol=0)
-
-
-def step_windows():
-    """Their lists go through the operator as batches."""
-    from towhee import ops, pipe
-
-    for modality, items in (("text", SENTENCES), ("video", videos())):
-        operator = ops.video_text_embedding.mdmmt(modality=modality, weight_path=weights())
-        rows = pipe.input("list").flat_map("list", "item", lambda items: items)
-        by_two = rows.window("item", "vec", 2, 2, operator).output("vec")(items)
-        at_once = rows.window_all("item", "vec", operator).output("vec")(items)
-        single = [pipeline(modality)(item).get()[1] for item in items]
-        pairs = [by_two.get()[0], by_two.get()[0]]
-        assert [pair.shape for pair in pairs] == [(2, 1536), (2, 1536)]
-        assert_same(np.concatenate(pairs), single)
-        assert_same(at_once.get()[0], single)
-
-
-def step_threads():
-    for modality, items in (("text", SENTENCES), ("video", videos())):
-        alone = [pipeline(modality)(item).get()[1] for item in items]
-        shared = pipeline(modality)  # its weights are read by the threads' first calls
-        with ThreadPoolExecutor(8) as threads:
-            results = list(threads.map(lambda item, p=shared: p(item).get()[1], items * 8))
-        assert_same(results, alone * 8, atol=0)
-
-
-def step_positional_arguments():
-    from towhee import ops
-
-    def create(*args):
-        return ops.video_text_embedding.mdmmt(*args)
-
-    cut = create("text", weights(), "cpu", {}, {"max_length": 3})("a red ball")  # [CLS] a [SEP]
-    plain = create("text", weights(), None, None, None)("a red ball")
-    assert np.abs(plain - cut).max() > 1e-3
-    with pytest.raises(RuntimeError, match="mmtvid_params has unknown nonsense"):
-        create("video", weights(), None, {"nonsense": 1})({})
-
-
-def step_constructor_errors():
-    """They show when the pipe is built."""
-    for arguments, sentence in (
-        ({"modality": "audio"}, "modality is 'audio', expected 'text', 'video' or 'features'"),
-        ({"weight_path": "nowhere.pth"}, "weight_path is 'nowhere.pth', which does not exist"),
-        ({"device": "cuda:99"}, "device is 'cuda:99', but torch sees"),
-        ({"weight_path": None}, "no weights: give weight_path"),
-        ({"device": "cpu", "compiled": True}, "compiled is True and the device is 'cpu'"),
-    ):
-        with pytest.raises(RuntimeError, match=re.escape(sentence)):
-            pipeline(**{"modality": "text", **arguments})
-
-
-def step_call_errors():
-    for modality, given, sentence in (
-        ("text", video(), "text is a dict, expected a str or a list of str"),
-        ("text", ["a", " "], "text 1 is ' ', expected some words"),
-        ("video", "Hello world.", "video: there is no file 'Hello world.'"),
-        ("video", 3, "video is a int, expected a path, the frames"),
-    ):
-        p = pipeline(modality)
-        with pytest.raises(RuntimeError, match=re.escape(sentence)):
-            p(given)
-        p(SENTENCES[0] if modality == "text" else video())  # and goes on
-
-
-def step_direct_call():
-    from towhee import ops
-
-    def operator(**arguments):
-        return ops.video_text_embedding.mdmmt(**{"weight_path": weights(), **arguments})
-
-    vector = operator(modality="text")("Hello world.")
-    np.testing.assert_array_equal(vector, pipeline("text")("Hello world.").get()[1])
-    with pytest.raises(TypeError, match=r"^text is a dict, expected a str or a list of str$"):
-        operator(modality="text")({})
-
-
-def step_install_operator_command():
-    import runpy
-
-    sys.argv = ["mdmmt", "install-operator"]
-    with pytest.raises(SystemExit) as end:
-        runpy.run_module("mdmmt", run_name="__main__")
-    assert not end.value.code
-
-
-def step_ours_is_here():
-    """This process runs the package that the test means."""
-    ours = Path(importlib.import_module("mdmmt").__file__)
-    assert ours.parent.parent == Path(os.environ["OURS"])
-
-
-def step_reach_the_network():
-    with pytest.raises(PermissionError):
-        socket.create_connection(("192.0.2.1", 80))
-    with pytest.raises(PermissionError):
-        socket.getaddrinfo("towhee.io", 443)
-
-
-def step_start_pip():
-    with pytest.raises(PermissionError):
-        subprocess.check_call([sys.executable, "-m", "pip", "--version"])
-
-
-def step_import_despite_all():
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("mdmmt.errors")
-
-
-def published_pipelines(weight_path, video_input_dict):
-    """The two pipelines as published, on any device; the vectors of a text and of a video."""
-    from towhee import DataCollection, ops, pipe
-
-    p = (
-        pipe.input("text")
-        .map(
-            "text",
-            "vec",
-            ops.video_text_embedding.mdmmt(modality="text", weight_path=weight_path, device=None),
-        )
-        .output("text", "vec")
-    )
-    text = DataCollection(p("Hello world."))[0]["vec"]
-    q = (
-        pipe.input("video_input_dict")
-        .map(
-            "video_input_dict",
-            "vec",
-            ops.video_text_embedding.mdmmt(modality="video", weight_path=weight_path, device=None),
-        )
-        .output("video_input_dict", "vec")
-    )
-    clip = q(video_input_dict).get()[1]
-    experts = len(video_input_dict["features"])
-    assert text.dtype == clip.dtype == np.float32
-    assert type(text) is type(clip) is np.ndarray
-    assert 0 < np.linalg.norm(text) <= 1 + 1e-5
-    assert np.linalg.norm(clip) == pytest.approx(math.sqrt(experts), abs=1e-4)
-    return text, clip
-
-
-def pipeline(modality, **arguments):
-    from towhee import ops, pipe
-
-    operator = ops.video_text_embedding.mdmmt(
-        **{"modality": modality, "weight_path": weights(), **arguments}
-    )
-    return pipe.input("x").map("x", "vec", operator).output("x", "vec")
-
-
-def weights():
-    return os.environ["MODEL"]
-
-
-def videos():
-    """Four, of different lengths."""
-    return [video(seed=seed, n=n) for seed, n in enumerate((30, 7, 30, 1))]
-
-
-def assert_same(actual, expected, atol=1e-5):
-    """The same vectors in the same order; and they differ, so that the order shows."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
-    assert all(np.abs(a - b).max() > 0.01 for a, b in itertools.combinations(expected[:4], 2))
-
-
-# ---- fixtures -------------------------------------------------------------------------------
+# ---- files, features and frames -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model():
+    return mdmmt.load("sample", "cpu")
+
+
+def operator(**options):
+    return ops.video_text_embedding.mdmmt(weight_path="sample", device="cpu", **options)
+
+
+def test_operator_takes_a_path(model, short):
+    p = pipe.input("path").map("path", "vec", operator(modality="video")).output("vec")
+    for path in (short, str(short)):
+        np.testing.assert_array_equal(p(path).get()[0], model.encode_video(short))
+
+
+def test_operator_gives_features_alone(model, short):
+    p = (
+        pipe.input("path")
+        .map("path", "features", operator(modality="features", experts=["frame"]))
+        .map("features", "vec", operator(modality="video"))
+        .output("features", "vec")
+    )
+    features, vector = p(short).get()
+    assert set(features["features"]) == {"frame"}
+    np.testing.assert_array_equal(vector, model.encode_video(features))
+
+
+def test_operator_gives_windows_to_flat_map(model, long):
+    p = (
+        pipe.input("path")
+        .flat_map(
+            "path", ("start_s", "end_s", "vec"), operator(modality="video", segments="windows")
+        )
+        .output("start_s", "end_s", "vec")
+    )
+    result = p(str(long))
+    found = model.encode_segments(long)
+    rows = [result.get() for _ in range(result.size)]
+    assert [row[:2] for row in rows] == found.spans_s.tolist()
+    np.testing.assert_allclose([row[2] for row in rows], found.vectors, atol=1e-6)
+
+
+def test_operator_takes_frames_of_a_window(model, short):
+    p = (
+        pipe.input("path")
+        .flat_map("path", "frame", towhee_frames)
+        .window_all("frame", "vec", operator(modality="video"))
+        .output("vec")
+    )
+    np.testing.assert_array_equal(p(short).get()[0], model.encode_video(towhee_frames(short)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"modality": "text", "segments": "windows"}, "segments need modality='video', not 'text'"),
+        ({"modality": "video", "window_s": 3.0}, "for segments='windows'"),
+        ({"modality": "sound"}, "'text', 'video' or 'features'"),
+    ],
+)
+def test_operator_refuses_bad_options(options, words):
+    with pytest.raises(InputError, match=words):
+        mdmmt.MDMMT(weight_path="sample", device="cpu", **options)
+
+
+# ---- an input that cannot be used -----------------------------------------------------------
+
+
+def forgiving(modality="text", **options):
+    options = {"weight_path": "sample", "device": "cpu", "on_error": "none", **options}
+    return mdmmt.operator.MDMMT(modality, **options)
+
+
+@pytest.mark.parametrize("bad", [*BAD_TEXTS, []])
+def test_operator_on_error_none_gives_none_for_a_bad_text(bad, caplog):
+    assert forgiving()(bad) is None
+    assert [r.levelno for r in caplog.records if r.name == "mdmmt.operator"] == [logging.ERROR]
+
+
+def test_operator_on_error_none_gives_rows_of_nan_in_a_list(caplog):
+    embed = forgiving()
+    vectors = embed(["a ball", *BAD_TEXTS, "a star"])
+    assert np.isnan(vectors[1:-1]).all()
+    np.testing.assert_allclose(vectors[[0, -1]], embed(["a ball", "a star"]), atol=1e-6)
+    assert "text 1: text is ''" in caplog.text
+    assert np.isnan(embed(["", " "])).all()
+
+
+def test_operator_on_error_none_leaves_bad_videos_out(sample_clips, tmp_path, caplog):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    bad = [tmp_path / "bad.mp4", tmp_path / "missing.mp4", {"a": 1}, 7]
+    good = sample_clips(1, 0)[0].path
+    embed, cut = forgiving("video"), forgiving("video", segments="windows")
+    for one in bad:
+        assert embed(one) is None
+        assert cut(one) == []
+        assert forgiving("features")(one) is None
+    vectors = embed([*bad, good])
+    assert np.isnan(vectors[:-1]).all()
+    np.testing.assert_allclose(vectors[-1], embed(good), atol=1e-6)
+
+
+def test_operator_on_error_none_still_raises_missing_weights(tmp_path, monkeypatch):
+    embed = forgiving()
+
+    def missing(*_):
+        raise WeightsError("the weights are gone")
+
+    monkeypatch.setattr(embed.model, "encode_text", missing)
+    with pytest.raises(WeightsError):
+        embed("a ball")
+    with pytest.raises(WeightsError):
+        embed(["a ball", "a star"])
+
+
+def test_operator_on_error_refuses_another_word():
+    with pytest.raises(InputError, match="on_error is 'ignore', expected 'raise' or 'none'"):
+        forgiving(on_error="ignore")
+
+
+@pytest.mark.towhee
+def test_operator_on_error_in_pipelines(caplog):
+    def embed(on_error):
+        one = ops.video_text_embedding.mdmmt(
+            modality="text", weight_path="sample", device="cpu", on_error=on_error
+        )
+        return pipe.input("t").map("t", "v", one).output("v")
+
+    results = embed("none").batch(["a ball", "", "a star"])
+    # Towhee gives None for a row that holds nothing else.
+    assert [result.get() is None for result in results] == [False, True, False]
+    caplog.clear()
+    with pytest.raises(RuntimeError, match="expected some words"):
+        embed("raise")("")
+    records = [r for r in caplog.records if r.name == "mdmmt.operator"]
+    assert "expected some words" in records[0].getMessage()
+
+
+# ---- each way to resolve it, in fresh processes ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     write_model(folder)
     return folder
 
-
-# ---- each way of resolving it ---------------------------------------------------------------
 
 BEHAVIOURS = (
     "show",
@@ -332,26 +221,29 @@ AFTER_IMPORT = (
 
 
 @pytest.fixture(scope="module")
-def report_after_import(model, tmp_path_factory):
+def report_after_import(written_model, tmp_path_factory):
     """First `import mdmmt` and all behaviour, then the folder, in one process."""
     folder = tmp_path_factory.mktemp("after-import")
     lay_as_hub(clone(folder / "a clone"), folder / "towhee")
-    return run_child(folder, *AFTER_IMPORT, MODEL=str(model))
+    return run_child(folder, *AFTER_IMPORT, MODEL=str(written_model))
 
 
+@pytest.mark.towhee
 @pytest.mark.parametrize("step", dict.fromkeys(AFTER_IMPORT))
-def test_after_import(step, report_after_import):
+def test_operator_after_an_import(step, report_after_import):
     assert step not in report_after_import["failures"], report_after_import["failures"][step]
 
 
-def test_after_import_nothing_is_fetched(report_after_import):
+@pytest.mark.towhee
+def test_operator_fetches_nothing_after_an_import(report_after_import):
     assert not report_after_import["offences"]
 
 
-def test_from_the_folder_as_the_hub_lays_it(model, tmp_path):
+@pytest.mark.towhee
+def test_operator_runs_from_the_folder_as_the_hub_lays_it(written_model, tmp_path):
     """From a clone called mdmmt, with weights; and then `import mdmmt` in the same process."""
     source = clone(tmp_path / "mdmmt")
-    shutil.copytree(model, source / "weights")
+    shutil.copytree(written_model, source / "weights")
     lay_as_hub(source, tmp_path / "towhee")
     shutil.rmtree(source)
     check_child(
@@ -366,11 +258,12 @@ def test_from_the_folder_as_the_hub_lays_it(model, tmp_path):
         "is_from_registry",
         "published_pipelines",
         installed=False,
-        MODEL=str(model),
+        MODEL=str(written_model),
     )
 
 
-def test_from_a_clone_that_is_the_folder(model, tmp_path):
+@pytest.mark.towhee
+def test_operator_runs_from_a_clone_that_is_the_folder(written_model, tmp_path):
     folder = tmp_path / "towhee" / FOLDER
     folder.parent.mkdir(parents=True)
     folder.symlink_to(clone(tmp_path / "my-clone 2"))
@@ -380,7 +273,7 @@ def test_from_a_clone_that_is_the_folder(model, tmp_path):
         "is_from_folder",
         "nothing_of_ours_is_imported",
         installed=False,
-        MODEL=str(model),
+        MODEL=str(written_model),
     )
 
 
@@ -409,7 +302,8 @@ def installed_from_wheel(tmp_path_factory):
     return folder, snapshot(folder / "towhee" / FOLDER)
 
 
-def test_installed_from_a_wheel(installed_from_wheel, model):
+@pytest.mark.towhee
+def test_operator_runs_as_it_was_installed_from_a_wheel(installed_from_wheel, written_model):
     folder, _ = installed_from_wheel
     check_child(
         folder,
@@ -417,16 +311,18 @@ def test_installed_from_a_wheel(installed_from_wheel, model):
         "is_from_folder",
         "nothing_of_ours_is_imported",
         installed=False,
-        MODEL=str(model),
+        MODEL=str(written_model),
     )
 
 
-def test_sample_through_towhee(installed_from_wheel):
+@pytest.mark.towhee
+def test_operator_runs_the_sample_without_an_import(installed_from_wheel):
     folder, _ = installed_from_wheel
     check_child(folder, "sample", "is_from_folder", installed=False)
 
 
-def test_installed_from_a_clone(installed_from_wheel, tmp_path):
+@pytest.mark.towhee
+def test_install_operator_writes_the_same_files_from_a_clone(installed_from_wheel, tmp_path):
     """By one who has not installed us, the same files."""
     here = clone(tmp_path / "my-clone 2")
     check_child(here, "ours_is_here", "install_operator_command", OURS=str(here))
@@ -440,25 +336,3 @@ def test_installed_from_a_clone(installed_from_wheel, tmp_path):
     assert digests.keys() == wheels_digests.keys()
     assert {n for n in digests if digests[n] != wheels_digests[n]} <= {"requirements.txt"}
     assert ours == wheels
-
-
-def test_mdmmt_is_the_operator_class_and_has_its_documented_signature():
-    from mdmmt import MDMMT, mdmmt
-    from mdmmt import operator as module
-
-    assert mdmmt is MDMMT is module.MDMMT is module.mdmmt
-    parameters = list(inspect.signature(MDMMT).parameters.values())
-    first, others = parameters[:5], parameters[5:]
-    names = ["modality", "weight_path", "device", "mmtvid_params", "mmttxt_params"]
-    assert [p.name for p in first] == names
-    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in first)
-    assert all(p.default is None for p in first[1:])
-    assert others and all(p.kind is p.KEYWORD_ONLY for p in others)
-
-
-def test_the_guard_sees(tmp_path):
-    report = run_child(
-        tmp_path, "reach_the_network", "start_pip", "import_despite_all", installed=False
-    )
-    assert not report["failures"]
-    assert len(report["offences"]) == 3

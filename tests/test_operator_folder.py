@@ -7,11 +7,15 @@ import json
 import os
 import re
 import shutil
-from hashlib import sha256
+import threading
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import pytest
-from fresh import FOLDER, OPERATOR, ROOT, clone, lay_as_hub, snapshot
+from fresh import FOLDER, OPERATOR, ROOT, check_child, clone, lay_as_hub, snapshot
+from operator_steps import files_in
 
 from mdmmt import cli, operator_folder
 from mdmmt.errors import InputError
@@ -249,3 +253,110 @@ def test_requirements_are_spelt_as_towhee_reads_them():
         assert re.fullmatch(r"[a-z0-9.-]+[<>=!~][^#;\[\] ]*", line), line
         name = re.split(r"(~|>|<|=|!|\]|\[| )", line)[0].replace("_", "-")
         assert name in installed
+
+
+# Towhee's own downloader and a hub on this machine that serves the folder
+
+TREE = "/towhee-api/v1/repos/video-text-embedding/mdmmt/tree"
+
+
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("hub") / "folder"
+    assert cli.main(["hub-folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def hub(hub_folder):
+    """A server of the folder that answers the hub's two requests.
+
+    Gives its address, the paths that were requested, and a set to fill with files that it cuts in
+    half and sends without a length, as a lost connection leaves them.
+    """
+    asked: list[str] = []
+    cut: set[str] = set()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(path := unquote(urlsplit(self.path).path))
+            if path == TREE:
+                content = json.dumps([entry(file) for file in files_in(hub_folder)]).encode()
+            else:
+                content = (hub_folder / path.removeprefix("/blob/")).read_bytes()
+            self.send_response(200)
+            if path.removeprefix("/blob/") in cut:
+                content = content[: len(content) // 2]
+            else:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    def entry(file: Path) -> dict[str, str]:
+        path = file.relative_to(hub_folder).as_posix()
+        sha = sha1(file.read_bytes() + path.encode()).hexdigest()
+        return {"path": path, "type": "blob", "sha": sha, "downloadLink": f"{address}/blob/{path}"}
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield address, asked, cut
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_operator_folder_on_a_hub_runs_and_runs_again_offline(hub, hub_folder, tmp_path):
+    address, asked, _ = hub
+    report = check_child(
+        tmp_path,
+        "sample",
+        "nothing_of_ours_is_imported",
+        installed=False,
+        pip=True,
+        TOWHEE_URL=address,
+    )
+    assert sorted(asked) == sorted(
+        [
+            TREE,
+            *(f"/blob/{file.relative_to(hub_folder).as_posix()}" for file in files_in(hub_folder)),
+        ]
+    )
+    assert len(report["pip_starts"]) == 1  # Towhee's own, of requirements.txt, after a download
+    laid = snapshot(tmp_path / "towhee" / FOLDER)
+    assert all(isinstance(target, str) for target in laid.values())  # symbolic links
+    asked.clear()
+    report = check_child(
+        tmp_path,
+        "sample",
+        "nothing_of_ours_is_imported",
+        installed=False,
+        TOWHEE_URL="http://127.0.0.1:9",
+    )
+    assert not asked and not report["pip_starts"]
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_operator_folder_reports_a_cut_transfer_and_recovers_as_it_says(hub, tmp_path):
+    address, asked, cut = hub
+    env = {"installed": False, "pip": True, "TOWHEE_URL": address}
+    for name in ("mdmmt/features/tokens.py", "__init__.py"):
+        cut.add(name)
+        check_child(tmp_path, "cut_transfer", CUT=name, **env)
+        cut.clear()
+        shutil.rmtree(tmp_path / "towhee" / FOLDER.parents[1])  # as the message says
+        asked.clear()
+    check_child(tmp_path, "sample", "nothing_of_ours_is_imported", **env)
+    assert f"/blob/{name}" in asked
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_operator_folder_reports_every_file_that_is_cut(hub_folder, tmp_path):
+    """Each file cut in half and cut to nothing, all in one process, before anything heavy."""
+    check_child(tmp_path, "cut_files", installed=False, FOLDER=str(hub_folder))

@@ -1,6 +1,6 @@
 """Fresh processes with a home of their own, and the operator folders that stand in them.
 
-The functions called `step_…` of a test file run in such a process, several in a row: see
+The functions called `step_…` of `operator_steps` run in such a process, several in a row: see
 `run_child`. There, any connection that leaves the machine is an error and is reported, and so is a
 start of pip unless the test allows it, and an `import mdmmt` where the test says that our
 distribution is not installed.
@@ -79,9 +79,7 @@ def child_main():
         sys.meta_path.insert(0, NotInstalled())
     guard = Guard(said["pip"])
     sys.addaudithook(guard)
-    tests = Path(said["file"])
-    sys.path.append(str(tests.parent))
-    module = importlib.import_module(tests.stem)
+    module = importlib.import_module("operator_steps")
     failures = {}
     for step in said["steps"]:
         try:
@@ -92,11 +90,10 @@ def child_main():
     Path(said["report"]).write_text(json.dumps(report))
 
 
-def run_child(file, folder, *steps, installed=True, pip=False, **env):
+def run_child(folder, *steps, installed=True, pip=False, **env):
     """Run steps in a fresh process that has its own home, and return its report.
 
     Args:
-        file: the test file that holds the steps.
         folder: where the child is started and has its home.
         installed: whether `import mdmmt` is possible.
         pip: whether pip may be started; it finds nothing but what is installed.
@@ -116,7 +113,6 @@ def run_child(file, folder, *steps, installed=True, pip=False, **env):
         "PIP_NO_INDEX": "1",
     }
     said = {
-        "file": str(file),
         "steps": steps,
         "installed": installed,
         "pip": pip,
@@ -134,9 +130,9 @@ def run_child(file, folder, *steps, installed=True, pip=False, **env):
     return json.loads(report.read_text())
 
 
-def check_child(file, folder, *steps, **options):
+def check_child(folder, *steps, **options):
     """Run steps, all of which must succeed without an offence; see `run_child`."""
-    report = run_child(file, folder, *steps, **options)
+    report = run_child(folder, *steps, **options)
     assert not report["failures"], "\n".join(report["failures"].values())
     assert not report["offences"]
     return report
