@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..storage.checkpoint import align
-from ..storage.files import sha256_of
+from ..storage.facts import known_sha256
 from ..storage.huggingface import fetch_file, is_repository
 from ..storage.paths import WEIGHTS_FOLDER, cache_folder
 from .base import Expert, WeightsSource
@@ -51,7 +51,7 @@ class PretrainedExpert(Expert):
     @cached_property
     def version(self) -> str:  # type: ignore[override]  # nobody sets it
         """The version of the code, and the hash of the weights."""
-        return f"{Expert.version}, weights {sha256_of(self.file) if self.file else 'unknown'}"
+        return f"{Expert.version}, weights {known_sha256(self.file) if self.file else 'unknown'}"
 
     @classmethod
     def load(

@@ -25,9 +25,10 @@ from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
 from ..experts import load as load_experts
+from ..media.specs import Clock
 from ..storage.files import check_file
 from .extraction import extract
-from .files import SUFFIX, read_features
+from .files import SUFFIX, read_features, read_header, versions_of
 from .segments import check_windows, duration_s, overlaps, select, windows
 from .tokens import (
     InputDict,
@@ -133,6 +134,21 @@ class VideoReader:
             )
         (tokens,), _ = self.tokens(video, "video", start_s, end_s)
         return to_input(tokens, self.experts)
+
+    def versions_of(self, path: str | os.PathLike[str]) -> tuple[dict[str, str], Clock]:
+        """The versions of the experts, and the clock, of the features that a file is read as.
+
+        Those of a video are of the experts of this reader, which are loaded for that.
+
+        Raises:
+            InputError: `read_header` refuses the file.
+            WeightsError: the weights of a pretrained expert are missing.
+        """
+        if Path(path).suffix != SUFFIX:
+            return versions_of(self._load_experts()), "file"
+        header = read_header(Path(path))
+        versions = {name: one for name, one in header.versions.items() if name in self.names}
+        return versions, header.clock
 
     def window_lengths(self, window_s: float | None, stride_s: float | None) -> tuple[float, float]:
         """Window and stride in seconds, checked.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 from ..batch.outcome import Outcome, run_each
 from ..errors import InputError
-from ..features.files import FeatureFolder, read_header
+from ..features.files import SUFFIX, FeatureFolder, read_header
 from ..model import Model
 from ..storage.files import check_file, sha256_of
 from ..storage.text import numbered_lines, parse_json, read_text
 from .checks import checked_metadata
 from .index import Index
+from .sources import MixtureCheck, Source
 
 PATH = "path"  # the field of a line of metadata that names the file
 
@@ -46,11 +46,12 @@ def index_files(
         InputError: `features` holds no feature file.
     """
     folder = FeatureFolder(features) if features else None
+    mixture = MixtureCheck(index)
 
     def add(path: str) -> int:
         about = (metadata or {}).get(os.path.abspath(path))
         files = folder.files_of(os.path.basename(path)) if folder else ()
-        return index_file(index, model, path, window_s, stride_s, about, files)
+        return _add_file(index, mixture, model, path, window_s, stride_s, about, files)
 
     return run_each(((path, path) for path in paths), add)
 
@@ -77,54 +78,68 @@ def index_file(
         The number of windows that were added; 0 if the index had them already.
 
     Raises:
-        InputError: the file is missing, or `Model.encode_segments` refuses it.
+        InputError: the file is missing, or `Model.encode_segments` refuses it; or the index holds
+            features of other versions of the experts, or of another clock.
     """
+    mixture = MixtureCheck(index)
+    return _add_file(index, mixture, model, path, window_s, stride_s, metadata, feature_files)
+
+
+def _add_file(
+    index: Index,
+    mixture: MixtureCheck,
+    model: Model,
+    path: str,
+    window_s: float | None,
+    stride_s: float | None,
+    metadata: Mapping[str, Any] | None,
+    feature_files: Sequence[Path],
+) -> int:
     check_file(path, "a video file or a feature file")
     name = os.path.abspath(path)
     content = sha256_of(Path(path))
     experts = list(model.expert_names)
-    file, versions = _matching_feature_file(feature_files, content, experts)
+    file = _matching_feature_file(feature_files, content, experts)
+    if file is None and Path(path).suffix == SUFFIX:
+        file = Path(path)
     stored_metadata = index.metadata(name)
     if metadata is None:
         metadata = stored_metadata
-    # What the windows depend on: if all of it is as it was, they would come out the same.
+    # What the windows depend on, with the versions and the clock of the features. If all of it is
+    # as it was, they would come out the same. Without a feature file, the versions are unknown
+    # until the experts are loaded; they are then taken to be the same.
     facts = [content, window_s, stride_s, experts]
-    source = index.source(name)
-    if source is not None and _is_current(source, facts, versions):
+    source = Source(facts, *model.reader.versions_of(file)) if file else Source(facts, None, None)
+    stored_text = index.source(name)
+    if stored_text is not None and _is_current(Source.parse(stored_text), source):
         if metadata != stored_metadata:
-            index.add(name, index.segments(name), source, metadata)
+            index.add(name, index.segments(name), stored_text, metadata)
         return 0
+    if not file:
+        source = Source(facts, *model.reader.versions_of(path))
+    mixture.check(name, source)
     segments = model.encode_segments(file or path, window_s=window_s, stride_s=stride_s)
-    source = json.dumps({"facts": facts, "versions": versions})
-    index.add(name, segments, source, metadata)
+    index.add(name, segments, str(source), metadata)
     return len(segments.vectors)
 
 
 def _matching_feature_file(
     files: Iterable[Path], content: str, experts: Sequence[str]
-) -> tuple[Path | None, dict[str, str] | None]:
-    """The first feature file of this content by all of these experts, and the experts' versions."""
+) -> Path | None:
+    """The first feature file of this content by all of these experts."""
     for file in files:
         try:
             source, versions, _ = read_header(file)
         except InputError:  # a damaged feature file counts as missing
             continue
         if source.sha256 == content and set(experts) <= set(versions):
-            return file, {name: versions[name] for name in experts}
-    return None, None
+            return file
+    return None
 
 
-def _is_current(source: str, facts: list[Any], versions: Mapping[str, str] | None) -> bool:
-    """Whether a stored `source` was made from the same facts and by the same experts.
-
-    Without a feature file, the versions of the experts are unknown until they run; they are then
-    taken to be the same.
-    """
-    try:
-        stored = json.loads(source)
-        return bool(stored["facts"] == facts and versions in (None, stored["versions"]))
-    except (KeyError, TypeError, ValueError):  # written by another program
-        return False
+def _is_current(stored: Source | None, source: Source) -> bool:
+    """Whether the windows that the index has were made from the same, as far as it is known."""
+    return stored is not None and (stored == source or source == Source(stored.facts, None, None))
 
 
 def read_metadata(file: Path) -> dict[str, dict[str, Any]]:

@@ -32,4 +32,9 @@ def spell_name(name: str, value: object) -> str:
     plain = WORD.fullmatch(name) and lower not in RESERVED_WORDS and not lower.startswith("st_")
     if plain and name in fields_of({name: value}):
         return name
-    return f'metadata["{"".join(ESCAPES.get(char, char) for char in name)}"]'
+    return f"metadata[{quote(name)}]"
+
+
+def quote(text: str) -> str:
+    """Write a text as a filter has it."""
+    return f'"{"".join(ESCAPES.get(char, char) for char in text)}"'

@@ -204,6 +204,12 @@ class Index:
         """The metadata that a file was added with; empty if the index does not have the file."""
         return self._field(checked_path(path), "metadata") or {}
 
+    def find_file(self, filter: str) -> tuple[str, str] | None:
+        """The path and the `source` of a file that a filter of `search` finds; None for no file."""
+        with self._lock if self._local else nullcontext():
+            rows = self._call("query", filter=filter, output_fields=["path", "source"], limit=1)
+        return (rows[0]["path"], rows[0]["source"]) if rows else None
+
     def segments(self, path: str | os.PathLike[str]) -> Segments:
         """The segments that a file was added with.
 

@@ -10,16 +10,19 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from .files import atomic_file
+from .files import atomic_file, sha256_of
 from .paths import cache_folder
 
 CACHE_NAME = "facts"  # a folder in the user's cache; one small file for each file and topic
 MIN_AGE_S = 2.0  # a file written since then may change again within one tick of its time stamps
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,16 @@ def remember(mark: Mark | None, topic: str, fact: str) -> None:
             part.write_text(json.dumps(entry) + "\n", encoding="utf-8")
     except (OSError, InputError) as error:
         logger.info("what was found about %s is not kept: %s", mark.file, error)
+
+
+def known_sha256(file: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; the file is read once until it changes."""
+    mark = mark_of(file)
+    sha256 = recall(mark, "SHA-256")
+    if sha256 is None or not SHA256.fullmatch(sha256):
+        sha256 = sha256_of(file)
+        remember(mark, "SHA-256", sha256)
+    return sha256
 
 
 def _entry(mark: Mark, topic: str) -> dict[str, str | int]:

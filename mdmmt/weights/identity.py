@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +16,9 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import WeightsError
-from ..storage.facts import mark_of, recall, remember
+from ..storage.facts import SHA256, mark_of, recall, remember
 from ..storage.paths import SAMPLE, SAMPLE_FOLDER
 from .layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_tower, weights_file
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Identity(NamedTuple):

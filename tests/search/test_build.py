@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.files import read_features, write_features
 from mdmmt.features.types import ExpertFeatures
-from mdmmt.search import Index, index_files, read_metadata
+from mdmmt.search import Index, index_file, index_files, read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +106,167 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.result == 0
         assert [outcome.result for outcome in index_files(index, model, [path])] == [0]
+        other = tmp_path / "3.mp4"  # of the name, and of another content
+        write_video(other, flat([1, 2, 3]))
+        (outcome,) = index_files(index, model, [str(other)], features=tmp_path)
+        assert outcome.result == 1 and encoded.pop() == str(other)
+        assert index.delete(other) == 1
         write_features(file, features.with_experts({}, {"frame": "2"}))
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.result > 0 and encoded.pop() == file
         file.write_bytes(b"cut short")
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.result == 0
-        other = tmp_path / "3.mp4"  # of the name, and of another content
-        write_video(other, flat([1, 2, 3]))
-        (outcome,) = index_files(index, model, [str(other)], features=tmp_path)
-        assert outcome.result == 1 and encoded[1:] == [str(other)]
+
+
+def change_features(file: Path, versions: dict[str, str], clock: str | None = None) -> None:
+    """Give a feature file other versions of experts and another clock, as if it were made so."""
+    content = read_features(file)
+    versions = {**content.versions, **versions}
+    write_features(file, replace(content, versions=versions, clock=clock or content.clock))
+
+
+def outcomes_of(index, model, *paths, **more) -> list[int | str | None]:
+    """The number of windows that were added of each file, or the error."""
+    run = index_files(index, model, [str(path) for path in paths], **more)
+    return [outcome.error or outcome.result for outcome in run]
+
+
+@pytest.fixture
+def features(clips, tmp_path) -> Path:
+    """A folder of the features of three clips, which the test may change."""
+    folder = tmp_path / "features"
+    videos = [str(clips / f"{i}.mp4") for i in range(3)]
+    assert main(["extract", *videos, f"--out={folder}", "--experts=frame,motion,sound"]) == 0
+    return folder
+
+
+OTHERS = {
+    "a version": ({"motion": "0, media 1"}, None, "the expert motion has the version", "again if"),
+    "weights": ({"sound": '1, weights 0_%\\"é'}, None, "the expert sound has the ver", "again if"),
+    "wildcards": ({"frame": "1_ media %"}, None, "the expert frame has the version", "again if"),
+    "a clock": ({}, "track", "their times go by the clock 'track', and by 'file'", "--clock file"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("kind", ["video", "feature file", "video with features"])
+def test_index_files_refuses_a_mixture(other, kind, clips, features, tmp_path, model, monkeypatch):
+    """Whether the first file is decoded or not, the second one must be of the same experts."""
+    versions, clock, *words = OTHERS[other]
+    first, second = (clips / f"{i}.mp4" for i in range(2))
+    if kind == "feature file":
+        first = features / "0.mp4.safetensors"
+    more = {"features": features} if kind == "video with features" else {}
+    new = features / "1.mp4.safetensors"
+    change_features(new, versions, clock)
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, first, **more) == [1]
+        (error,) = outcomes_of(index, model, second, features=features)
+        for word in (*words, repr(str(first)), "another database"):
+            assert word in error
+        assert index.count() == 1
+        (same,) = outcomes_of(index, model, new)
+        assert same == error
+        with pytest.raises(InputError, match="must not be mixed"):
+            index_file(index, model, str(second), feature_files=[new])
+        # The features of the index's own version are added.
+        assert outcomes_of(index, model, second, clips / "2.mp4", features=None) == [1, 1]
+    with Index.open(tmp_path / "b.db", model) as index:
+        assert outcomes_of(index, model, new) == [1]
+        (error,) = outcomes_of(index, model, first)
+        assert "must not be mixed" in error and (not clock or "--clock track" in error)
+
+
+def test_index_files_takes_features_of_one_other_version(features, tmp_path, model):
+    """What counts is that all are the same; a file alone may be replaced by one of any version."""
+    files = sorted(features.glob("*.safetensors"))
+    for file in files:
+        change_features(file, {"frame": "0"}, "track")
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, *files) == [1, 1, 1]
+        assert outcomes_of(index, model, *files) == [0, 0, 0]
+        change_features(files[0], {"frame": "1"})
+        assert "must not be mixed" in outcomes_of(index, model, files[0])[0]
+        for file in files[1:]:
+            index.delete(file)
+        change_features(files[1], {"frame": "1"})
+        assert outcomes_of(index, model, *files[:2]) == [1, 1]
+        assert "must not be mixed" in outcomes_of(index, model, files[2])[0]
+
+
+def test_index_files_compares_the_experts_that_both_have(features, tmp_path, model):
+    only_frame = mdmmt.load("sample", "cpu", experts=["frame"])
+    files = sorted(features.glob("*.safetensors"))
+    change_features(files[0], {"motion": "0"})
+    change_features(files[1], {"motion": "2"})
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, only_frame, *files[:2]) == [1, 1]
+        assert outcomes_of(index, model, files[2]) == [1]
+        assert "the expert motion" in outcomes_of(index, model, files[0])[0]
+
+
+def test_index_files_tells_what_is_not_known_of_an_older_index(
+    clips, features, tmp_path, model, monkeypatch, recwarn
+):
+    """It had no clock, and the versions of the experts only where features were read."""
+    path, files = str(clips / "0.mp4"), sorted(features.glob("*.safetensors"))
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, path, files[1]) == [1, 1]
+        for name, known in ((path, False), (str(files[1]), True)):
+            source = json.loads(index.source(name))
+            del source["clock"]
+            if not known:
+                source["versions"] = None
+            index.add(name, index.segments(name), json.dumps(source))
+        index.add("b", index.segments(path), "of another program")
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, path) == [0] and not recwarn
+        with pytest.warns(UserWarning, match="holds files such as .*0.mp4', which an older ver"):
+            assert outcomes_of(index, model, files[2]) == [1]
+        change_features(files[0], {"frame": "0"})
+        with pytest.warns(UserWarning, match="another database to be sure"):
+            (error,) = outcomes_of(index, model, files[0])
+        assert "the expert frame has the version '0'" in error
+        # With its features, a file of the older index is added again; then all is known.
+        with pytest.warns(UserWarning, match="holds files such as"):
+            assert outcomes_of(index, model, files[1]) == [1]
+        index.delete(path)
+        recwarn.clear()
+        assert outcomes_of(index, model, path) == [1] and not recwarn
+
+
+def test_index_files_does_not_agree_on_a_file_that_fails(features, tmp_path, model, monkeypatch):
+    """It stays of the old version, so a file of the new one is still refused."""
+    files = sorted(features.glob("*.safetensors"))
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, files[0]) == [1]
+        for file in files:
+            change_features(file, {"frame": "0"})
+        real = model.encode_segments
+
+        def encode(path, **how):
+            if path == files[0]:
+                raise InputError("it is damaged")
+            return real(path, **how)
+
+        monkeypatch.setattr(model, "encode_segments", encode)
+        first, second = outcomes_of(index, model, *files[:2])
+        assert first == "it is damaged" and "must not be mixed" in second
+
+
+def test_index_files_names_any_path_of_a_mixture(features, tmp_path, model):
+    name = 'a "b"\\\n_%é\' or path like "%'
+    folder = tmp_path / name.replace("/", "")
+    folder.mkdir()
+    files = [
+        shutil.copy(file, folder / file.name) for file in sorted(features.glob("*.safetensors"))
+    ]
+    with Index.open(tmp_path / "a.db", model) as index:
+        assert outcomes_of(index, model, files[0]) == [1]
+        for file in files:
+            change_features(file, {"frame": "0"})
+        assert outcomes_of(index, model, files[0], files[1]) == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mdmmt.storage import facts
-from mdmmt.storage.facts import mark_of, recall, remember
+from mdmmt.storage.facts import known_sha256, mark_of, recall, remember
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +103,17 @@ def test_remember_needs_no_cache(file, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(facts, "cache_folder", lambda: Path("~/.cache"))  # of a user with no home
     remember(mark_of(file), "length", "5")
     assert not (tmp_path / "~").exists()
+
+
+def test_known_sha256_reads_a_file_once_until_it_changes(file, cache, monkeypatch):
+    reads, sha256_of = [], facts.sha256_of
+    monkeypatch.setattr(facts, "sha256_of", lambda path: reads.append(path) or sha256_of(path))
+    for content in (b"12345", b"54321"):
+        times = file.stat()
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for _ in range(2):
+            assert known_sha256(file) == hashlib.sha256(content).hexdigest()
+    assert len(reads) == 2
+    remember(mark_of(file), "SHA-256", "54321")  # as if the entry were damaged
+    assert known_sha256(file) == hashlib.sha256(b"54321").hexdigest() and len(reads) == 3
