@@ -46,7 +46,7 @@ def check_frames(path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("turn", TURNS)
-def test_frames_are_shown_as_by_the_ffmpeg_program(plain, tmp_path, turn, suffix):
+def test_presentation_turns_frames_as_the_ffmpeg_program_does(plain, tmp_path, turn, suffix):
     path = tmp_path / f"turned{suffix}"
     write_with_ffmpeg(path, f"{TURNS[turn]} -i {plain} -c copy")
     check_frames(path, SIZE[::-1] if "quarter" in turn else SIZE)
@@ -65,7 +65,7 @@ def matrices() -> list[tuple[int, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("matrix", matrices(), ids=str)
-def test_frames_follow_any_display_matrix(plain, tmp_path, matrix):
+def test_presentation_follows_any_display_matrix(plain, tmp_path, matrix):
     a, b, c, d = matrix
     upright = struct.pack(">9i", UNIT, 0, 0, 0, UNIT, 0, 0, 0, 1 << 30)
     content = plain.read_bytes()
@@ -80,7 +80,7 @@ def test_frames_follow_any_display_matrix(plain, tmp_path, matrix):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_follow_exif(tmp_path, orientation, suffix):
+def test_presentation_turns_pictures_as_exif_says(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     rgb = np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8).repeat(8, 0).repeat(8, 1)
@@ -104,7 +104,7 @@ def cropped_matroska(path: Path, crop: Crop, pixel_format: str = "yuv420p") -> N
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
 @pytest.mark.parametrize("crop", [(15, 15, 0, 0), (0, 0, 6, 10), (15, 1, 5, 7)])
-def test_frames_are_cropped_as_the_container_says(tmp_path, crop, suffix):
+def test_crop_of_stream_is_that_of_the_container(tmp_path, crop, suffix):
     crop = Crop(*crop)
     path = tmp_path / "cropped.mkv"
     cropped_matroska(path, crop)
@@ -122,14 +122,14 @@ def test_frames_are_cropped_as_the_container_says(tmp_path, crop, suffix):
     ("pixel_format", "size"),
     [("yuv420p", (154, 118)), ("yuv422p", (154, 119)), ("yuv444p", (155, 119))],
 )
-def test_frames_are_cropped_to_whole_pixels_of_colour(tmp_path, pixel_format, size):
+def test_crop_keeps_to_whole_pixels_of_colour(tmp_path, pixel_format, size):
     path = tmp_path / "cropped.mkv"
     cropped_matroska(path, Crop(1, 0, 3, 2), pixel_format)
     check_frames(path, size)
     assert stills_at(path, [0.0])[0].size == size
 
 
-def test_frames_are_cropped_and_then_turned(tmp_path):
+def test_presentation_crops_before_it_turns(tmp_path):
     cropped_matroska(tmp_path / "cropped.mkv", Crop(15, 15, 0, 10))
     path = tmp_path / "both.mp4"
     write_with_ffmpeg(
@@ -138,7 +138,7 @@ def test_frames_are_cropped_and_then_turned(tmp_path):
     check_frames(path, (90, 150))
 
 
-def test_a_crop_that_leaves_nothing_is_ignored(tmp_path):
+def test_crop_that_leaves_nothing_is_ignored(tmp_path):
     path = tmp_path / "cropped.mkv"
     cropped_matroska(path, Crop(60, 59, 0, 0))
     assert our_frames(path, {"f": FRAMES})["f"].shape == (2, 64, 64, 3)
@@ -146,7 +146,7 @@ def test_a_crop_that_leaves_nothing_is_ignored(tmp_path):
 
 @pytest.mark.parametrize("encoder", ["h264", "hevc"])
 @pytest.mark.parametrize("left", [2, 6, 30])
-def test_frames_lose_the_left_edge_that_the_stream_cuts_off(tmp_path, encoder, left):
+def test_presentation_drops_the_left_edge_that_the_stream_cuts_off(tmp_path, encoder, left):
     options = X264 if encoder == "h264" else "-c:v libx265 -x265-params log-level=error"
     whole, path = tmp_path / "whole.mp4", tmp_path / "cropped.mp4"
     write_with_ffmpeg(whole, f"{picture('160x128', seconds=0.4)} {options}")

@@ -15,7 +15,6 @@ from torch.torch_version import TorchVersion
 from towhee import ops, pipe
 
 import mdmmt
-from mdmmt.cli import main
 from mdmmt.errors import InputError, MissingDependency
 from mdmmt.sample.batches import pad_texts
 from mdmmt.weights.onnx import MIN_TORCH, export_onnx
@@ -121,15 +120,6 @@ def test_save_model_writes_a_tower_that_is_on_cuda(tiny_folder, tmp_path):
     operator = mdmmt.MDMMT("text", str(tiny_folder), "cuda")
     operator.save_model("onnx", tmp_path / "text.onnx")
     assert onnxruntime.InferenceSession(tmp_path / "text.onnx").get_outputs()[0].name == "vector"
-
-
-@can_export
-@pytest.mark.slow
-def test_export_command_writes_the_file(tmp_path, capsys):
-    out = tmp_path / "new" / "text.onnx"
-    assert main(["export", "text", str(out), "--weights=sample"]) == 0
-    assert str(out) in capsys.readouterr().out
-    assert onnxruntime.InferenceSession(out).get_outputs()[0].name == "vector"
 
 
 def test_export_onnx_refuses_an_older_torch(model, tmp_path, monkeypatch):
