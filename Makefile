@@ -95,7 +95,7 @@ sample: $(VENV)/installed  ## train the shipped sample model anew
 	$(BIN)/python -m mdmmt.sample.train --out mdmmt/sample/model
 
 .PHONY: docs
-docs: $(VENV)/installed-test  ## build the site of the documentation, warnings being errors: ./site
+docs: $(VENV)/installed-test  ## build the documentation into ./site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: pictures

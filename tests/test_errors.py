@@ -125,7 +125,7 @@ def videos(tmp_path_factory):
 
 
 WORDS = {"damaged": "is damaged", "still": "is a still picture"}  # else the film is too long
-TOO_LONG = "of frame the seconds 0 to"
+TOO_LONG = "it embeds the seconds 0 to"
 
 
 def check_lines(caught, call, words):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..model import Similarity
     from ..search.index import Hit
 
-DATABASE_HELP = "a local database, by convention NAME.db, or the address of a Milvus server"
+DATABASE_HELP = "a local database, usually named NAME.db, or the address of a Milvus server"
 
 
 def add_commands(commands: Commands) -> None:
@@ -59,7 +59,7 @@ def add_commands(commands: Commands) -> None:
         "--features",
         type=Path,
         metavar="DIR",
-        help="folder of feature files, which are read in the place of their videos",
+        help="folder of feature files, which are read instead of their videos",
     )
     build.set_defaults(run=_build)
     delete = index.add_parser("delete", help="remove videos")

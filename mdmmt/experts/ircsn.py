@@ -132,7 +132,7 @@ class Bottleneck(nn.Module):
     depthwise: Tensor
     depthwise_bias: Tensor
     expand: Tensor
-    project: Tensor | None  # in place of the identity
+    project: Tensor | None  # instead of the identity
     project_bias: Tensor
     shift: Tensor
 

@@ -43,7 +43,7 @@ class PretrainedExpert(Expert):
     repository: str | None = None  # on Hugging Face, used if no folder holds the weights
 
     def __init__(self, network: nn.Module, device: torch.device, file: Path | None = None) -> None:
-        """file: the weights of the network, by which `version` tells them apart."""
+        """file: holds the weights. `version` contains its hash."""
         self.device = device
         self.network = network.to(device).eval()
         self.file = file
@@ -77,7 +77,7 @@ class PretrainedExpert(Expert):
         """Build the network with the weights of a file.
 
         Raises:
-            WeightsError: the file cannot be read, or its tensors do not fit, which are listed.
+            WeightsError: the file cannot be read, or tensors do not fit; the message lists them.
         """
 
     @classmethod

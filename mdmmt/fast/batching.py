@@ -66,8 +66,8 @@ def plan_batches(
 
     Args:
         lengths: tokens of each sequence.
-        min_tokens_per_thread: tokens that are worth a thread of their own; None: all threads
-            share each batch.
+        min_tokens_per_thread: the tokens from which on a batch gets its own thread. None: all
+            threads share each batch.
     """
     limit = MAX_TOKENS if device.type == "cpu" else MAX_TOKENS_ON_CUDA
     total, threads = sum(lengths), torch.get_num_threads()

@@ -1,8 +1,8 @@
 """The transformer encoder of `mdmmt.towers.transformer` over packed tokens.
 
-The sequences of a batch lie one behind the other, none of them padded. All linear layers work on
-all tokens at once; only attention has to know where a sequence ends. The last layer computes only
-the rows that leave the encoder, and no keys and values.
+The sequences of a batch follow one another without padding. All linear layers work on all tokens at
+once; only attention has to know where a sequence ends. The last layer computes only the rows that
+leave the encoder, and no keys and values.
 
 Each class has a `consume`, which moves the weights out of the module that it is made of, so that
 there never are two copies of more than one layer.

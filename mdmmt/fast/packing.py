@@ -1,4 +1,4 @@
-"""Videos without padding: the tokens of a batch lie one behind the other.
+"""Videos without padding: the tokens of a batch follow one another.
 
 The tokens of a batch are first made expert by expert, as rows of one table. For two videos and
 the experts A and B, where video 0 has two tokens of A, and video 1 one of A and two of B:

@@ -30,8 +30,8 @@ from .linear import (
 
 RESOLVED = ("exact", "bfloat16", "int8")
 PRECISIONS = (*RESOLVED, "auto")
-# From this many tokens on, a thread by itself is no slower than its share of all threads: in low
-# precision, where the processor has instructions for bfloat16, and otherwise.
+# The tokens of a batch from which on it is worth a thread of its own. With fewer, all threads share
+# the batch. The first number is for low precision on a processor with instructions for bfloat16.
 FEW_TOKENS, MANY_TOKENS = 8, 96
 
 MakeAttention = Callable[[Sequence[SequenceGroup], torch.device], Attention]

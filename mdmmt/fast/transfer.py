@@ -19,7 +19,7 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
 
 
 def gather(rows: list[Tensor], device: torch.device) -> Tensor:
-    """Put tensors one behind the other, [n, ...] each, on a device."""
+    """Join tensors of shape [n, ...] along n, on a device."""
     if any(part.device.type != "cpu" for part in rows):
         return torch.cat([part.to(device) for part in rows])
     if device.type != "cuda" or not any(map(len, rows)):

@@ -97,8 +97,8 @@ def describe_truncation(features: VideoFeatures, experts: Sequence[ExpertConfig]
             by_part.setdefault(part, []).append(expert.name)
     if not by_part:
         return ""
-    parts = ", ".join(f"of {' and '.join(names)} {part}" for part, names in by_part.items())
-    return f"is longer than what this model takes: {parts} are embedded"
+    parts = ", ".join(f"{part} of {' and '.join(names)}" for part, names in by_part.items())
+    return f"is longer than this model takes: it embeds {parts}"
 
 
 def to_input(tokens: VideoTokens, experts: Sequence[ExpertConfig]) -> InputDict:

@@ -2,7 +2,7 @@
 
 FFmpeg goes by names: it takes `x%d.png` for a row of numbered pictures, `12:30.mp4` for a protocol
 and `/dev/video0` for a camera. It also goes by contents, such as playlists. Here it is given an
-open file in place of a name, and no protocol by which it could open another one.
+open file instead of a name, and no protocol with which it could open another file.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 def open_media(
     path: str | os.PathLike[str], size_factor: float = 1
 ) -> Iterator[av.container.InputContainer]:
-    """Open this local file, and no other one on its behalf. Texts in its tags may be in any code.
+    """Open a local file, which cannot make FFmpeg open another. Its tags may be in any encoding.
 
     Args:
         path: of the file.
-        size_factor: FFmpeg is told that the file is so many times as large.
+        size_factor: the size that FFmpeg is told, as a multiple of the true one.
 
     Raises:
         InputError: the file has one of `TEXT_FORMATS`, or more than `MAX_STREAMS` streams.
@@ -68,7 +68,8 @@ def open_media(
         stack.enter_context(container)
         if len(container.streams) > MAX_STREAMS:
             raise InputError(
-                f"{os.fspath(path)!r} has more than {MAX_STREAMS} streams, expected at most so many"
+                f"{os.fspath(path)!r} has more than {MAX_STREAMS} streams, expected at most "
+                f"{MAX_STREAMS}"
             )
         if container.format.name in TEXT_FORMATS:
             raise InputError(f"{os.fspath(path)!r} is a text, expected a video")

@@ -17,7 +17,8 @@ from .opening import open_media
 SCORE_OF_DEFAULT = 5_000_000
 SCORE_OF_PACKETS = 100_000_000  # for a track that has data in the part that is read at first
 
-# What FFmpeg reads at first: so many bytes, or so many seconds of a track, by formats.
+# How much FFmpeg reads to learn about the tracks: bytes of the file, or seconds of a track. The
+# seconds depend on the format.
 PROBED_BYTES = 5_000_000
 PROBED_S = {"mpeg": 7.0, "mpegts": 7.0, "flv": 90.0}
 PROBED_S_OF_OTHERS = 5.0
@@ -48,9 +49,9 @@ def best_track(
 ) -> av.VideoStream | av.AudioStream | None:
     """The track that the ffmpeg program takes by default.
 
-    That is the track with the most pixels or channels, but a track that is marked as the default
-    comes before others, and a track without data after them. Cover pictures are no tracks. Nor are
-    tracks that FFmpeg cannot decode.
+    The track with the most pixels or channels wins. A track that is marked as the default comes
+    before all others, a track without data after them. Cover pictures and tracks that FFmpeg cannot
+    decode do not count.
 
     Args:
         container: the open file.

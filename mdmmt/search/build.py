@@ -72,7 +72,7 @@ def index_file(
         window_s, stride_s: see `Model.encode_segments`.
         metadata: of the file. None keeps what the index has.
         feature_files: feature files that may be of this video; the first one with the same content
-            and the features of all experts is used in place of the video.
+            and the features of all experts is used instead of the video.
 
     Returns:
         The number of windows that were added; 0 if the index had them already.

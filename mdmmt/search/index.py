@@ -98,7 +98,7 @@ class Index:
         Args:
             uri: the folder of a local database, by convention `NAME.db`, where a leading `~` is
                 the home folder; or the address of a Milvus server or cloud:
-                `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token in the place of user and
+                `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token instead of user and
                 password.
             model: the model whose embeddings are added and searched for. None: the model is not
                 checked, and no database is made.
@@ -143,7 +143,7 @@ class Index:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add the segments of a file, in the place of those that the index has of this file.
+        """Add the segments of a file. They replace those that the index has of this file.
 
         Once this has returned, the rows survive a kill of the process. If the process is killed
         before, the index has either all of the old rows or all of the new ones; this holds for up
@@ -329,7 +329,7 @@ class Index:
         return first[0][field] if first else None
 
     def _put(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows, each in the place of the row with the same id."""
+        """Write rows. Each replaces the row with the same id."""
         # In Milvus Lite, upsert keeps the metadata of the old row, and insert replaces the row.
         method = "insert" if self._local else "upsert"
         for i in range(0, len(rows), ROWS_AT_ONCE):

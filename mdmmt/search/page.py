@@ -56,7 +56,7 @@ class Card(NamedTuple):
     bars: Sequence[Bar]
     strip: Sequence[Picture] = ()  # empty for a file without pictures
     poster_url: str = ""
-    note: str = ""  # stands in the place of missing pictures
+    note: str = ""  # is shown instead of missing pictures
     url: str = ""  # of the segment in its file; empty if it can be neither seen nor heard
 
 
@@ -67,7 +67,7 @@ def write_page(
 
     Each hit shows its pictures and plays from its start to its end, if the browser can play the
     file. The page finds the files relative to its own place. A file that cannot be read or that
-    has sound alone gets a note in the place of the pictures.
+    has sound alone gets a note instead of pictures.
 
     Args:
         out: the file to write.

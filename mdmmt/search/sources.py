@@ -50,7 +50,7 @@ class MixtureCheck:
         self._is_first = True
 
     def check(self, path: str, source: Source) -> None:
-        """Refuse to add a file, or to put it in the place of the one with the same path.
+        """Refuse to add a file, or to replace the one with the same path.
 
         Raises:
             InputError: another file in the index is of another version or clock; says of which.
@@ -118,7 +118,7 @@ def _key(name: str) -> str:
 def _like(part: str, start: bool = False) -> str:
     """A filter for sources that have a part of JSON in them, or at their start.
 
-    Milvus Lite finds no backslash, so any characters may be in the place of JSON's escapes.
+    Milvus Lite finds no backslash, so the filter takes any characters for those that JSON escapes.
     """
     pattern = "%".join(
         literal.replace("%", r"\%").replace("_", r"\_")

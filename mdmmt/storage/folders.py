@@ -169,7 +169,7 @@ def _is_way_to_kept(path: Path, scratch: Path, keep: str) -> bool:
 
 
 def _move_kept(scratch: Path, out: Path, keep: str | None) -> None:
-    """Move what is kept from the old folder into the new one, in the place of the link to it."""
+    """Move the kept part of the old folder into the new one, where it replaces the link to it."""
     if keep is None or not _holds_kept(scratch, keep):
         return
     kept, place = scratch / BUILT / keep, out / keep

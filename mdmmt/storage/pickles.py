@@ -65,8 +65,8 @@ def read_pickle(file: Path) -> tuple[Any, list[str]]:
     """Read the content of a torch file.
 
     Returns:
-        The content, with a `Skipped` in the place of each object of another class; and the places
-        and classes of those, such as 'config (argparse.Namespace)'.
+        The content, with a `Skipped` for each object of another class; and the places and classes
+        of those objects, such as 'config (argparse.Namespace)'.
 
     Raises:
         Exception: any, if the file is damaged, or is no torch file.

@@ -71,7 +71,7 @@ def export_onnx(tower: VideoTower | TextTower, path: str | os.PathLike[str]) -> 
 
 
 class _Flat(nn.Module):
-    """A tower whose inputs are positional tensors, in place of a dict for each kind of input."""
+    """A tower that takes its inputs as positional tensors and not as dicts."""
 
     def __init__(self, tower: VideoTower | TextTower) -> None:
         super().__init__()

@@ -103,7 +103,7 @@ def test_embed_refuses_bad_options(options, words, long, capsys):
 
 def test_embed_says_which_part_of_a_long_file_is_embedded(long, tmp_path, capsys):
     assert main(["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.npy'}"]) == 0
-    assert "of frame the seconds 0 to 7.5, of sound the seconds" in capsys.readouterr().err
+    assert "it embeds the seconds 0 to 7.5 of frame, the seconds" in capsys.readouterr().err
 
 
 ROOT = Path(__file__).parents[2]

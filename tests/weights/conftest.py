@@ -1,4 +1,4 @@
-"""The tiny model's weights in every layout, in the place of the released model."""
+"""The tiny model's weights in every layout, which stands for the released model."""
 
 from __future__ import annotations
 
