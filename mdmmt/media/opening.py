@@ -30,6 +30,9 @@ ONE_STREAM_TOO_MANY = {"max_streams": str(MAX_STREAMS + 1)}  # which tells such 
 UNKNOWN_LENGTH = re.compile(
     rb"RIFF.*data(?:.[\xf0-\xff]\xff[\x7f\xff]|\0{4})|caff.*data\xff{8}", re.DOTALL
 )
+# What FFmpeg states as the duration where it could not go back to the header, written to a pipe.
+UNKNOWN_REALMEDIA = 3600 * av.time_base
+UNKNOWN_TICKS = 2**32 - 1  # of a stream, in IVF
 HEADER_BYTES = 1 << 16  # in which that chunk begins
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
@@ -97,7 +100,7 @@ class _NamelessFile(io.FileIO):
 
 
 def stated_duration_s(path: str | os.PathLike[str]) -> float | None:
-    """The duration that a file states; None if FFmpeg has estimated it.
+    """The duration that a file states; None if it states none, and FFmpeg may have estimated it.
 
     An estimate grows with the size of the file, and a statement does not.
 
@@ -108,11 +111,20 @@ def stated_duration_s(path: str | os.PathLike[str]) -> float | None:
         durations = set()
         for size_factor in size_factors:
             with open_media(path, size_factor) as container:
+                if _is_unknown(container):
+                    return None
                 durations.add(container.duration)
         duration = durations.pop()
         if duration is not None and not durations:
             return duration / av.time_base
     return None
+
+
+def _is_unknown(container: av.container.InputContainer) -> bool:
+    """Whether the duration of a file stands for one that was not known."""
+    if container.format.name == "rm":
+        return container.duration == UNKNOWN_REALMEDIA
+    return any(stream.duration == UNKNOWN_TICKS for stream in container.streams)
 
 
 def states_no_length(path: str | os.PathLike[str]) -> bool:
