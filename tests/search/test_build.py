@@ -16,6 +16,7 @@ from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.files import read_features, write_features
 from mdmmt.features.types import ExpertFeatures
+from mdmmt.media.specs import MEDIA_VERSION
 from mdmmt.search import Index, index_file, index_files, read_metadata
 
 
@@ -144,7 +145,8 @@ def features(clips, tmp_path) -> Path:
 OTHERS = {
     "a version": ({"motion": "0, media 1"}, None, "the expert motion has the version", "again if"),
     "weights": ({"sound": '1, weights 0_%\\"é'}, None, "the expert sound has the ver", "again if"),
-    "wildcards": ({"frame": "1_ media %"}, None, "the expert frame has the version", "again if"),
+    "a wildcard": ({"frame": "1, media %"}, None, "the expert frame has the version", "again if"),
+    "another": ({"frame": f"1_ media {MEDIA_VERSION}"}, None, "the expert frame has", "again if"),
     "a clock": ({}, "track", "their times go by the clock 'track', and by 'file'", "--clock file"),
 }
 
