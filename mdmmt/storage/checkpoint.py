@@ -42,10 +42,18 @@ class CheckpointLayout(NamedTuple):
     nested: tuple[str, ...] = ("state_dict",)  # keys of a pickle under which tensors may lie
 
 
-def read_tensors(
+class Checkpoint(NamedTuple):
+    """The content of a file."""
+
+    tensors: dict[str, Tensor]  # under the names that the layout gives them
+    nested: tuple[str, ...] = ()  # keys of a pickle under which tensors lie
+    skipped: tuple[str, ...] = ()  # places and classes of what a pickle holds beside tensors
+
+
+def read_checkpoint(
     file: Path, layout: CheckpointLayout, prefixes: tuple[str, ...] = ("",)
-) -> dict[str, Tensor]:
-    """Read the tensors of a .pth or .safetensors file under the names that its layout gives them.
+) -> Checkpoint:
+    """Read a .pth or .safetensors file.
 
     Args:
         prefixes: a tensor whose name starts with none of them may come without its values.
@@ -55,7 +63,14 @@ def read_tensors(
     """
     if file.suffix in PICKLES:
         return _read_pickle(file, layout)
-    return _read_safetensors(file, layout, prefixes)
+    return Checkpoint(_read_safetensors(file, layout, prefixes))
+
+
+def read_tensors(
+    file: Path, layout: CheckpointLayout, prefixes: tuple[str, ...] = ("",)
+) -> dict[str, Tensor]:
+    """Read the tensors of a file, see `read_checkpoint`."""
+    return read_checkpoint(file, layout, prefixes).tensors
 
 
 def load_file(module: nn.Module, file: Path, read: Callable[[], dict[str, Tensor]]) -> None:
@@ -228,13 +243,13 @@ def load_pickle(file: Path) -> tuple[Mapping[Any, Any], list[str]]:
     return content, skipped
 
 
-def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
+def _read_pickle(file: Path, layout: CheckpointLayout) -> Checkpoint:
     content, skipped = load_pickle(file)
     if skipped:
         logger.info("%s: skipped objects that are not tensors: %s", file, join_names(skipped))
-    nested = [content[key] for key in layout.nested if isinstance(content.get(key), Mapping)]
+    nested = tuple(key for key in layout.nested if isinstance(content.get(key), Mapping))
     state: dict[str, Tensor] = {}
-    for part in nested or [content]:
+    for part in [content[key] for key in nested] or [content]:
         for key, tensor in part.items():
             name = _rename(str(key), layout, file, state)
             if name is None:
@@ -246,7 +261,7 @@ def _read_pickle(file: Path, layout: CheckpointLayout) -> dict[str, Tensor]:
                 )
             _check_tensor(tensor, str(key), file)
             state[name] = tensor
-    return state
+    return Checkpoint(state, nested, tuple(skipped))
 
 
 def _class_of(value: object) -> str:

@@ -13,12 +13,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..storage.checkpoint import PICKLES, load_pickle, load_strict
+from ..storage.checkpoint import PICKLES, load_strict, read_checkpoint
 from ..storage.files import sha256_of
 from ..towers.text import TextTower
 from ..towers.tokenizer import has_tokenizer
 from ..towers.video import VideoTower
-from .layout import TEXT_PREFIXES, TOWERS, VIDEO_PREFIXES, read_config, read_tower, weights_file
+from .layout import (
+    TEXT_PREFIXES,
+    TOWERS,
+    VIDEO_PREFIXES,
+    read_config,
+    select_tower,
+    weights_file,
+)
 from .locate import find_weights
 
 EXPERT_LAYER = re.compile(r"video_dim_reduce\.([^.]+)\.fc\.weight")  # (d, dim of the expert)
@@ -63,15 +70,16 @@ def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
     """
     path = find_weights(weight_path)
     file = weights_file(path)
-    state = read_tower(path, VIDEO_PREFIXES + TEXT_PREFIXES)
+    checkpoint = read_checkpoint(file, TOWERS, VIDEO_PREFIXES + TEXT_PREFIXES)
+    state = select_tower(checkpoint.tensors, VIDEO_PREFIXES + TEXT_PREFIXES, file)
     video = {name: tensor for name, tensor in state.items() if name.startswith(VIDEO_PREFIXES)}
     text = {name: tensor for name, tensor in state.items() if name not in video}
     header = _header(file)
     return WeightsInfo(
         path=path,
         file=file,
-        nested=_nested(file),
-        skipped=_skipped(file),
+        nested=checkpoint.nested,
+        skipped=checkpoint.skipped,
         size_bytes=file.stat().st_size,
         sha256=sha256_of(file),
         origin=header.get("origin"),
@@ -83,17 +91,6 @@ def info(weight_path: str | os.PathLike[str]) -> WeightsInfo:
         has_tokenizer=has_tokenizer(file.parent),
         misfit=_misfit(path, video, text),
     )
-
-
-def _nested(file: Path) -> tuple[str, ...]:
-    if file.suffix not in PICKLES:
-        return ()
-    content, _ = load_pickle(file)
-    return tuple(key for key in TOWERS.nested if key in content)
-
-
-def _skipped(file: Path) -> tuple[str, ...]:
-    return tuple(load_pickle(file)[1]) if file.suffix in PICKLES else ()
 
 
 def _header(file: Path) -> Mapping[str, str]:

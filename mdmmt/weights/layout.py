@@ -73,15 +73,34 @@ def read_tower(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
         prefixes: `VIDEO_PREFIXES`, `TEXT_PREFIXES`, or their sum.
 
     Raises:
-        WeightsError: the file cannot be read, holds something other than tensors, has keys of
-            neither tower, or has no tensor with one of the prefixes.
+        WeightsError: see `read_checkpoint` and `select_tower`.
     """
     file = weights_file(path)
-    state = read_tensors(file, TOWERS, prefixes)
+    return select_tower(read_tensors(file, TOWERS, prefixes), prefixes, file)
+
+
+def select_tower(
+    state: dict[str, Tensor], prefixes: tuple[str, ...], file: Path
+) -> dict[str, Tensor]:
+    """Select the tensors of one tower, or of both, among those of a file.
+
+    Raises:
+        WeightsError: there are keys of neither tower, or no tensor with one of the prefixes; or a
+            tensor has more numbers than the file holds for it.
+    """
     unknown = [name for name in state if not name.startswith(VIDEO_PREFIXES + TEXT_PREFIXES)]
     if unknown:
         raise WeightsError(f"{file} has keys of neither tower: {join_names(unknown)}")
     state = {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
     if not state:
         raise WeightsError(f"{file} holds nothing of this tower (no {', '.join(prefixes)})")
+    for name, tensor in state.items():
+        # A file of some bytes could otherwise ask for any memory, by a tensor of one number that is
+        # repeated in every row.
+        held = tensor.untyped_storage().nbytes() // tensor.itemsize
+        if held < tensor.numel():
+            raise WeightsError(
+                f"{file}: {name} has {tensor.numel():,} numbers, of which the file holds {held:,}, "
+                "expected all: save `tensor.contiguous()`"
+            )
     return state

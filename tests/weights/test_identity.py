@@ -153,3 +153,16 @@ def test_identity_of_takes_one_tower_and_refuses_none(tiny, tmp_path):
     for name in ("a.safetensors", "missing.safetensors"):
         with pytest.raises(WeightsError):
             identity_of(tmp_path / name, TINY)
+
+
+def test_identity_of_refuses_a_tensor_that_the_file_does_not_hold(tiny, tmp_path):
+    """A file of a few kilobytes would otherwise ask for 4 TB."""
+    few = {"vid_bert.x": torch.ones(3), "vid_bert.y": torch.ones(1).expand(10**6, 10**6)}
+    torch.save(few, tmp_path / "a.pth")
+    with pytest.raises(
+        WeightsError, match=r"vid_bert\.y has 1,000,000,000,000 numbers, of which the file holds 1,"
+    ):
+        identity_of(tmp_path / "a.pth", TINY)
+    rows = torch.ones(4, 5).as_strided((3, 5), (4, 1))  # overlapping rows, which fit all the same
+    torch.save({"vid_bert.x": torch.ones(5, 3).T, "vid_bert.y": rows}, tmp_path / "b.pth")
+    assert identity_of(tmp_path / "b.pth", TINY).dim > 0

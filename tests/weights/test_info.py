@@ -61,6 +61,15 @@ def test_info_tells_why_weights_do_not_fit(source, monkeypatch):
     assert "other shapes" in info(path).misfit
 
 
+@pytest.mark.parametrize("layout", ["released", "lineage"])
+def test_info_opens_a_torch_file_once(source, layout, monkeypatch):
+    path, opened, load = source(layout), [], torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **how: opened.append(args) or load(*args, **how)
+    )
+    assert info(path).misfit is None and len(opened) == 1
+
+
 def printed(path, capsys) -> dict[str, str]:
     assert main(["info", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
