@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import kernels
+from ..kernels import private
 from .transfer import upload
 
 # Torch's own attention is faster with fewer sequences in a group, or with more tokens in each.
@@ -133,9 +133,9 @@ class VarlenAttention:
             begins = torch.arange(0, end + 1, step, dtype=torch.int32, device=q.device)
         width = q.shape[1] // heads
         q, k, v = (x.unflatten(1, (heads, -1))[None] for x in (q, k, v))
-        if missing := -width % kernels.HEAD_ALIGNMENT:  # zeros change no product
+        if missing := -width % private.HEAD_ALIGNMENT:  # zeros change no product
             q, k, v = (F.pad(x, (0, missing)) for x in (q, k, v))
-        out = kernels.varlen_attention(
+        out = private.varlen_attention(
             q, k, v, begins, self.first_key, self.keys[:-1],
             queries_per_sequence or self.max_tokens, self.max_tokens, scale or width**-0.5,
         )  # fmt: skip

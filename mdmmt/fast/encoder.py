@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
+from ..kernels.linear import FastLinear, take_weight
 from ..storage.checkpoint import aligned
 from ..towers.transformer import AddNorm, Encoder, Layer, SelfAttention
 from .attention import Attention, SequenceGroup
 from .calibration import MeanInputs, record_mean_inputs
-from .linear import FastLinear, take_weight
 from .precision import ConsumeLinear, LayerPlan, MakeAttention
 
 

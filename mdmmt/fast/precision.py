@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from . import cpu, kernels
-from .attention import (
-    Attention,
-    GroupedAttention,
-    SequenceGroup,
-    VarlenAttention,
-    batched_attention,
-)
-from .linear import (
+from ..kernels import cpu, private
+from ..kernels.linear import (
     FastLinear,
     Int8Linear,
     OneDnnLinear,
     OneDnnLinearBFloat16,
     TorchLinear,
     TorchLinearBFloat16,
+)
+from .attention import (
+    Attention,
+    GroupedAttention,
+    SequenceGroup,
+    VarlenAttention,
+    batched_attention,
 )
 
 RESOLVED = ("exact", "bfloat16", "int8")
@@ -86,7 +86,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         precision = _best_precision(device)
     has_bfloat16 = cpu.has_instructions("avx512_bf16")
-    if precision == "int8" and not kernels.has_int8_linear(
+    if precision == "int8" and not private.has_int8_linear(
         torch.bfloat16 if has_bfloat16 else torch.float32
     ):
         return "bfloat16" if has_bfloat16 else "exact"
@@ -162,13 +162,13 @@ def plan_attention(precision: str, device: torch.device) -> MakeAttention:
         if torch.cuda.get_device_capability(device) < (8, 0):
             return GroupedAttention
         dtypes.append(torch.bfloat16)
-    if all(kernels.has_varlen_attention(device, dtype) for dtype in dtypes):
+    if all(private.has_varlen_attention(device, dtype) for dtype in dtypes):
         return VarlenAttention
     return GroupedAttention
 
 
 def _float32(device: torch.device) -> type[TorchLinear]:
-    if cpu.has_onednn(device) and kernels.has_packed_linear(torch.float32):
+    if cpu.has_onednn(device) and private.has_packed_linear(torch.float32):
         return OneDnnLinear
     return TorchLinear
 
@@ -176,8 +176,8 @@ def _float32(device: torch.device) -> type[TorchLinear]:
 def _bfloat16(device: torch.device) -> type[TorchLinear]:
     if (
         cpu.has_onednn(device)
-        and kernels.supports_bfloat16()
-        and kernels.has_packed_linear(torch.bfloat16)
+        and private.supports_bfloat16()
+        and private.has_packed_linear(torch.bfloat16)
     ):
         return OneDnnLinearBFloat16
     return TorchLinearBFloat16

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 
 from ..config import CLS_TYPE, NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
 from ..features.tokens import Tokens, VideoTokens
+from ..kernels.linear import FastLinear
 from ..storage.checkpoint import align
 from ..towers.text import TextTower
 from ..towers.video import VideoTower
 from .attention import group_by_shape
 from .batching import Batch, encode_in_batches
 from .encoder import FastEncoder
-from .linear import FastLinear
 from .packing import TokenCounts, count_tokens, pack, packed_shapes
 from .precision import plan_layers
 from .transfer import gather, upload

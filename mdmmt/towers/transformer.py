@@ -8,19 +8,12 @@ Sub-modules carry the names of the checkpoints. The two lineages spell one of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-
-ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "swish": F.silu,
-}
+from ..kernels.private import ACTIVATION
 
 
 class SelfAttention(nn.Module):

@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 from mdmmt.fast import FastTextTower, FastVideoTower, towers
 from mdmmt.fast.attention import GroupedAttention, SequenceGroup
 from mdmmt.fast.encoder import FastEncoder, concat_linears
-from mdmmt.fast.linear import TorchLinear, TorchLinearBFloat16
 from mdmmt.fast.precision import plan_alike, plan_layers
+from mdmmt.kernels.linear import TorchLinear, TorchLinearBFloat16
 
 
 def test_encoder_computes_the_chosen_rows_of_packed_sequences(tiny):

@@ -7,15 +7,16 @@ import torch
 from fast_towers import CPU, on_x86
 
 from mdmmt import InputError
-from mdmmt.fast import PRECISIONS, cpu, kernels, precision, resolve_precision
+from mdmmt.fast import PRECISIONS, precision, resolve_precision
 from mdmmt.fast.attention import (
     GroupedAttention,
     SequenceGroup,
     VarlenAttention,
     batched_attention,
 )
-from mdmmt.fast.linear import OneDnnLinear, TorchLinearBFloat16
 from mdmmt.fast.precision import plan_layers
+from mdmmt.kernels import cpu, private
+from mdmmt.kernels.linear import OneDnnLinear, TorchLinearBFloat16
 
 
 def test_resolve_precision_refuses_other_names():
@@ -64,7 +65,7 @@ def test_plan_layers_gives_threads_fewer_tokens_in_bfloat16(monkeypatch):
 @on_x86
 def test_plan_layers_without_bfloat16(monkeypatch):
     """Torch's own way, and beside 8-bit weights float32."""
-    monkeypatch.setattr(kernels, "supports_bfloat16", lambda: False)
+    monkeypatch.setattr(private, "supports_bfloat16", lambda: False)
     monkeypatch.setattr(cpu, "has_instructions", lambda name: False)
     assert plan_layers("bfloat16", CPU).feed_forward == TorchLinearBFloat16.consume
     assert plan_layers("int8", CPU).full_precision == OneDnnLinear.consume
@@ -82,7 +83,7 @@ def test_plan_layers_without_bfloat16(monkeypatch):
 def test_plan_layers_takes_varlen_attention_on_cuda(name, capability, hip, varlen, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(kernels, "has_varlen_attention", lambda device, dtype: True)
+    monkeypatch.setattr(private, "has_varlen_attention", lambda device, dtype: True)
     attention = plan_layers(name, torch.device("cuda")).attention
     assert attention is (VarlenAttention if varlen else GroupedAttention)
 

@@ -28,10 +28,11 @@ from oracle import run_video, spread
 from tiny import TINY, TINY_VOCABULARY
 
 from mdmmt.config import RELEASED
-from mdmmt.fast import FastTextTower, FastVideoTower, cpu, kernels, towers
+from mdmmt.fast import FastTextTower, FastVideoTower, towers
 from mdmmt.fast.attention import VarlenAttention
-from mdmmt.fast.linear import TorchLinear
 from mdmmt.fast.precision import plan_alike
+from mdmmt.kernels import cpu, private
+from mdmmt.kernels.linear import TorchLinear
 from mdmmt.sample.batches import pad_videos
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.tokenizer import Tokenizer
@@ -135,7 +136,7 @@ def test_video_tower_runs_without_onednn(tiny, monkeypatch):
 
 @on_x86
 def test_video_tower_runs_without_bfloat16(tiny, monkeypatch):
-    monkeypatch.setattr(kernels, "supports_bfloat16", lambda: False)
+    monkeypatch.setattr(private, "supports_bfloat16", lambda: False)
     monkeypatch.setattr(cpu, "has_instructions", lambda name: False)
     videos = [make_video((2, 0, 3)), make_video((6, 5, 1))]
     wanted = run_plain_video(tiny.ours_video, videos)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdmmt.fast import cpu, kernels, linear, precision
+from mdmmt.fast import precision
+from mdmmt.kernels import cpu, linear, private
 from mdmmt.towers.transformer import ACTIVATION
 
 HALF = 4  # bits
@@ -27,7 +28,7 @@ class Int8LinearByHalves(linear.Int8Linear):
         return (y if activation == "none" else ACTIVATION[activation](y)).to(self.dtype)
 
     def product(self, x: Tensor, step: float, zero: int, bias: Tensor | None) -> Tensor:
-        return kernels.int8_linear(
+        return private.int8_linear(
             x, step, zero, self.weight, self.scale, self.weight_zeros, bias, torch.float32
         )
 

@@ -13,8 +13,8 @@ from tiny import TINY
 from torch import Tensor
 
 from mdmmt.config import ExpertConfig
-from mdmmt.fast import cpu
 from mdmmt.features.tokens import Tokens, VideoTokens
+from mdmmt.kernels import cpu
 from mdmmt.sample.batches import pad_videos
 from mdmmt.towers.text import TextTower
 from mdmmt.towers.video import VideoTower

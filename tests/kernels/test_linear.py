@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mdmmt.fast import cpu, kernels, linear
+from mdmmt.kernels import cpu, linear, private
 from mdmmt.towers.transformer import ACTIVATION
 
 STEPS = linear.RANGES[0]
 ACTIVATIONS = {"none": lambda y: y} | ACTIVATION
 with_bfloat16 = pytest.mark.skipif(
-    not (cpu.has_onednn(CPU) and kernels.supports_bfloat16()), reason="oneDNN takes no bfloat16"
+    not (cpu.has_onednn(CPU) and private.supports_bfloat16()), reason="oneDNN takes no bfloat16"
 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..storage.checkpoint import aligned
-from . import cpu, kernels
+from . import cpu, private
 
 # Steps from the least input to the greatest, with room for rounding, and the greatest weight.
 # Without VNNI the processor adds up two products in 16 bits, which only smaller numbers fit into.
@@ -50,7 +50,7 @@ class TorchLinear:
         """From a weight [d_out, d_in] and a bias [d_out]."""
         self.weight = self.pack(weight.to(self.dtype))
         self.bias = bias.to(self.dtype)
-        self.activations = kernels.in_place_activations(weight.device)
+        self.activations = private.in_place_activations(weight.device)
 
     @classmethod
     def consume(cls, layer: nn.Linear, mean_input: Tensor | None = None) -> TorchLinear:
@@ -90,13 +90,13 @@ class OneDnnLinear(TorchLinear):
     @staticmethod
     def pack(weight: Tensor) -> Tensor:
         """The weight in the layout that the product needs."""
-        return kernels.pack_weight(weight)
+        return private.pack_weight(weight)
 
     def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""
         if self.fuses:
-            return kernels.packed_linear(x.to(self.dtype), self.weight, self.bias, activation)
-        y = kernels.packed_linear(x.to(self.dtype), self.weight, self.bias)
+            return private.packed_linear(x.to(self.dtype), self.weight, self.bias, activation)
+        y = private.packed_linear(x.to(self.dtype), self.weight, self.bias)
         return self.activations[activation](y)
 
 
@@ -135,7 +135,7 @@ class Int8Linear:
         if mean_input is not None:
             error = weight - rounded * self.scale[:, None]
             self.bias = bias + (error * mean_input).sum(dim=1)
-        self.weight = kernels.pack_int8_weight(rounded.to(torch.int8))
+        self.weight = private.pack_int8_weight(rounded.to(torch.int8))
         self.weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
 
     @classmethod
@@ -155,7 +155,7 @@ class Int8Linear:
     def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
         """[t, d_in] -> [t, d_out]"""
         quantized, step, zero = quantize(x.to(torch.float32), self.steps, may_overwrite)
-        return kernels.int8_linear(
+        return private.int8_linear(
             quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias,
             self.dtype, activation,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import platform
 import pytest
 import torch
 
-from mdmmt.fast.cpu import has_avx512, has_instructions, has_onednn
+from mdmmt.kernels.cpu import has_avx512, has_instructions, has_onednn
 
 
 @pytest.mark.parametrize(

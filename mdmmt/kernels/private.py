@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..towers.transformer import ACTIVATION
 from . import cpu
 
 logger = logging.getLogger(__name__)
 
 Activation = Callable[[Tensor], Tensor]
+ACTIVATION: dict[str, Activation] = {  # by the names of configurations
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "swish": F.silu,
+}
 
 TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number of tokens
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"

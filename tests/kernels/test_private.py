@@ -20,17 +20,18 @@ from fast_towers import (
     run_plain_video,
 )
 
-from mdmmt.fast import FastVideoTower, cpu, kernels, resolve_precision, towers
+from mdmmt.fast import FastVideoTower, resolve_precision, towers
 from mdmmt.fast.attention import GroupedAttention, VarlenAttention
-from mdmmt.fast.linear import Int8Linear
 from mdmmt.fast.precision import plan_layers
+from mdmmt.kernels import cpu, private
+from mdmmt.kernels.linear import Int8Linear
 
 PROBES = (
-    kernels.has_packed_linear,
-    kernels.has_int8_linear,
-    kernels.has_varlen_attention,
-    kernels.supports_bfloat16,
-    kernels.in_place_activations,
+    private.has_packed_linear,
+    private.has_int8_linear,
+    private.has_varlen_attention,
+    private.supports_bfloat16,
+    private.in_place_activations,
 )
 
 PACKING = ("_reorder_linear_weight", "qlinear_prepack")  # their results are no usual tensors
@@ -114,7 +115,7 @@ def test_operators_of_this_torch_pass_their_probes(tiny, precision, caplog):
 @pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
 @pytest.mark.parametrize("precision", ["exact", "bfloat16", "int8"])
 def test_has_packed_linear_falls_back(tiny, precision, name, how, replace_operator, caplog):
-    if precision == "bfloat16" and not kernels.supports_bfloat16():
+    if precision == "bfloat16" and not private.supports_bfloat16():
         pytest.skip("oneDNN takes no bfloat16 here, so there is nothing to replace")
     replace_operator("mkldnn", name, how)
     check_same_vectors(tiny, precision, caplog, name)
@@ -134,14 +135,14 @@ def test_has_int8_linear_falls_back(tiny, name, how, replace_operator, caplog):
 def test_supports_bfloat16_falls_back(tiny, how, replace_operator, caplog):
     replace_operator("mkldnn", "_is_mkldnn_bf16_supported", how)
     check_same_vectors(tiny, "bfloat16", caplog, "_is_mkldnn_bf16_supported")
-    assert kernels.supports_bfloat16() == cpu.has_avx512()
+    assert private.supports_bfloat16() == cpu.has_avx512()
 
 
 @on_x86
 def test_supports_bfloat16_may_be_wrong(tiny, replace_operator, monkeypatch, caplog):
     """A processor that does not have what torch says fails the probe of the product."""
     replace_operator("mkldnn", "_linear_pointwise", "broken")
-    monkeypatch.setattr(kernels, "supports_bfloat16", lambda: True)
+    monkeypatch.setattr(private, "supports_bfloat16", lambda: True)
     check_same_vectors(tiny, "bfloat16", caplog, "_linear_pointwise")
 
 
@@ -158,8 +159,8 @@ def test_has_varlen_attention_falls_back(tiny, how, replace_operator, monkeypatc
     monkeypatch.setattr(torch.ops.aten, "_efficient_attention_forward", efficient_attention)
     if how != "right":
         replace_operator("aten", "_efficient_attention_forward", how)
-    probe = kernels.has_varlen_attention
-    monkeypatch.setattr(kernels, "has_varlen_attention", lambda device, dtype: probe(CPU, dtype))
+    probe = private.has_varlen_attention
+    monkeypatch.setattr(private, "has_varlen_attention", lambda device, dtype: probe(CPU, dtype))
     plan = plan_layers("exact", torch.device("cuda"))
     assert plan.attention is (VarlenAttention if how == "right" else GroupedAttention)
     monkeypatch.setattr(towers, "plan_layers", lambda *_, **__: plan)
@@ -173,24 +174,24 @@ def test_has_varlen_attention_falls_back(tiny, how, replace_operator, monkeypatc
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_has_varlen_attention_on_cuda(dtype, cuda_without_tf32):
-    assert kernels.has_varlen_attention(torch.device("cuda"), dtype)
+    assert private.has_varlen_attention(torch.device("cuda"), dtype)
 
 
 @on_x86
 def test_probes_do_not_touch_the_random_generator():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    kernels.has_packed_linear(torch.float32)
-    kernels.has_int8_linear(torch.float32)
+    private.has_packed_linear(torch.float32)
+    private.has_int8_linear(torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @on_x86
 def test_probes_give_the_same_within_autocast_and_on_other_default_devices():
     with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
-        assert kernels.has_packed_linear(torch.float32)
-        assert kernels.has_int8_linear(torch.float32)
-        assert kernels.in_place_activations(CPU)["gelu"] is torch.ops.aten.gelu_
+        assert private.has_packed_linear(torch.float32)
+        assert private.has_int8_linear(torch.float32)
+        assert private.in_place_activations(CPU)["gelu"] is torch.ops.aten.gelu_
 
 
 def test_int8_linear_is_what_int8_towers_use(tiny, monkeypatch):

@@ -1,0 +1,1 @@
+"""The operators that the fast towers and the experts compute with."""
