@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ..config import ModelConfig
-from ..errors import WeightsError
 from ..storage.facts import SHA256, mark_of, recall, remember
 from ..storage.paths import SAMPLE, SAMPLE_FOLDER
 from .layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_tower, weights_file
@@ -55,13 +53,7 @@ def identity_of(path: Path, config: ModelConfig) -> Identity:
 
 def _hash_weights(path: Path, space: str) -> str:
     digest = hashlib.sha256(space.encode())
-    towers: dict[str, Tensor] = {}
-    for prefixes in (VIDEO_PREFIXES, TEXT_PREFIXES):
-        try:
-            towers |= read_tower(path, prefixes)
-        except WeightsError:
-            if prefixes == TEXT_PREFIXES and not towers:
-                raise
+    towers = read_tower(path, VIDEO_PREFIXES + TEXT_PREFIXES)
     for name, tensor in sorted(towers.items()):
         tensor = tensor.float()  # the towers compute with float32, whatever the file holds
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

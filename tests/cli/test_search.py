@@ -226,6 +226,6 @@ def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_p
         return list(read)
 
     video, text = layout.VIDEO_PREFIXES, layout.TEXT_PREFIXES
-    assert run(query) == [video, text, text]  # hashed, then read to embed the sentence
+    assert run(query) == [video + text, text]  # hashed, then read to embed the sentence
     assert run(query) == [text]
     assert run("--video", str(clips / "0.mp4")) == [video]

@@ -34,7 +34,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch) -> list[Path]:
-    """The paths of all towers that are read to be hashed."""
+    """The paths of all weights that are read to be hashed."""
     paths: list[Path] = []
     read_tower = identity.read_tower
     monkeypatch.setattr(
@@ -70,8 +70,8 @@ def test_identity_of_follows_the_weights(tmp_path):
 
 def test_identity_of_reads_the_weights_once(folder, reads, cache):
     first = of_folder(folder)
-    assert len(reads) == 2  # the two towers
-    assert of_folder(folder) == first and len(reads) == 2
+    assert len(reads) == 1
+    assert of_folder(folder) == first and len(reads) == 1
     (entry,) = cache.iterdir()  # and no temporary file
     assert json.loads(entry.read_text())["fact"] == first.sha256
 
@@ -86,10 +86,10 @@ def test_identity_of_hashes_a_changed_file_again(folder, reads, cache):
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copying program may do
     assert file.stat().st_size == times.st_size
     second = of_folder(folder)
-    assert second.sha256 != first.sha256 and len(reads) == 4
+    assert second.sha256 != first.sha256 and len(reads) == 2
     os.utime(file, ns=(LONG_AGO_NS, LONG_AGO_NS))
-    assert of_folder(folder) == second and len(reads) == 6
-    assert of_folder(folder) == second and len(reads) == 6
+    assert of_folder(folder) == second and len(reads) == 3
+    assert of_folder(folder) == second and len(reads) == 3
     assert len(list(cache.iterdir())) == 1
 
 
@@ -97,14 +97,14 @@ def test_identity_of_tells_orders_of_experts_apart(folder, reads):
     config = read_config(folder)
     turned = replace(config.video, experts=config.video.experts[::-1])
     other = identity_of(folder, ModelConfig(turned, config.text))
-    assert other.sha256 != identity_of(folder, config).sha256 and len(reads) == 4
-    assert identity_of(folder, ModelConfig(turned, config.text)) == other and len(reads) == 4
+    assert other.sha256 != identity_of(folder, config).sha256 and len(reads) == 2
+    assert identity_of(folder, ModelConfig(turned, config.text)) == other and len(reads) == 2
 
 
 def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, cache, monkeypatch):
     monkeypatch.setattr(facts, "MIN_AGE_S", 3600.0)
     assert of_folder(folder) == of_folder(folder)
-    assert len(reads) == 4 and not cache.exists()
+    assert len(reads) == 2 and not cache.exists()
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,15 @@ def test_identity_of_ignores_a_damaged_cache(folder, reads, cache, content):
     if isinstance(content, str):
         content = json.dumps(kept | changes[content]).encode()
     entry.write_bytes(content)
-    assert of_folder(folder) == first and len(reads) == 4
-    assert of_folder(folder) == first and len(reads) == 4  # it was mended
+    assert of_folder(folder) == first and len(reads) == 2
+    assert of_folder(folder) == first and len(reads) == 2  # it was mended
 
 
 def test_identity_of_needs_no_cache(folder, reads, cache):
     first = of_folder(folder)
     shutil.rmtree(cache)
     cache.write_text("a file where the folder should be")
-    assert of_folder(folder) == of_folder(folder) == first and len(reads) == 6
+    assert of_folder(folder) == of_folder(folder) == first and len(reads) == 3
 
 
 def test_identity_of_takes_one_tower_and_refuses_none(tiny, tmp_path):
@@ -157,7 +157,7 @@ def test_identity_of_takes_one_tower_and_refuses_none(tiny, tmp_path):
 
 def test_identity_of_refuses_a_tensor_that_the_file_does_not_hold(tiny, tmp_path):
     """A file of a few kilobytes would otherwise ask for 4 TB."""
-    few = {"vid_bert.x": torch.ones(3), "vid_bert.y": torch.ones(1).expand(10**6, 10**6)}
+    few = {"txt_bert.x": torch.ones(3), "vid_bert.y": torch.ones(1).expand(10**6, 10**6)}
     torch.save(few, tmp_path / "a.pth")
     with pytest.raises(
         WeightsError, match=r"vid_bert\.y has 1,000,000,000,000 numbers, of which the file holds 1,"
