@@ -1,8 +1,8 @@
-"""All that the released model needs, and its download into one folder, that of this user's cache.
+"""The files that the released model needs, and their download into this user's cache.
 
 That is the model itself, the networks of its experts and the tokenizer of BERT. A file gets its
-name in the cache after its hash was compared with the one that its publisher states, and after its
-network took all of its tensors. Its hash is written beside it, as `sha256sum` writes it.
+name in the cache once its hash equals the one that its publisher states, and its network has
+taken all of its tensors. Its hash is written beside it, as `sha256sum` writes it.
 """
 
 from __future__ import annotations

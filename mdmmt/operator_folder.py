@@ -3,7 +3,7 @@
 Towhee looks for the operator in one folder, executes the `__init__.py` there and reads the
 `requirements.txt` beside it; this package lies in that folder too. A clone of the repository is
 such a folder. `write_operator_folder` makes one from an installed package as well, and adds a
-manifest, by which the `__init__.py` notices a file that was truncated by a download.
+manifest, with which the `__init__.py` notices a file that a download has truncated.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
     *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
-)  # suffixes by which a folder's files count as videos; a named file may have any
+)  # suffixes of the videos in a folder; a named file may have any suffix
 STILL_SUFFIX = ".gif"  # the one of these that still pictures have too
 
 

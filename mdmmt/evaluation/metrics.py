@@ -208,7 +208,7 @@ def intervals(
     Args:
         ranks: (q,) ranks from 1 on.
         confidence: the share of the resampled metrics that lies within the bounds.
-        resamples: number of resamples; 2000 take some seconds for 60,000 queries.
+        resamples: number of resamples.
         seed: seed of the resampling; the same seed gives the same bounds.
 
     Returns:

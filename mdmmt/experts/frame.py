@@ -1,7 +1,8 @@
 """The `frame` expert: the look of one frame, by hand-made statistics.
 
-It is light, deterministic and not learnt. It describes whatever stands out against the border of
-the frame: its colours, the directions of its edges, and its outline, wherever in the frame it is.
+It is light, deterministic and not learnt. It describes the foreground, which stands out
+against the border of the frame: its colours, the directions of its edges, and its outline, but not
+its place in the frame.
 """
 
 from __future__ import annotations

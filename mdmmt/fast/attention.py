@@ -150,8 +150,8 @@ def split_heads(x: Tensor, sequences: int, heads: int) -> Tensor:
 def batched_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """`F.scaled_dot_product_attention` as batched products, for processors.
 
-    Torch's own goes through one sequence and head after the other. In bfloat16, with many short
-    sequences, that takes up to twice as long; in all other cases this function calls it.
+    Torch's own function takes the sequences and heads one by one, which is slow in bfloat16 with
+    many short sequences. In all other cases this function calls it.
 
     Args:
         q: [s, h, r/s, d/h]
@@ -171,8 +171,8 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = Non
 def softmax(scores: Tensor) -> Tensor:
     """The softmax of rows, [..., n] -> [..., n].
 
-    Where the numbers of a row do not fill a register, torch's own takes them one by one. Laid out
-    the other way, the register takes one number of each of many rows.
+    If a row does not fill a register, torch's own function takes its numbers one by one. This
+    function transposes such rows, so that a register holds one number of each of many rows.
     """
     if scores.shape[-1] * scores.element_size() >= REGISTER_BYTES:
         return scores.softmax(dim=-1)

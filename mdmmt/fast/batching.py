@@ -21,7 +21,7 @@ Batch = list[int]  # indices of sequences
 
 
 class BatchPlan(NamedTuple):
-    """Batches, and how many of them are computed at once, each by a thread of its own."""
+    """Batches, and the number of threads, each of which computes one batch at a time."""
 
     batches: list[Batch]
     threads: int  # 1: all threads share each batch

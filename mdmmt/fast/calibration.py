@@ -3,8 +3,8 @@
 Rounding changes a weight matrix by R, and the output of the layer by R x. The mean of that, R
 times the mean of x, can go into the bias: the bias correction of Nagel et al., Data-Free
 Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2. It helps as far as
-tokens have something in common. The means are those of a drawn sample, which is always the same,
-and never of the embedded items: so an embedding does not depend on those before it.
+tokens resemble each other. The means come from a random sample that is always the same, not from
+the embedded items, so no embedding depends on those before it.
 
 Shape notation: b batch, n tokens, d width.
 """

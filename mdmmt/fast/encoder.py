@@ -208,7 +208,7 @@ class FoldedAttention:
 
 
 class FeedForward:
-    """The part of a layer behind its attention, which begins with the attention's output layer."""
+    """The part of a layer from the output layer of its attention on."""
 
     def __init__(
         self,

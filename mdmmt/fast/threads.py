@@ -1,4 +1,4 @@
-"""A pool of threads that compute side by side, each by itself.
+"""A pool of threads, each of which computes a batch by itself.
 
 A thread that has a batch to itself waits for no other. Where all threads share one batch, each of
 a layer's dozens of operators starts for all of them together, and ends with the slowest.
@@ -51,8 +51,8 @@ def _limit_to_one_thread(usual: int) -> None:
 def _start_anew() -> None:
     """Forget the parent's threads in a child process, which has none of them.
 
-    OpenMP would wait for its threads for ever, unless it is told to use one alone. The workers of
-    torch's own `DataLoader` do the same.
+    OpenMP would wait for the missing threads for ever, so it may use one thread alone. The workers
+    of torch's own `DataLoader` do the same.
     """
     _pool.cache_clear()
     torch.set_num_threads(1)

@@ -26,6 +26,6 @@ def gather(rows: list[Tensor], device: torch.device) -> Tensor:
         return torch.cat(rows).to(device)
     shape = (sum(map(len, rows)), *rows[0].shape[1:])
     pinned = torch.empty(shape, dtype=rows[0].dtype, device="cpu", pin_memory=True)
-    # `torch.cat` takes some microseconds for each of many tensors, in which the device idles.
+    # `torch.cat` takes longer with many tensors, and the device would wait.
     np.concatenate([part.numpy() for part in rows], out=pinned.numpy())
     return pinned.to(device, non_blocking=True)

@@ -167,7 +167,7 @@ class Existing(NamedTuple):
     """The features that a file has of a video already."""
 
     content: FeatureFile  # empty if the file is missing or useless
-    useless: str = ""  # why the file is of no use; "" if it is, or is missing
+    useless: str = ""  # why the file is useless; "" for a good or a missing file
 
 
 def read_existing(path: Path, source: SourceVideo) -> Existing:

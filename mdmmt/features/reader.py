@@ -1,4 +1,4 @@
-"""The one place that asks what kind of thing a video is: any kind in, features or tokens out.
+"""The one place that tells the kinds of videos apart: any kind in, features or tokens out.
 
 A video is
 - the dict of expert features that the video operator takes (see `mdmmt.features.tokens`);

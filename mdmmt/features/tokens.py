@@ -33,7 +33,8 @@ class Tokens(NamedTuple):
 
 
 VideoTokens = dict[str, Tokens]  # by expert; an expert without a valid token is left out
-InputDict = dict[str, dict[str, NDArray[np.float32]]]  # the operator's dict, see the module's text
+# The operator's dict; the docstring of the module describes it.
+InputDict = dict[str, dict[str, NDArray[np.float32]]]
 
 
 def tokens_of(
@@ -63,7 +64,7 @@ def tokens_of(
 
 
 def tokens_of_checked(features: VideoFeatures, experts: Sequence[ExpertConfig]) -> VideoTokens:
-    """The tokens of features that fit the experts; `tokens_of` says how, and checks that they fit.
+    """The tokens of features that fit the experts; `tokens_of` checks that they do.
 
     A segment without features has no tokens.
     """
@@ -133,7 +134,7 @@ def read_input(
         the videos, and whether the dict has a batch axis.
 
     Raises:
-        InputError, InputTypeError: the message names the expert, the given and the expected.
+        InputError, InputTypeError: the message names the expert, and what was given and expected.
     """
     arrays = _arrays(item, experts, where)
     batch = _batch_size(arrays, where)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from ..storage.checkpoint import aligned
 from . import cpu, private
 
-# Steps from the least input to the greatest, with room for rounding, and the greatest weight.
-# Without VNNI the processor adds up two products in 16 bits, which only smaller numbers fit into.
+# The steps from the least input to the greatest, with room for rounding, and the greatest weight.
+# Without VNNI the processor adds two products in 16 bits, so the numbers must be smaller.
 RANGES, RANGES_WITHOUT_VNNI = (253, 127), (180, 89)
 NO_FRACTION = 3 << 22
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -36,13 +36,13 @@ class FastLinear(Protocol):
 
         Args:
             activation: one of 'none', 'gelu', 'relu', 'swish'.
-            may_overwrite: nobody reads x afterwards, so the layer may compute in its memory.
+            may_overwrite: x is not read afterwards, so the layer may compute in its memory.
         """
         ...
 
 
 class TorchLinear:
-    """A linear layer by torch's public function: for CUDA, and for processors other than x86."""
+    """A linear layer that torch's public function computes, on CUDA and on processors but x86."""
 
     dtype = torch.float32  # of its weights, and of its output
 
@@ -84,7 +84,7 @@ class OneDnnLinear(TorchLinear):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         """From a weight [d_out, d_in] and a bias [d_out]."""
         super().__init__(weight, bias)
-        # Without AVX512, oneDNN's activation takes longer inside a float32 product than behind it.
+        # Without AVX512, oneDNN's activation takes longer inside a float32 product than after it.
         self.fuses = cpu.has_avx512()
 
     @staticmethod
@@ -173,8 +173,8 @@ def quantize(x: Tensor, steps: int, may_overwrite: bool = False) -> tuple[Tensor
 
     Args:
         steps: from the least number to the greatest.
-        may_overwrite: compute in the memory of x. That saves one large tensor, which allocators
-            return to the system and fetch again at each call, and a fifth of the time.
+        may_overwrite: compute in the memory of x. That is faster, as it saves one large tensor,
+            which allocators return to the system and fetch again at each call.
 
     Returns:
         uint8 of the shape of x; the distance of two steps; and the number that stands for 0.

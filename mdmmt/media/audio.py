@@ -17,7 +17,7 @@ from .resample import Resampler
 from .specs import AudioSpec, Clip
 
 PCM_FULL = 32768  # the 16-bit sample that stands for 1.0
-MAX_DRIFT_S = 0.1  # by which times may deviate from the number of samples, as in FFmpeg's aresample
+MAX_DRIFT_S = 0.1  # between the times and the number of samples, as in FFmpeg's aresample
 
 
 class SoundClock:

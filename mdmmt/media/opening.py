@@ -1,8 +1,8 @@
 """Opening local files, so that a file can neither make FFmpeg read other files nor use a network.
 
-FFmpeg goes by names: it takes `x%d.png` for a row of numbered pictures, `12:30.mp4` for a protocol
-and `/dev/video0` for a camera. It also goes by contents, such as playlists. Here it is given an
-open file instead of a name, and no protocol with which it could open another file.
+FFmpeg goes by the name: it takes `x%d.png` for a row of numbered pictures, `12:30.mp4` for a
+protocol and `/dev/video0` for a camera. It also follows contents, such as playlists. Here it is
+given an open file instead of a name, and no protocol with which it could open another file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ONE_STREAM_TOO_MANY = {"max_streams": str(MAX_STREAMS + 1)}  # which tells such 
 UNKNOWN_LENGTH = re.compile(
     rb"RIFF.*data(?:.[\xf0-\xff]\xff[\x7f\xff]|\0{4})|caff.*data\xff{8}", re.DOTALL
 )
-# What FFmpeg states as the duration where it could not go back to the header, written to a pipe.
+# The duration that FFmpeg writes to a pipe, where it cannot go back to the header.
 UNKNOWN_REALMEDIA = 3600 * av.time_base
 UNKNOWN_TICKS = 2**32 - 1  # of a stream, in IVF
-HEADER_BYTES = 1 << 16  # in which that chunk begins
+HEADER_BYTES = 1 << 16  # the chunk `data` begins in them
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
 
@@ -63,7 +63,7 @@ def open_media(
                 container_options=NO_PROTOCOL | ONE_STREAM_TOO_MANY,
                 metadata_errors="replace",
             )
-        except av.error.MemoryError as error:  # some formats answer so to the bound of streams
+        except av.error.MemoryError as error:  # some formats raise it beyond the bound of streams
             raise InputError(
                 f"{os.fspath(path)!r} asks for more memory than there is, or has more than "
                 f"{MAX_STREAMS} streams"

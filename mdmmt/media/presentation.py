@@ -38,7 +38,7 @@ class Crop(NamedTuple):
     def of_stream(cls, video: av.VideoStream) -> Crop:
         """The crop rectangle of a stream in any kind of container.
 
-        PyAV does not tell it. But FFmpeg writes it into the header of a Matroska file.
+        PyAV does not tell it, but FFmpeg writes it into the header of a Matroska file.
         """
         file = io.BytesIO()
         try:
@@ -58,7 +58,7 @@ NO_CROP = Crop()
 
 
 class Presentation(NamedTuple):
-    """The filters that make decoded frames those to be shown, and the size of these in pixels."""
+    """The filters that turn decoded frames into shown ones, and the size of a shown frame."""
 
     filters: tuple[Filter, ...]
     width: int
@@ -99,7 +99,7 @@ class Presentation(NamedTuple):
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
-    """The matrix by which a frame is to be transformed before it is shown."""
+    """The matrix that transforms a frame before it is shown."""
     for data in cast(Iterator[SideData], iter(frame.side_data)):
         if data.type == SideDataType.DISPLAYMATRIX and data.buffer_size >= MATRIX_LAYOUT.size:
             return MATRIX_LAYOUT.unpack_from(bytes(data))

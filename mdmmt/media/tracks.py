@@ -1,4 +1,4 @@
-"""Which tracks of a file count: those that the ffmpeg program takes when it is not told."""
+"""The tracks of a file that count: those that the ffmpeg program takes by default."""
 
 from __future__ import annotations
 

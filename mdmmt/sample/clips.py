@@ -151,7 +151,7 @@ def _radii(change: str, n: int, rng: np.random.Generator) -> NDArray[np.float64]
 def _path(
     movement: str, n: int, fps: int, reach: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Centres from the middle of the picture, (n, 2), that keep the shape nearly all inside."""
+    """Centres from the middle of the picture, (n, 2), that keep nearly all of the shape inside."""
     direction = MOVEMENTS[movement]
     if direction is None:
         turns = rng.uniform() + np.arange(n) / fps * rng.uniform(*TURNS_PER_S)

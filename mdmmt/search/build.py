@@ -105,9 +105,9 @@ def _add_file(
     stored_metadata = index.metadata(name)
     if metadata is None:
         metadata = stored_metadata
-    # What the windows depend on, with the versions and the clock of the features. If all of it is
-    # as it was, they would come out the same. Without a feature file, the versions are unknown
-    # until the experts are loaded; they are then taken to be the same.
+    # The windows depend on these facts and on the versions and the clock of the features. If none
+    # of them has changed, neither have the windows. Without a feature file, the versions are not
+    # known until the experts are loaded, and count as unchanged.
     facts = [content, window_s, stride_s, experts]
     source = Source(facts, *model.reader.versions_of(file)) if file else Source(facts, None, None)
     stored_text = index.source(name)
@@ -138,7 +138,7 @@ def _matching_feature_file(
 
 
 def _is_current(stored: Source | None, source: Source) -> bool:
-    """Whether the windows that the index has were made from the same, as far as it is known."""
+    """Whether the windows of the index have the same sources, as far as those are known."""
     return stored is not None and (stored == source or source == Source(stored.facts, None, None))
 
 

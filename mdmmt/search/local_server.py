@@ -1,14 +1,14 @@
 """A local database, served by Milvus Lite in this process.
 
-This is the only file that calls an internal function of Milvus Lite. pymilvus has a way of its own
-to open a local database, which keeps it open until the process ends and gives no reason where it
-fails. So this package starts the server itself, with the function that pymilvus' way rests on. A
-probe tries that function once in each process. If another version of Milvus Lite has it no longer,
-or has changed it, pymilvus' way is used, with a warning.
+This is the only file that calls an internal function of Milvus Lite. pymilvus can open a
+local database itself, but then keeps it open until the process ends, and gives no reason for a
+failure. So this package starts the server with the function that pymilvus calls. A probe tries that
+function once in each process. If another version of Milvus Lite lacks it or has changed it,
+pymilvus opens the database, with a warning.
 
 Milvus Lite asks nobody for a password. The server therefore listens on a Unix socket in a folder
-that only this user may enter. pymilvus' way listens on a port of 127.0.0.1, where every user of the
-machine can read and delete the rows; this is a part of the warning.
+that only this user may enter. A server of pymilvus listens on a port of 127.0.0.1, where every user
+of the machine can read and delete the rows; the warning says so.
 """
 
 from __future__ import annotations

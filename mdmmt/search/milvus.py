@@ -1,7 +1,7 @@
 """Milvus, as a local database in this process (Milvus Lite) or as a server.
 
-What differs between the two, and how to get around the faults of Milvus Lite, is written here and
-in `Index._put`, `_flush` and `_repair`.
+The differences between the two, and the ways around the faults of Milvus Lite, are here and in
+`Index._put`, `_flush` and `_repair`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NOISY_LOGGERS = (
     "milvus_lite.server_manager",
     "grpc._server",
 )
-# Without this, gRPC complains on stderr after half a minute without a call.
+# Without this, gRPC complains on stderr after a while without a call.
 LOCAL_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1}
 MIN_INDEXED_ROWS = 500  # an index of fewer rows gains nothing and complains on stderr
 SERVER_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX"}
@@ -92,7 +92,7 @@ def translate_errors(uri: str, subject: str | None = None) -> Iterator[None]:
 
 
 def check_database(folder: Path, create: bool) -> None:
-    """Refuse a folder that holds no local database, and one that is missing and is not to be made.
+    """Refuse a folder without a local database, and a missing folder that shall not be made.
 
     Raises:
         InputError: naming the folder.

@@ -1,4 +1,4 @@
-"""What the windows of a file in an index were made from, as the index keeps it with the file.
+"""The sources of the windows of a file, as an index keeps them with the file.
 
 A search compares all windows of an index. So their features must be of the same versions of the
 experts, and their times of one clock.
@@ -21,9 +21,9 @@ JSON_ESCAPE = re.compile(r"\\(u....|.)")
 
 
 class Source(NamedTuple):
-    """What the windows of a file were made from."""
+    """The sources from which the windows of a file were made."""
 
-    facts: list[Any]  # if they are as they were, so are the windows
+    facts: list[Any]  # equal facts mean equal windows
     versions: Mapping[str, str] | None  # of the experts; None: not known
     clock: str | None  # of the times, see `mdmmt.features.extract`; None: not known
 

@@ -205,7 +205,7 @@ def _read_safetensors(
 
 
 def load_pickle(file: Path) -> tuple[Mapping[Any, Any], list[str]]:
-    """Load a torch file; objects that are no tensors are skipped, and nothing in them is run.
+    """Load a torch file; objects other than tensors are skipped, and nothing in them runs.
 
     Returns:
         The file's dict, and the places and classes of what was skipped.
@@ -269,7 +269,7 @@ def _class_of(value: object) -> str:
 
 
 def _check_tensor(tensor: Tensor, key: str, file: Path) -> None:
-    """Refuse tensors that are no plain arrays of numbers in this file.
+    """Refuse tensors other than plain arrays of numbers in this file.
 
     Raises:
         WeightsError: naming file and key.

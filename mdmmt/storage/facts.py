@@ -1,7 +1,7 @@
 """Facts about files that take long to find, kept in the user's cache until the file changes.
 
-A fact is kept under what tells the content of its file without reading it: the path, the size, the
-inode and the times.
+A fact is kept under the path, the size, the inode and the times of its file, which tell its content
+without reading it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Mark(NamedTuple):
-    """What tells the content of a file without reading it.
+    """The marks that tell the content of a file without reading it.
 
     The time of the last change of the inode tells apart contents that were given the same size and
     time of modification.

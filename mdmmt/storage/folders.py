@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole, whenever the process that does so is killed.
+"""Folders that are replaced as a whole, even if the process that replaces them is killed.
 
 A new folder is filled in a hidden scratch folder beside its place. Then it is exchanged with the
 old folder in one operation, if the system has one. Elsewhere the old folder is away for a moment.
@@ -153,12 +153,12 @@ def _settle(scratch: Path, out: Path, keep: str | None) -> None:
 
 
 def _way_to_kept(scratch: Path, keep: str) -> str:
-    """The link in the new folder that leads to what is kept until it is moved there."""
+    """The link in the new folder that leads to the kept part until that is moved there."""
     return os.path.join(os.pardir, scratch.name, BUILT, keep)
 
 
 def _holds_kept(scratch: Path, keep: str | None) -> bool:
-    """Whether what is kept is in the scratch folder, with the rest of the old folder."""
+    """Whether the kept part is in the scratch folder, with the rest of the old folder."""
     if keep is None or not os.path.lexists(scratch / BUILT / keep):
         return False
     return not _is_way_to_kept(scratch / BUILT / keep, scratch, keep)
@@ -181,7 +181,7 @@ def _move_kept(scratch: Path, out: Path, keep: str | None) -> None:
 
 
 def _remove_built(scratch: Path, keep: str | None) -> None:
-    """Remove the new folder that failed, or the old one, unless what is kept is still in it."""
+    """Remove the new folder that failed, or the old one, unless the kept part is still in it."""
     if (scratch / BUILT).exists() and not _holds_kept(scratch, keep):
         shutil.rmtree(scratch / BUILT)
 

@@ -1,4 +1,4 @@
-"""Torch files whose pickles hold more than tensors, read without running anything in them.
+"""Torch files with pickles of more than tensors; nothing in them runs when they are read.
 
 `torch.load` refuses such a file as a whole. Here a name in a pickle never leads to an import: a few
 names stand for functions of this module, which build tensors, and every other one for a class of
@@ -177,7 +177,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class _Name:
-    """What a name in a pickle stands for."""
+    """A stand-in for a name in a pickle."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -23,8 +23,8 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_REASON = 300  # characters of an error of another library
 SENTENCE_ENDS = (".", "?", "!")
-MAX_CHARACTERS = 100_000  # of a text, or of the part of it that its first tokens can come from
-LONG_TEXT = 1_000  # characters from which on cutting a text spares more than it costs
+MAX_CHARACTERS = 100_000  # of a text, or of its part that can give the first tokens
+LONG_TEXT = 1_000  # characters; cutting a shorter text costs more than it saves
 BETWEEN_BLANKS = re.compile(r"[^ \t\n\r]+")  # blanks that every tokenizer knows
 LETTER_OR_DIGIT = re.compile(r"[A-Za-z0-9]")  # that no tokenizer drops
 
@@ -94,7 +94,7 @@ class Tokenizer:
 
 
 def _makes_tokens_of_words(tokenizer: Any) -> bool:
-    """Whether what is between blanks and has a letter or digit makes a token, as in BERT."""
+    """Whether each word with a letter or a digit makes a token, as in BERT."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return (
         type(getattr(backend, "pre_tokenizer", None)).__name__ == "BertPreTokenizer"

@@ -1,4 +1,4 @@
-"""What MDMMT's weights look like: the keys of its checkpoints, and the files of a model folder.
+"""The layouts of MDMMT's weights: the keys of its checkpoints, and the files of a model folder.
 
 `read_tower` reads the released `mdmmt_3mod.pth` (a dict of `vid_state_dict` and `txt_state_dict`),
 files of the MMT lineage (one `state_dict` for both towers), a `.safetensors` with both towers'

@@ -57,7 +57,7 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
 def default_source() -> tuple[str, str | Path | None]:
     """What `weight_path=None` means, and the name of the place or variable that says so.
 
-    It is None for the released model in this user's cache, into which it may yet be downloaded.
+    None means the released model in this user's cache, which may still have to be downloaded.
     """
     if WEIGHTS_FOLDER.is_dir() and _weights_files(WEIGHTS_FOLDER):
         return "weights/ beside the operator", WEIGHTS_FOLDER

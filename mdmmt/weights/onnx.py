@@ -28,7 +28,7 @@ from ..towers.video import VideoTower
 OUTPUT = "vector"
 OPSET = 18
 MIN_TORCH = "2.8"  # older exporters fix some of the dimensions of tokens
-# Sizes of the traced example. They differ, so that the exporter takes no two for one.
+# Sizes of the traced example. They differ, or the exporter would take them for one size.
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 3
 
 
