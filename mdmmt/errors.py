@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from .background import in_caller
+
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -54,6 +56,10 @@ def warn(message: str) -> None:
 
     A callback may lie between: the outermost frame of the package counts.
     """
+    in_caller(lambda: _warn(message))
+
+
+def _warn(message: str) -> None:
     level, own, frame = 1, 1, sys._getframe()
     while frame.f_back is not None:
         level, frame = level + 1, frame.f_back

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..background import ahead, in_caller
 from ..errors import InputError
 from ..experts import Expert
 from ..experts import load as load_experts
-from ..media.limits import TIME_LIMIT_S, check_time_limit
+from ..media.limits import TIME_LIMIT_S, TimeLimit, check_time_limit
 from ..media.specs import CLOCKS, Clip, Clock
 from .types import ExpertFeatures, VideoFeatures
 
-BATCH_SIZE = 16  # clips that an expert gets at once, and the most clips of it in memory
+BATCH_SIZE = 16  # clips that an expert gets at once
+BATCHES_AHEAD = 2  # that wait while the experts work on one, and the file is decoded for the next
 
 
 def extract(
@@ -62,31 +64,52 @@ def extract(
     check_time_limit(time_limit_s)
     running = experts if isinstance(experts, Mapping) else load_experts(experts)
     specs = {name: expert.spec for name, expert in running.items()}
-    waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in running}
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in running}
     times_s: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
 
-    def run(name: str) -> None:
-        values[name].append(running[name].features(np.stack(waiting[name])))
-        waiting[name].clear()
+    def run(batch: _Batch) -> None:
+        values[batch.name].append(in_caller(lambda: running[batch.name].features(batch.clips)))
+        times_s[batch.name].extend(batch.times_s)
 
     if isinstance(video, str | os.PathLike):
+        time_limit = TimeLimit(video, time_limit_s)
         clips = read_clips(video, specs, end_s, time_limit_s, clock, max_features)
-    else:
-        clips = read_frames(video, specs, clock)
-    for clip in _from(start_s, clips):
-        waiting[clip.name].append(clip.data)
-        times_s[clip.name].append((clip.start_s, clip.end_s))
-        if len(waiting[clip.name]) == BATCH_SIZE:
-            run(clip.name)
-    for name in running:
-        if waiting[name]:
-            run(name)
+        with ahead(_batches(_from(start_s, clips)), BATCHES_AHEAD) as batches:
+            for batch in batches:
+                time_limit.check()
+                run(batch)
+    else:  # frames may come from a decoder that serves one thread alone
+        for batch in _batches(_from(start_s, read_frames(video, specs, clock))):
+            run(batch)
     return {
         name: ExpertFeatures(np.concatenate(values[name]), np.array(times_s[name]))
         for name in running
         if values[name]
     }
+
+
+class _Batch(NamedTuple):
+    """Clips of one expert that it gets at once."""
+
+    name: str  # of the expert
+    clips: NDArray[Any]  # see `Expert.features`
+    times_s: list[tuple[float, float]]  # start and end of each
+
+
+def _batches(clips: Iterator[Clip]) -> Generator[_Batch, None, None]:
+    waiting: dict[str, list[Clip]] = {}
+
+    def batch(name: str) -> _Batch:
+        some = waiting.pop(name)
+        data = np.stack([clip.data for clip in some])
+        return _Batch(name, data, [(clip.start_s, clip.end_s) for clip in some])
+
+    for clip in clips:
+        waiting.setdefault(clip.name, []).append(clip)
+        if len(waiting[clip.name]) == BATCH_SIZE:
+            yield batch(clip.name)
+    for name in tuple(waiting):
+        yield batch(name)
 
 
 def _from(start_s: float, clips: Iterable[Clip]) -> Iterator[Clip]:

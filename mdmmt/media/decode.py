@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -18,6 +17,7 @@ import av
 from av.container import Flags as ContainerFlags
 from av.format import Flags as FormatFlags
 
+from ..background import check_stop
 from ..errors import InputError, warn
 from ..storage.files import check_file
 from .audio import SoundClock, WindowCutter
@@ -28,6 +28,7 @@ from .limits import (
     MAX_PIXELS,
     TIME_LIMIT_S,
     BoundError,
+    TimeLimit,
     check_picture,
     check_sample_rate,
 )
@@ -48,7 +49,7 @@ def read_clips(
     time_limit_s: float = TIME_LIMIT_S,
     clock: ClockName = "file",
     max_clips: Mapping[str, int] | None = None,
-) -> Iterator[Clip]:
+) -> Generator[Clip, None, None]:
     """Decode a file once and cut it for each expert; only the current clips are in memory.
 
     The clips of one expert come in the order of time. An expert gets no clips if the file lacks
@@ -115,8 +116,7 @@ class _FilePass:
         self._container = container
         self._path = os.fspath(path)
         self._end_s = end_s
-        self._time_limit_s = time_limit_s
-        self._stop_s = time.monotonic() + time_limit_s
+        self._time_limit = TimeLimit(path, time_limit_s)
         self._clock_name = clock
         self._clips_left = dict(max_clips)
         self._start_s = (container.start_time or 0) / av.time_base
@@ -237,11 +237,8 @@ class _FilePass:
         """
         packets = self._container.demux()
         while True:
-            if time.monotonic() > self._stop_s:
-                raise InputError(
-                    f"{self._path!r} takes more than {self._time_limit_s:g} seconds, which is the "
-                    "time limit of one file; expected a shorter file, or a longer time limit"
-                )
+            check_stop()
+            self._time_limit.check()
             try:
                 packet = next(packets)
                 self._note_packet(packet)

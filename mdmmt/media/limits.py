@@ -5,6 +5,8 @@ docs/limits.md lists them.
 
 from __future__ import annotations
 
+import os
+import time
 from numbers import Real
 
 from ..errors import InputError
@@ -55,3 +57,20 @@ def check_time_limit(seconds: float) -> None:
     """Raise an InputError unless these seconds can be the time limit of a file; inf is no limit."""
     if not isinstance(seconds, Real) or not seconds > 0:
         raise InputError(f"the time limit of a file is {seconds!r}, expected seconds above 0")
+
+
+class TimeLimit:
+    """The time limit of one file, which begins now."""
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float) -> None:
+        self._path = os.fspath(path)
+        self._seconds = seconds
+        self._end_s = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise an InputError if the time is over."""
+        if time.monotonic() > self._end_s:
+            raise InputError(
+                f"{self._path!r} takes more than {self._seconds:g} seconds, which is the time "
+                "limit of one file; expected a shorter file, or a longer time limit"
+            )

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from media import BIG_BUCK_BUNNY, BIKES, ffmpeg, flat, footage, moved, write_video
 
 from mdmmt.errors import InputError
-from mdmmt.experts import LIGHT_EXPERTS, expert_classes
-from mdmmt.features.extraction import BATCH_SIZE, extract
+from mdmmt.experts import LIGHT_EXPERTS, Expert, FrameSpec, expert_classes
+from mdmmt.features import extraction
+from mdmmt.features.extraction import BATCH_SIZE, BATCHES_AHEAD, extract
 from mdmmt.features.segments import select
 
 EXPERTS = expert_classes(LIGHT_EXPERTS)
@@ -114,6 +117,65 @@ def test_extract_of_a_part_gives_what_a_selection_of_the_whole_gives(
     for name in part:
         np.testing.assert_array_equal(part[name].times_s, expected[name].times_s)
         np.testing.assert_allclose(part[name].values, expected[name].values, atol=1e-6)
+
+
+class Watched(Expert):
+    """Calls a function with each batch."""
+
+    name, dim, spec = "watched", 1, FrameSpec(fps=10, short_side=16, crop=16, clip_frames=1)
+
+    def __init__(self, watch):
+        self.watch = watch
+
+    def features(self, clips):
+        self.watch(clips)
+        return clips.mean((1, 2, 3, 4))[:, None].astype(np.float32)
+
+
+def test_extract_decodes_while_an_expert_works_and_holds_few_batches(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mkv", flat([i % 250 for i in range(12 * BATCH_SIZE)]))
+    made, done, most = [], [], []
+    real = extraction._batches
+
+    def batches(clips):
+        for batch in real(clips):
+            made.append(len(made))
+            yield batch
+
+    def watch(clips):
+        assert threading.current_thread() is threading.main_thread()
+        done.append(len(done))
+        # One batch is being worked on, some wait, and the thread holds the next one.
+        wanted = min(12, len(done) + BATCHES_AHEAD + 1)
+        end_s = time.monotonic() + 20
+        while len(made) < wanted and time.monotonic() < end_s:
+            time.sleep(0.001)
+        time.sleep(0.03)
+        most.append(len(made) - len(done))
+
+    monkeypatch.setattr(extraction, "_batches", batches)
+    values = extract(path, {"watched": Watched(watch)})["watched"].values
+    np.testing.assert_array_equal(values[:, 0].round(), [i % 250 for i in range(12 * BATCH_SIZE)])
+    assert most == [BATCHES_AHEAD + 1] * (12 - BATCHES_AHEAD - 1) + [2, 1, 0][-BATCHES_AHEAD - 1 :]
+
+
+@pytest.mark.parametrize("frames", [5, 20 * BATCH_SIZE])
+def test_extract_counts_the_work_of_the_experts_into_the_time_limit(tmp_path, frames):
+    path = write_video(tmp_path / "a.mkv", flat([5] * frames))
+    slow = {"one": Watched(lambda _: time.sleep(0.3)), "two": Watched(lambda _: None)}
+    with pytest.raises(InputError, match=r"a\.mkv.* more than 0.2 seconds"):
+        extract(path, slow, time_limit_s=0.2)
+
+
+def test_extract_ends_its_thread_when_an_expert_is_interrupted(tmp_path):
+    path = write_video(tmp_path / "a.mkv", flat([5] * 20 * BATCH_SIZE))
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(path, {"watched": Watched(interrupt)})
+    assert all(thread.name != "mdmmt" for thread in threading.enumerate())
 
 
 def read_in_process(path, sample_rate_hz):
