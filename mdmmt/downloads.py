@@ -295,4 +295,6 @@ def _hash_file(file: Path) -> Path:
 def _recorded_hash(file: Path) -> str:
     """The hash of a downloaded file as it was written down; empty if it was not."""
     record = _hash_file(file)
-    return record.read_text(encoding="utf-8").partition(" ")[0] if record.is_file() else ""
+    if not record.is_file():
+        return ""
+    return record.read_text(encoding="utf-8", errors="replace").partition(" ")[0]
