@@ -18,7 +18,6 @@ from media import (
 )
 from towhee.types.video_frame import VideoFrame
 
-from mdmmt import experts
 from mdmmt.errors import InputError
 from mdmmt.features.extraction import extract
 from mdmmt.media.decode import read_clips
@@ -43,11 +42,15 @@ def towhee_frames(path, mode="RGB"):
             yield VideoFrame(pixels, mode, round(frame.time * 1000), int(frame.key_frame))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "BGR"])
-def test_read_frames_gives_nearly_the_features_of_the_file(mode):
+@pytest.fixture(scope="module")
+def of_file(running):
+    """The features of a real video file."""
+    return extract(footage(BIG_BUCK_BUNNY), running)
+
+
+@pytest.mark.parametrize("mode", ["RGB", pytest.param("BGR", marks=pytest.mark.slow)])
+def test_read_frames_gives_nearly_the_features_of_the_file(mode, running, of_file):
     # Nearly: they were made RGB before they were scaled.
-    running = experts.load(["frame", "motion", "sound"])
-    of_file = extract(footage(BIG_BUCK_BUNNY), running)
     of_frames = extract(towhee_frames(footage(BIG_BUCK_BUNNY), mode), running)
     assert set(of_file) == {"frame", "motion", "sound"} and set(of_frames) == {"frame", "motion"}
     for name, features in of_frames.items():
