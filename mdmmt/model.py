@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .background import in_caller
 from .config import ModelConfig
 from .device import resolve_device
 from .errors import InputError, InputTypeError
@@ -236,7 +237,7 @@ class Model:
     ) -> np.ndarray:
         """Embed the tokens of N videos, from `read_tokens` -> (N, D) float32."""
         _check_batch_size(batch_size)
-        return self.video_encoder(videos, batch_size).cpu().numpy()
+        return in_caller(lambda: self.video_encoder(videos, batch_size).cpu().numpy())
 
     @property
     def expert_names(self) -> tuple[str, ...]:

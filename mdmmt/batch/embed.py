@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,26 +42,38 @@ def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[EmbeddingRow]:
         yield from _encode(model.encode_text, run_each(zip(batch, batch, strict=True), checked))
 
 
-def embed_videos(model: Model, paths: Iterable[str]) -> Iterator[EmbeddingRow]:
-    """Embed videos and feature files, one embedding each, in batches."""
+def embed_videos(model: Model, paths: Iterable[str], jobs: int = 1) -> Iterator[EmbeddingRow]:
+    """Embed videos and feature files, one embedding each, in batches.
+
+    Args:
+        jobs: how many files are read at once, see `run_each`.
+    """
 
     _ = model.video_encoder
-    for batch in _batches(paths, VIDEOS_AT_ONCE):
-        yield from _encode(
-            model.encode_tokens, run_each(zip(batch, batch, strict=True), model.read_tokens)
-        )
+    outcomes = run_each(((path, path) for path in paths), model.read_tokens, jobs)
+    for first in outcomes:  # the next batch is read ahead while the tower works on this one
+        batch = chain([first], islice(outcomes, VIDEOS_AT_ONCE - 1))
+        yield from _encode(model.encode_tokens, batch)
 
 
 def embed_windows(
-    model: Model, paths: Iterable[str], window_s: float | None, stride_s: float | None
+    model: Model,
+    paths: Iterable[str],
+    window_s: float | None,
+    stride_s: float | None,
+    jobs: int = 1,
 ) -> Iterator[EmbeddingRow]:
-    """Embed the windows of videos and feature files, see `Model.encode_segments`."""
+    """Embed the windows of videos and feature files, see `Model.encode_segments`.
+
+    Args:
+        jobs: how many files are read at once, see `run_each`.
+    """
 
     def windows(path: str) -> Segments:
         return model.encode_segments(path, window_s=window_s, stride_s=stride_s)
 
     _ = model.video_encoder
-    for outcome in run_each(((path, path) for path in paths), windows):
+    for outcome in run_each(((path, path) for path in paths), windows, jobs):
         if outcome.result is None:
             yield EmbeddingRow(outcome.name, None, outcome.error)
             continue

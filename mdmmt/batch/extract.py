@@ -98,16 +98,18 @@ def extract_files(
     running: Mapping[str, Expert],
     clock: Clock = "file",
     time_limit_s: float = TIME_LIMIT_S,
+    jobs: int = 1,
 ) -> Iterator[Outcome[bool]]:
-    """Write feature files one by one; the outcome of a video is that of `extract_file`.
+    """Write feature files; the outcome of a video is that of `extract_file`.
 
     Args:
         planned: the video of each feature file, from `plan`.
         running: from `mdmmt.experts.load`.
         clock, time_limit_s: see `mdmmt.features.extract`.
+        jobs: how many videos are read at once. They share the experts.
 
     Raises:
-        InputError: a time limit that is not above 0.
+        InputError: a time limit or a number of jobs that is not above 0.
     """
     check_time_limit(time_limit_s)
 
@@ -115,7 +117,7 @@ def extract_files(
         file, video = item
         return extract_file(video, file, running, clock, time_limit_s)
 
-    return run_each(((str(item[1]), item) for item in planned.items()), work)
+    return run_each(((str(item[1]), item) for item in planned.items()), work, jobs)
 
 
 def extract_file(

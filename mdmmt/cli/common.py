@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from ..media.limits import TIME_LIMIT_S
 from ..storage.text import escape_controls
 
 if TYPE_CHECKING:
+    import torch
+
     from ..model import Model
 
 Commands = Any  # of argparse, which gives the type no public name
@@ -24,6 +27,7 @@ WEIGHTS_DEFAULT = (
     "; default: weights/ beside the operator, else what MDMMT_WEIGHTS names, else the released "
     "model, downloaded once"
 )
+MAX_USUAL_JOBS = 16  # each takes the memory of a decoder and of some batches of frames
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 
@@ -54,6 +58,38 @@ def add_time_limit_option(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds that one video may take; it then counts as failed; default: %(default)g",
     )
+
+
+def add_jobs_option(command: argparse.ArgumentParser) -> None:
+    """Add the number of files that are read at once, to a command that reads many videos."""
+    command.add_argument(
+        "--jobs",
+        type=_number_of_jobs,
+        metavar="N",
+        help="videos that are read at once; default: 2, or one for each core, up to "
+        f"{MAX_USUAL_JOBS}, if the experts run on a GPU",
+    )
+
+
+def _number_of_jobs(text: str) -> int:
+    jobs = int(text) if text.isdecimal() else 0
+    if jobs < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
+    return jobs
+
+
+def jobs_of(arguments: argparse.Namespace, device: torch.device) -> int:
+    """The number of jobs that the options ask for, or the usual one for this device.
+
+    On a CPU the experts take nearly all of the time, so two jobs keep them busy, and few files are
+    under way when a run is stopped. On a GPU the decoding takes most of the time.
+    """
+    if arguments.jobs is not None:
+        return int(arguments.jobs)
+    if device.type == "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, MAX_USUAL_JOBS)
 
 
 def load_model(arguments: argparse.Namespace) -> Model:

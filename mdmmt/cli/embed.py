@@ -8,9 +8,11 @@ from pathlib import Path
 from ..errors import InputError
 from .common import (
     Commands,
+    add_jobs_option,
     add_model_options,
     add_time_limit_option,
     add_tokenizer_option,
+    jobs_of,
     load_model,
     progress,
     report,
@@ -32,6 +34,7 @@ def add_commands(commands: Commands) -> None:
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     add_model_options(embed)
     add_tokenizer_option(embed)
+    add_jobs_option(embed)
     add_time_limit_option(embed)
     embed.add_argument(
         "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
@@ -57,6 +60,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         write_embeddings,
     )
     from ..batch.extract import find_videos
+    from ..batch.outcome import INTERRUPTED
     from ..storage.files import check_writable
 
     _check(arguments)
@@ -68,10 +72,11 @@ def _embed(arguments: argparse.Namespace) -> int:
         rows = embed_texts(model, names)
     else:
         kind, names = "path", [str(path) for path, _ in find_videos(arguments.videos)]
+        jobs = jobs_of(arguments, model.device)
         if windows:
-            rows = embed_windows(model, names, arguments.window, arguments.stride)
+            rows = embed_windows(model, names, arguments.window, arguments.stride, jobs)
         else:
-            rows = embed_videos(model, names)
+            rows = embed_videos(model, names, jobs)
     done: list[EmbeddingRow] = []
     interrupted = False
     try:
@@ -94,7 +99,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     else:
         summary = f"{embedded} of {len(names)}"
         # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
-        done += [EmbeddingRow(name, None, "interrupted") for name in names[len(done) :]]
+        done += [EmbeddingRow(name, None, INTERRUPTED) for name in names[len(done) :]]
     write_embeddings(out, kind, done)
     status = report(failures, f"{summary} embedded, written to {out}")
     return 130 if interrupted else status

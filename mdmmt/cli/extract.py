@@ -7,7 +7,15 @@ from pathlib import Path
 
 from ..config import RELEASED
 from ..media.specs import CLOCKS
-from .common import DEVICE_HELP, Commands, add_time_limit_option, progress, report
+from .common import (
+    DEVICE_HELP,
+    Commands,
+    add_jobs_option,
+    add_time_limit_option,
+    jobs_of,
+    progress,
+    report,
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -32,6 +40,7 @@ def add_commands(commands: Commands) -> None:
         "each track from its own start; default: %(default)s",
     )
     extract.add_argument("--device", help=DEVICE_HELP)
+    add_jobs_option(extract)
     add_time_limit_option(extract)
     extract.set_defaults(run=_extract)
 
@@ -44,8 +53,10 @@ def _extract(arguments: argparse.Namespace) -> int:
 
     check_folder(arguments.out)
     planned = plan(find_videos(arguments.videos), arguments.out)
-    running = experts.load(arguments.experts, device=resolve_device(arguments.device))
-    run = extract_files(planned, running, arguments.clock, arguments.time_limit)
+    device = resolve_device(arguments.device)
+    jobs = jobs_of(arguments, device)
+    running = experts.load(arguments.experts, device=device)
+    run = extract_files(planned, running, arguments.clock, arguments.time_limit, jobs)
     outcomes = list(progress(run, len(planned), "video"))
     failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     written = sum(outcome.result is True for outcome in outcomes)

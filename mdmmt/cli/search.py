@@ -15,9 +15,11 @@ from ..errors import InputError
 from ..storage.text import format_table
 from .common import (
     Commands,
+    add_jobs_option,
     add_model_options,
     add_time_limit_option,
     add_tokenizer_option,
+    jobs_of,
     load_model,
     progress,
     report,
@@ -45,6 +47,7 @@ def add_commands(commands: Commands) -> None:
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(build)
+    add_jobs_option(build)
     add_time_limit_option(build)
     build.add_argument("--window", type=float, metavar="S", help="seconds of each window")
     build.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
@@ -100,6 +103,7 @@ def _build(arguments: argparse.Namespace) -> int:
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     model = load_model(arguments)
+    jobs = jobs_of(arguments, model.device)
     window_s, stride_s = model.window_lengths(arguments.window, arguments.stride)
     folder = Path(arguments.db).expanduser()
     is_new = is_local(arguments.db) and not folder.exists()
@@ -107,7 +111,9 @@ def _build(arguments: argparse.Namespace) -> int:
     state = "is to be opened again"
     try:
         with Index.open(arguments.db, model) as index:
-            run = index_files(index, model, paths, window_s, stride_s, metadata, arguments.features)
+            run = index_files(
+                index, model, paths, window_s, stride_s, metadata, arguments.features, jobs
+            )
             outcomes.extend(progress(run, len(paths), "video"))
             with suppress(InputError):  # on a full disk, which the outcomes tell
                 state = f"holds {index.count()} windows"

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..background import in_caller
 from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
@@ -234,10 +235,13 @@ class VideoReader:
         return features
 
     def _load_experts(self) -> dict[str, Expert]:
-        with self._lock:
-            if self._running is None:
-                self._running = load_experts(self.names, device=self.device)
-            return self._running
+        def load() -> dict[str, Expert]:
+            with self._lock:
+                if self._running is None:
+                    self._running = load_experts(self.names, device=self.device)
+                return self._running
+
+        return in_caller(load)
 
     def _enough_features(self) -> dict[str, int]:
         """How many features each expert makes of a whole video, wherever its track begins.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..background import in_caller
 from ..batch.outcome import Outcome, run_each
 from ..errors import InputError
 from ..features.files import SUFFIX, FeatureFolder, read_header
@@ -28,6 +29,7 @@ def index_files(
     stride_s: float | None = None,
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
     features: Path | None = None,
+    jobs: int = 1,
 ) -> Iterator[Outcome[int]]:
     """Add the windows of each file, one file after the other, unless the index has them.
 
@@ -38,22 +40,31 @@ def index_files(
             the metadata that the index has.
         features: a folder of feature files. A video is not decoded if the folder has the features
             of all experts of the model for the same content.
+        jobs: how many files are read at once. They are added in the order of the paths.
 
     Returns:
         An outcome for each path, with the result of `index_file`.
 
     Raises:
-        InputError: `features` holds no feature file.
+        InputError: `features` holds no feature file, or `jobs` is not above 0.
     """
     folder = FeatureFolder(features) if features else None
     mixture = MixtureCheck(index)
 
-    def add(path: str) -> int:
+    def read(path: str) -> Callable[[], int]:
         about = (metadata or {}).get(os.path.abspath(path))
         files = folder.files_of(os.path.basename(path)) if folder else ()
-        return _add_file(index, mixture, model, path, window_s, stride_s, about, files)
+        return _read_file(index, mixture, model, path, window_s, stride_s, about, files)
 
-    return run_each(((path, path) for path in paths), add)
+    return _add_each(run_each(((path, path) for path in paths), read, jobs))
+
+
+def _add_each(outcomes: Iterable[Outcome[Callable[[], int]]]) -> Iterator[Outcome[int]]:
+    for outcome in outcomes:
+        if outcome.result is None:
+            yield Outcome(outcome.name, None, outcome.error)
+        else:
+            yield from run_each([(outcome.name, outcome.result)], lambda add: add())
 
 
 def index_file(
@@ -82,10 +93,11 @@ def index_file(
             features of other versions of the experts, or of another clock.
     """
     mixture = MixtureCheck(index)
-    return _add_file(index, mixture, model, path, window_s, stride_s, metadata, feature_files)
+    add = _read_file(index, mixture, model, path, window_s, stride_s, metadata, feature_files)
+    return add()
 
 
-def _add_file(
+def _read_file(
     index: Index,
     mixture: MixtureCheck,
     model: Model,
@@ -94,7 +106,8 @@ def _add_file(
     stride_s: float | None,
     metadata: Mapping[str, Any] | None,
     feature_files: Sequence[Path],
-) -> int:
+) -> Callable[[], int]:
+    """Read one file; the function that is returned adds it and returns the result."""
     check_file(path, "a video file or a feature file")
     name = os.path.abspath(path)
     content = sha256_of(Path(path))
@@ -102,25 +115,37 @@ def _add_file(
     file = _matching_feature_file(feature_files, content, experts)
     if file is None and Path(path).suffix == SUFFIX:
         file = Path(path)
-    stored_metadata = index.metadata(name)
-    if metadata is None:
-        metadata = stored_metadata
     # The windows depend on these facts and on the versions and the clock of the features. If none
     # of them has changed, neither have the windows. Without a feature file, the versions are not
     # known until the experts are loaded, and count as unchanged.
     facts = [content, window_s, stride_s, experts]
     source = Source(facts, *model.reader.versions_of(file)) if file else Source(facts, None, None)
-    stored_text = index.source(name)
-    if stored_text is not None and _is_current(Source.parse(stored_text), source):
-        if metadata != stored_metadata:
+
+    def update_if_current() -> bool:
+        stored_text, stored_metadata = index.source(name), index.metadata(name)
+        if stored_text is None or not _is_current(Source.parse(stored_text), source):
+            return False
+        if metadata not in (None, stored_metadata):
             index.add(name, index.segments(name), stored_text, metadata)
-        return 0
+        return True
+
+    if in_caller(update_if_current):
+        return lambda: 0
     if not file:
         source = Source(facts, *model.reader.versions_of(path))
-    mixture.check(name, source)
+    in_caller(lambda: mixture.check(name, source))
     segments = model.encode_segments(file or path, window_s=window_s, stride_s=stride_s)
-    index.add(name, segments, str(source), metadata)
-    return len(segments.vectors)
+
+    def add() -> int:
+        if update_if_current():  # the same path came before, and was read at the same time
+            return 0
+        mixture.check(name, source)
+        kept = index.metadata(name) if metadata is None else metadata
+        index.add(name, segments, str(source), kept)
+        mixture.note_added(source)
+        return len(segments.vectors)
+
+    return add
 
 
 def _matching_feature_file(

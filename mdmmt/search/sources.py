@@ -58,7 +58,7 @@ class MixtureCheck:
         if self._is_first:
             self._is_first = False
             self._warn_of_unknown()
-        mark = json.dumps([source.versions, source.clock], sort_keys=True)
+        mark = self._mark(source)
         if mark in self._agreed:
             return
         contradicts = _contradiction_filter(source)
@@ -70,6 +70,14 @@ class MixtureCheck:
             found = self._index.find_file(f"path != {quote(path)} and ({contradicts})")
         if found is not None and (stored := Source.parse(found[1])):
             raise InputError(_describe_mixture(source, found[0], stored))
+
+    def note_added(self, source: Source) -> None:
+        """Take note that the index now holds a file that was added with this source."""
+        self._agreed &= {self._mark(source)}
+
+    @staticmethod
+    def _mark(source: Source) -> str:
+        return json.dumps([source.versions, source.clock], sort_keys=True)
 
     def _warn_of_unknown(self) -> None:
         unknown = f"{_like(OURS, start=True)} and not ({_like(_key(CLOCK))})"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..background import check_stop
 from ..errors import InputError, describe_error, warn
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ def sha256_of(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as content:
         while block := content.read(BLOCK_SIZE):
+            check_stop()
             digest.update(block)
     return digest.hexdigest()
 

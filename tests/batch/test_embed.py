@@ -144,3 +144,20 @@ def test_embed_videos_embeds_what_was_read_before_an_interruption(
     assert all(row.vector is not None for row in done)
     with pytest.raises(KeyboardInterrupt):
         next(rows)
+
+
+def test_videos_give_the_same_bits_and_warnings_for_any_number_of_jobs(long, short, tmp_path):
+    model = mdmmt.load("sample", "cpu")
+    (tmp_path / "broken.mp4").write_bytes(b"this is no video" * 100)
+    paths = [str(path) for path in (long, short, tmp_path / "broken.mp4", long, short, short)]
+    results = []
+    for jobs in (1, 2, 3):
+        with pytest.warns(UserWarning, match="takes all of it") as caught:
+            rows = list(embed_videos(model, paths, jobs))
+        assert {one.filename for one in caught} == {__file__} and len(caught) == 2
+        rows += embed_windows(model, paths, 2.0, 1.0, jobs)
+        results.append(
+            [(row.name, row.vector is not None and row.vector.tobytes(), row.error) for row in rows]
+        )
+    assert results[0] == results[1] == results[2]
+    assert [row[0] for row in results[0][:6]] == paths and results[0][2][2]

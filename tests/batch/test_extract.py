@@ -9,11 +9,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from media import ffmpeg, flat, picture, write_video
+from media import ffmpeg, film, flat, picture, write_video
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -259,3 +260,39 @@ def test_extract_file_takes_files_without_a_clock_for_those_of_the_authors_clock
     assert read_features(file).clock == "track"
     assert not extract_file(video, file, running, "track")
     assert extract_file(video, file, running)
+
+
+def test_extract_files_writes_the_same_bits_for_any_number_of_jobs(videos, tmp_path, running):
+    (videos / "broken.mp4").write_bytes(b"this is no video" * 100)
+    for seconds in (3, 9, 27):
+        film(videos / f"{seconds}.mkv", seconds)
+    results = {}
+    for jobs in (1, 2, 3):
+        out = tmp_path / str(jobs)
+        outcomes = list(extract_files(plan(find_videos([videos]), out), running, jobs=jobs))
+        assert [one.error is None for one in outcomes].count(False) == 1
+        contents = {}
+        for file in out.rglob("*.safetensors"):
+            content = read_features(file)
+            arrays = [
+                (one.values.tobytes(), one.times_s.tobytes()) for one in content.features.values()
+            ]
+            contents[file.relative_to(out)] = (content.versions, list(content.features), arrays)
+        assert len(contents) == 6
+        results[jobs] = outcomes, contents
+    assert results[1] == results[2] == results[3]
+
+
+def test_extract_files_runs_the_experts_one_at_a_time_in_the_calling_thread(
+    videos, tmp_path, running
+):
+    threads = []
+
+    class Watched(type(running["frame"])):
+        def features(self, clips):
+            threads.append(threading.current_thread())
+            return super().features(clips)
+
+    planned = plan(find_videos([videos]), tmp_path / "out")
+    assert not any(one.error for one in extract_files(planned, {"frame": Watched()}, jobs=3))
+    assert set(threads) == {threading.current_thread()} and len(threads) >= 3

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from feature_files import same
-from media import flat, write_video
+from media import BIG_BUCK_BUNNY, ffmpeg, flat, footage, write_video
 
 import mdmmt
 from mdmmt import experts
@@ -144,3 +148,36 @@ def test_extract_names_the_fifth_of_the_files_that_is_broken(tmp_path, capsys):
     )
     assert all(paths[i] in printed.err for i in broken) and printed.err.count("\n") == len(broken)
     assert len(list(out.glob("[!.]*"))) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT")
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_extract_ends_at_once_after_ctrl_c_and_keeps_what_is_done(tmp_path, jobs):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for i in range(8):
+        # The last ones take minutes, and nothing of them is done when the run is interrupted.
+        times = "0" if i < 2 else "60"
+        loop = ["-stream_loop", times, "-i", footage(BIG_BUCK_BUNNY), "-an", "-c", "copy"]
+        ffmpeg(*loop, folder / f"{i}.mkv")
+    command = [sys.executable, "-m", "mdmmt", "extract", str(folder), f"--out={out}"]
+    command += ["--experts", LIGHT, f"--jobs={jobs}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            end_s = time.monotonic() + 60
+            while written(out) < 2:
+                assert process.poll() is None and time.monotonic() < end_s
+                time.sleep(0.01)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            begun_s = time.monotonic()
+            _, error = process.communicate(timeout=20)
+            took_s = time.monotonic() - begun_s
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, b"mdmmt: interrupted\n")
+    assert took_s < 5  # it is below 1 on a machine that has nothing else to do
+    assert written(out) == 2 and not list(out.glob("*part*"))
+    for file in out.glob("*.safetensors"):
+        assert set(read_features(file).features) == {"frame", "motion"}

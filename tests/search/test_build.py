@@ -12,6 +12,7 @@ import pytest
 from media import flat, write_video
 
 import mdmmt
+from mdmmt.batch.extract import extract_file
 from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features.files import read_features, write_features
@@ -289,3 +290,28 @@ def test_read_metadata_names_the_line(line, tmp_path):
     with pytest.raises(InputError, match=r"m\.jsonl, line 2") as caught:
         read_metadata(tmp_path / "m.jsonl")
     assert len(str(caught.value)) < 500
+
+
+def test_index_files_gives_the_same_for_any_number_of_jobs(clips, tmp_path, model):
+    paths = [str(clips / f"{i}.mp4") for i in range(5)]
+    paths[3:3] = [str(tmp_path / "none.mp4"), paths[0]]  # one that is missing, one that comes twice
+    results = []
+    for jobs in (1, 2, 3):
+        with Index.open(tmp_path / f"{jobs}.db", model) as index:
+            outcomes = list(index_files(index, model, paths, 2.0, jobs=jobs))
+            vectors = [index.segments(path).vectors for path in paths[:3]]
+            assert all(one.result == 0 for one in index_files(index, model, paths[:3], 2.0))
+        results.append((outcomes, np.concatenate(vectors).tobytes()))
+    assert [one.result for one in results[0][0]][3:5] == [None, 0]
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_index_files_refuses_a_mixture_that_is_read_at_the_same_time(clips, tmp_path, model, jobs):
+    files = []
+    for i, clock in enumerate(("file", "track")):
+        files.append(tmp_path / f"{i}.mp4.safetensors")
+        extract_file(clips / f"{i}.mp4", files[i], model.reader._load_experts(), clock)
+    with Index.open(tmp_path / "a.db", model) as index:
+        first, second = index_files(index, model, map(str, files), jobs=jobs)
+        assert first.error is None and "must not be mixed" in second.error
