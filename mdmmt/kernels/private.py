@@ -30,6 +30,7 @@ ACTIVATION: dict[str, Activation] = {  # by the names of configurations
 }
 
 TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number of tokens
+ROW_STEPS = 16  # numbers of rows that are computed from one power of two to the next
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
 NOT_CAUSAL = 0  # the attention kernel's code for no mask beyond the bounds of the sequences
 HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple of this
@@ -53,9 +54,10 @@ def packed_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "no
         weight: from `pack_weight`.
         activation: one of 'none', 'gelu', 'relu', 'swish'.
     """
-    return torch.ops.mkldnn._linear_pointwise(
-        x, weight, bias, activation, [], ALGORITHM[activation]
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(
+        pad_rows(x), weight, bias, activation, [], ALGORITHM[activation]
     )
+    return y[: len(x)]
 
 
 def pack_int8_weight(weight: Tensor) -> Tensor:
@@ -82,10 +84,22 @@ def int8_linear(
         weight_zeros: [d_out] int32, all 0: the operator asks for them.
         activation: one of 'none', 'gelu', 'relu', 'swish'.
     """
-    return torch.ops.onednn.qlinear_pointwise(
-        x, step, zero, weight, scale, weight_zeros, bias,
+    y: Tensor = torch.ops.onednn.qlinear_pointwise(
+        pad_rows(x), step, zero, weight, scale, weight_zeros, bias,
         1.0, 0, dtype, activation, [], ALGORITHM[activation],
     )  # fmt: skip
+    return y[: len(x)]
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """Add rows of zeros up to the next of few numbers of rows: [t, d] -> [at least t, d]
+
+    oneDNN compiles a product for each number of rows and keeps a thousand of them, about 1 MB each.
+    A row of its product does not depend on the others, so no result changes.
+    """
+    step = max(1, (1 << len(x).bit_length()) // (2 * ROW_STEPS))
+    more = -len(x) % step
+    return F.pad(x, (0, 0, 0, more)) if more else x
 
 
 def varlen_attention(

@@ -19,6 +19,8 @@ NO_BOUNDS = {
     "mdmmt.storage.pickles.MAX_SKIPPED",
     "mdmmt.towers.tokenizer.MAX_REASON",
     "mdmmt.weights.onnx.MIN_TORCH",  # of a package
+    "mdmmt.batch.outcome.MAX_WAITING",
+    "mdmmt.cli.common.MAX_USUAL_JOBS",
     "mdmmt.experts.motion.FLOW_LIMIT_PX",  # of methods
     "mdmmt.fast.attention.MAX_TOKENS",
     "mdmmt.fast.attention.MIN_SEQUENCES",
