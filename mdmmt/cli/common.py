@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,7 +109,11 @@ def load_model(arguments: argparse.Namespace) -> Model:
 
 def say(message: object) -> None:
     """Print a message to stderr, which keeps stdout for results. Control characters are escaped."""
-    print(f"mdmmt: {escape_controls(str(message))}", file=sys.stderr)
+    line = f"mdmmt: {escape_controls(str(message))}"
+    if (tqdm := sys.modules.get("tqdm")) is not None:
+        tqdm.tqdm.write(line, file=sys.stderr)  # above a progress bar
+    else:
+        print(line, file=sys.stderr)
 
 
 def print_result(line: str) -> None:
@@ -156,6 +161,61 @@ def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[It
     from tqdm import tqdm
 
     return iter(tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty()))
+
+
+@contextmanager
+def video_progress(
+    paths: Iterable[str], at_most_s: float = math.inf
+) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar for many videos, if stderr is a terminal.
+
+    It tells how many videos are finished, how many seconds of video are read in a second, and the
+    time left. The seconds of a video are those of its header.
+
+    Args:
+        paths: of the videos.
+        at_most_s: how much of each video is read.
+
+    Yields:
+        A function to be called with the path of each video that is finished.
+    """
+    unfinished = set(paths)
+    if not unfinished or not sys.stderr.isatty():
+        yield lambda path: None
+        return
+    from tqdm import tqdm
+
+    from ..batch.estimate import seconds_of
+    from ..features.extraction import watching
+
+    count = len(unfinished)
+    left_s = seconds_of(unfinished, at_most_s)
+    with tqdm(
+        total=sum(left_s.values()),
+        desc=f"0/{count} videos",
+        unit=" s of video",
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_noinv_fmt}, {remaining} left",
+        smoothing=0,  # the speed is the average over the run
+    ) as bar:
+
+        def show(seconds: float) -> None:
+            bar.set_description(f"{count - len(unfinished)}/{count} videos", refresh=False)
+            bar.total = bar.n + seconds + sum(left_s.values())
+            bar.update(seconds)
+
+        def read(path: str, seconds: float) -> None:
+            if path in left_s:
+                left_s[path] = max(0.0, left_s[path] - seconds)
+            show(seconds)
+
+        def finish(path: str) -> None:
+            unfinished.discard(path)
+            left_s.pop(path, None)  # it may be shorter than its header says, or be left out
+            show(0.0)
+            bar.refresh()
+
+        with watching(read):
+            yield finish
 
 
 def report(failures: Sequence[str], summary: str) -> int:

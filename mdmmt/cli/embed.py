@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
@@ -17,6 +19,7 @@ from .common import (
     progress,
     report,
     say,
+    video_progress,
 )
 
 
@@ -69,19 +72,27 @@ def _embed(arguments: argparse.Namespace) -> int:
     model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text
-        rows = embed_texts(model, names)
+        rows = progress(embed_texts(model, names), len(names), kind)
+        videos: list[str] = []
     else:
-        kind, names = "path", [str(path) for path, _ in find_videos(arguments.videos)]
+        videos = [str(path) for path, _ in find_videos(arguments.videos)]
+        kind, names = "path", videos
         jobs = jobs_of(arguments, model.device)
         if windows:
             rows = embed_windows(model, names, arguments.window, arguments.stride, jobs)
         else:
             rows = embed_videos(model, names, jobs)
+    at_most_s = math.inf
+    if not windows:  # a video is read as far as the model takes it
+        with suppress(InputError):  # of experts that cannot be run, but have feature files
+            at_most_s, _ = model.window_lengths(None, None)
     done: list[EmbeddingRow] = []
     interrupted = False
     try:
-        for row in progress(rows, None if windows else len(names), kind):
-            done.append(row)
+        with video_progress(videos, at_most_s) as finish:
+            for row in rows:
+                done.append(row)
+                finish(row.name)
     except KeyboardInterrupt:  # the rows that are done are kept
         interrupted = True
         say("interrupted")

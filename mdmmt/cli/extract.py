@@ -13,8 +13,8 @@ from .common import (
     add_jobs_option,
     add_time_limit_option,
     jobs_of,
-    progress,
     report,
+    video_progress,
 )
 
 
@@ -57,7 +57,11 @@ def _extract(arguments: argparse.Namespace) -> int:
     jobs = jobs_of(arguments, device)
     running = experts.load(arguments.experts, device=device)
     run = extract_files(planned, running, arguments.clock, arguments.time_limit, jobs)
-    outcomes = list(progress(run, len(planned), "video"))
+    outcomes = []
+    with video_progress(map(str, planned.values())) as finish:
+        for outcome in run:
+            outcomes.append(outcome)
+            finish(outcome.name)
     failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     written = sum(outcome.result is True for outcome in outcomes)
     done = len(outcomes) - len(failures)

@@ -21,9 +21,9 @@ from .common import (
     add_tokenizer_option,
     jobs_of,
     load_model,
-    progress,
     report,
     say,
+    video_progress,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def _build(arguments: argparse.Namespace) -> int:
             run = index_files(
                 index, model, paths, window_s, stride_s, metadata, arguments.features, jobs
             )
-            outcomes.extend(progress(run, len(paths), "video"))
+            with video_progress(paths) as finish:
+                for outcome in run:
+                    outcomes.append(outcome)
+                    finish(outcome.name)
             with suppress(InputError):  # on a full disk, which the outcomes tell
                 state = f"holds {index.count()} windows"
     finally:

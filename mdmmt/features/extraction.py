@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,22 @@ from .types import ExpertFeatures, VideoFeatures
 
 BATCH_SIZE = 16  # clips that an expert gets at once
 BATCHES_AHEAD = 2  # that wait while the experts work on one, and the file is decoded for the next
+
+Watch = Callable[[str, float], None]
+_watches: list[Watch] = []
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Have a function called as videos are read, with a path and how many more seconds are done.
+
+    It is called in the thread in which the experts work.
+    """
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
 
 
 def extract(
@@ -67,9 +85,16 @@ def extract(
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in running}
     times_s: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
 
+    reached_s = start_s
+
     def run(batch: _Batch) -> None:
-        values[batch.name].append(in_caller(lambda: running[batch.name].features(batch.clips)))
+        nonlocal reached_s
+        values[batch.name].append(running[batch.name].features(batch.clips))
         times_s[batch.name].extend(batch.times_s)
+        before_s, reached_s = reached_s, max(reached_s, batch.times_s[-1][1])
+        if isinstance(video, str | os.PathLike) and reached_s > before_s:
+            for watch in _watches:
+                watch(os.fspath(video), reached_s - before_s)
 
     if isinstance(video, str | os.PathLike):
         time_limit = TimeLimit(video, time_limit_s)
@@ -77,7 +102,7 @@ def extract(
         with ahead(_batches(_from(start_s, clips)), BATCHES_AHEAD) as batches:
             for batch in batches:
                 time_limit.check()
-                run(batch)
+                in_caller(partial(run, batch))
     else:  # frames may come from a decoder that serves one thread alone
         for batch in _batches(_from(start_s, read_frames(video, specs, clock))):
             run(batch)

@@ -127,6 +127,19 @@ def _is_unknown(container: av.container.InputContainer) -> bool:
     return any(stream.duration == UNKNOWN_TICKS for stream in container.streams)
 
 
+def header_duration_s(path: str | os.PathLike[str]) -> float | None:
+    """The duration that the header of a file states, or that FFmpeg estimates from it.
+
+    None if there is neither, or the file cannot be opened.
+    """
+    try:
+        with open_media(path) as container:
+            duration = container.duration
+    except (av.FFmpegError, OSError, InputError):
+        return None
+    return None if duration is None else max(0.0, duration / av.time_base)
+
+
 def states_no_length(path: str | os.PathLike[str]) -> bool:
     """Whether the header of a sound file was written before the length was known (to a pipe)."""
     with open(path, "rb") as file:
