@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import RELEASED
 from ..media.specs import CLOCKS
+from ..storage.files import in_units
 from .common import (
     DEVICE_HELP,
     Commands,
     add_jobs_option,
     add_time_limit_option,
     jobs_of,
+    print_result,
     report,
     video_progress,
 )
+
+if TYPE_CHECKING:
+    from ..batch.estimate import Estimate
 
 
 def add_commands(commands: Commands) -> None:
@@ -42,11 +48,18 @@ def add_commands(commands: Commands) -> None:
     extract.add_argument("--device", help=DEVICE_HELP)
     add_jobs_option(extract)
     add_time_limit_option(extract)
+    extract.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing; tell how long the run would take, by a measurement of one video, and "
+        "how much disk",
+    )
     extract.set_defaults(run=_extract)
 
 
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
+    from ..batch.estimate import estimate_extraction
     from ..batch.extract import extract_files, find_videos, plan
     from ..device import resolve_device
     from ..storage.files import check_folder
@@ -56,6 +69,10 @@ def _extract(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     jobs = jobs_of(arguments, device)
     running = experts.load(arguments.experts, device=device)
+    if arguments.dry_run:
+        return _tell_estimate(
+            estimate_extraction(planned, running, arguments.clock, jobs), len(planned)
+        )
     run = extract_files(planned, running, arguments.clock, arguments.time_limit, jobs)
     outcomes = []
     with video_progress(map(str, planned.values())) as finish:
@@ -70,3 +87,20 @@ def _extract(arguments: argparse.Namespace) -> int:
         f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
         f"{done - written} of them already existed",
     )
+
+
+def _tell_estimate(estimate: Estimate | None, count: int) -> int:
+    if estimate is None:
+        print_result(f"all of the {count} videos have their features")
+        return 0
+    print_result(
+        f"{estimate.videos} of {count} videos lack features: {estimate.seconds:.0f} seconds of "
+        f"video by their headers, {estimate.unreadable} of the headers tell no duration"
+    )
+    print_result(
+        f"measured: {estimate.speed:.2f} seconds of video a second, of {estimate.measured}"
+    )
+    print_result(
+        f"estimate: {estimate.time_s:.0f} seconds, {in_units(estimate.size_bytes)} on the disk"
+    )
+    return 0
