@@ -13,6 +13,7 @@ from pages import ROOT
 BOUND = re.compile(r"(MAX|MIN)_|.*_LIMIT(_|$)")  # the names of bounds
 # Constants of such names that refuse no input.
 NO_BOUNDS = {
+    "mdmmt.batch.estimate.MAX_HEADERS",  # of headers that are read for an estimate
     "mdmmt.cli.evaluation.MAX_NAMED",  # of messages
     "mdmmt.evaluation.runs.MAX_NAMED",
     "mdmmt.storage.checkpoint.MAX_NAMES",
