@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "mdmmt"
 # Tests of more than one module.
 OF_MANY_MODULES = {
+    "kernels/test_memory.py",  # flatness over many calls, of all products
     "media/test_clocks.py",  # decoding, and the features and embeddings that come of it
     "media/test_fuzz.py",  # whatever reads a media file
     "weights/test_broken_folders.py",  # whatever reads a model folder
