@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from media import BIG_BUCK_BUNNY, BIKES, footage
+from sample_clips import FRESH_CLIPS, FRESH_DRAW
 
 import mdmmt
 from mdmmt.experts import LIGHT_EXPERTS, expert_classes
@@ -15,23 +16,10 @@ from mdmmt.sample.train import (
     HELD_OUT,
     TEST_CLIPS,
     TRAIN_CLIPS,
-    draw_clips,
-    split,
 )
 from mdmmt.storage.paths import SAMPLE_FOLDER
 
-FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
-FRESH_CLIPS = 64
 MAX_BYTES = 4_000_000
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory):
-    """Clips of combinations the shipped model has not seen, and their paths."""
-    _, seen, _ = split()
-    folder = tmp_path_factory.mktemp("fresh") / "clips"
-    combinations = seen[:FRESH_CLIPS]
-    return combinations, draw_clips(folder, combinations, FRESH_DRAW)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sample_clips import FRESH_CLIPS
 
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS
@@ -14,7 +15,6 @@ from mdmmt.sample.train import (
     TEST_CLIPS,
     TRAIN_CLIPS,
     Clips,
-    draw_clips,
     evaluate,
     is_held_out,
     make_config,
@@ -25,20 +25,6 @@ from mdmmt.sample.train import (
     train,
 )
 from mdmmt.towers.tokenizer import Tokenizer
-
-FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
-
-
-FRESH_CLIPS = 64
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory):
-    """Clips of combinations the shipped model has not seen, and their paths."""
-    _, seen, _ = split()
-    folder = tmp_path_factory.mktemp("fresh") / "clips"
-    combinations = seen[:FRESH_CLIPS]
-    return combinations, draw_clips(folder, combinations, FRESH_DRAW)
 
 
 def test_make_tokenizer_has_tokens_for_any_english_and_captions_fit():

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import index_windows
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from index_windows import DIM, MODEL, segments
 
 import mdmmt
 from mdmmt.errors import InputError
@@ -26,14 +28,6 @@ from mdmmt.search.index import Index
 from mdmmt.weights.identity import Identity
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
-
-DIM = 24
-MODEL = Identity("ours", "0" * 64, DIM)
-
-
-def segments(n: int, seed: int = 0) -> Segments:
-    vectors = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
-    return Segments(vectors, np.array([[i, i + 1.5] for i in range(n)]))
 
 
 def rows_of(index: Index) -> list[dict]:
@@ -438,7 +432,10 @@ def fork_builds():
 def start_build():
     """Start a build; gives its process id, and a function that waits for its exit status."""
     command = [sys.executable, __file__]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1) as server:
+    environment = os.environ | {"PYTHONPATH": str(Path(index_windows.__file__).parent)}
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, text=True, bufsize=1, env=environment
+    ) as server:
 
         def start(database, log):
             print(database, log, sep="\t", file=server.stdin, flush=True)

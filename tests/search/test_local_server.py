@@ -9,24 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from index_windows import MODEL, segments
 
 from mdmmt.errors import InputError, MissingDependency
-from mdmmt.model import Segments
 from mdmmt.search import local_server
 from mdmmt.search.index import Index
-from mdmmt.weights.identity import Identity
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
-
-DIM = 24
-MODEL = Identity("ours", "0" * 64, DIM)
-
-
-def segments(n: int, seed: int = 0) -> Segments:
-    vectors = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
-    return Segments(vectors, np.array([[i, i + 1.5] for i in range(n)]))
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ import numpy as np
 
 from mdmmt.sample.clips import COMBINATIONS, Combination, draw
 
+FRESH_DRAW = 1000  # a seed that training and its tests do not draw from
+FRESH_CLIPS = 64
+
 
 class SampleClip(NamedTuple):
     path: Path
