@@ -118,7 +118,7 @@ class Crew(Generic[Item]):
 
 
 def in_caller(function: Callable[[], Result]) -> Result:
-    """Call a function in the thread that this one works for, at last in the caller's own.
+    """Call a function in the thread that opened this crew and all crews above it: the caller's own.
 
     Networks run there: one at a time, with the memory and the threads of one, so that they give the
     same bits however many files are read at once, and Ctrl-C interrupts them. Warnings are emitted
