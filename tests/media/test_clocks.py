@@ -122,6 +122,30 @@ def test_read_clips_times_pictures_as_they_are_played(folder, name):
     assert all(np.array_equal(a.data, b.data) for a, b in zip(clips, by_track, strict=True))
 
 
+def picture_times_s(path: Path) -> list[float]:
+    """The time of each picture by the ffmpeg program, from the start of the file."""
+    ticks = "-map 0 -fps_mode passthrough -enc_time_base:v 1:90000 -c:a copy -f framecrc -"
+    lines = ffmpeg("-i", path, *ticks.split(" ")).decode().splitlines()
+    (video,) = [line[len("#media_type ")] for line in lines if line.endswith(": video")]
+    return [int(line.split(",")[2]) / 90_000 for line in lines if line.startswith(f"{video},")]
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_read_clips_times_a_picture_that_starts_late_in_a_broadcast(tmp_path, suffix):
+    """Copied packets: an encoder would fill the beginning with the first picture."""
+    matroska, path = tmp_path / "late.mkv", tmp_path / f"late{suffix}"
+    late_picture = LATE_PICTURE.replace("rate=10", "rate=25")
+    write_with_ffmpeg(matroska, f"{late_picture} {MPEG2} -fps_mode passthrough -c:a mp2")
+    remux = "-c copy -copyts -muxdelay 0 -muxpreload 0"
+    ffmpeg("-i", matroska, "-v", "fatal", *remux.split(" "), path)
+    expected_s = picture_times_s(path)
+    assert len(expected_s) == 75 and 2 <= expected_s[0] < 2.1
+    clips = list(read_clips(path, {"f": FrameSpec(25, 64, 64, 1)}))
+    assert [clip.start_s for clip in clips] == pytest.approx(expected_s, abs=1e-3)
+    by_track = list(read_clips(path, {"f": FrameSpec(25, 64, 64, 1)}, clock="track"))
+    assert by_track[0].start_s == 0
+
+
 @pytest.mark.parametrize(("count", "fps"), [(53, 10), (106, 20), (3, 10)])
 @pytest.mark.parametrize(("clip_fps", "clip_frames"), [(1, 1), (32, 32), (4, 1)])
 def test_read_clips_ends_with_the_last_frame(tmp_path, count, fps, clip_fps, clip_frames):
