@@ -30,7 +30,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mdmmt.batch.extract import extract_file
 from mdmmt.experts.clip import ClipExpert
-from mdmmt.experts.ircsn import MEAN, STD, IrCSN, PublishedIrCSN, VideoExpert
+from mdmmt.experts.ircsn import MEAN, STD, PublishedIrCSN, VideoExpert
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.features import extract
 from mdmmt.media.decode import read_clips
@@ -179,7 +179,7 @@ def make_video() -> tuple[VideoExpert, PlainCSN]:
     state = seeded.state(0, shapes)
     plain.load_state_dict(state, assign=True)
     published.load_state_dict(state, assign=True)
-    return VideoExpert(IrCSN(published), CPU), plain.eval()
+    return VideoExpert(published, CPU), plain.eval()
 
 
 def make_clip() -> ClipExpert:

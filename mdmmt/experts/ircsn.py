@@ -5,12 +5,10 @@ Tran et al., "Video Classification with Channel-Separated Convolutional Networks
 those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmaction2.
 
 `PublishedIrCSN` has the layout of the checkpoint, and only serves to check and load it. `IrCSN` is
-the same function arranged for speed:
-- Each batch norm is part of its convolution.
-- Channels lie last in memory, and the 1 x 1 x 1 convolutions are matrix products.
-- A bottleneck adds to its input in place and leaves out its bias: where its output should be
-  relu(x + bias), it is max(x, -bias), which is less by the bias. The next bottleneck is told this
-  shift, and the bias of its first layer makes up for it.
+the same function arranged for speed: each batch norm is part of its convolution, and channels lie
+last in memory. It has two kinds of bottlenecks:
+- `OneDnnBottleneck`, for x86 processors, adds and activates inside oneDNN's convolutions.
+- `TorchBottleneck` uses torch's public operators, for CUDA and other processors.
 
 Shape notation: k clips, t frames, h w pixels, c channels inside a bottleneck, d channels between
 bottlenecks.
@@ -18,7 +16,7 @@ bottlenecks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..kernels import cpu, private
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
 from .pretrained import PretrainedExpert, normalise
@@ -37,6 +36,10 @@ STEM_CHANNELS = 64
 STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, bottlenecks, stride
 EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
+CLIP_FRAMES, CLIP_SIZE = 32, 224
+STEM_FRAMES = 4
+CHANNELS_LAST = torch.channels_last_3d
+CPU = torch.device("cpu")
 # Of a batch norm. It has no effect in inference, and files ported from Caffe2 may lack it.
 UPDATE_COUNT = ".num_batches_tracked"
 
@@ -95,36 +98,83 @@ class IrCSN(nn.Module):
 
     weight: Tensor  # of the stem
     bias: Tensor
-    shift: Tensor  # that the output of the last bottleneck lacks
 
-    def __init__(self, published: PublishedIrCSN) -> None:
+    def __init__(self, published: PublishedIrCSN, device: torch.device = CPU) -> None:
         super().__init__()
         weight, bias = _folded(published.stem)
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last_3d))
+        self.register_buffer("weight", weight.contiguous(memory_format=CHANNELS_LAST))
         self.register_buffer("bias", bias)
-        self.bottlenecks = nn.ModuleList()
-        shift = torch.zeros_like(bias)
-        for block in published.bottlenecks():
-            bottleneck = Bottleneck(block, shift)
-            self.bottlenecks.append(bottleneck)
-            shift = bottleneck.shift
-        self.register_buffer("shift", shift)
+        self.bottlenecks = nn.ModuleList(_arranged(published, device))
+        self.to(device)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Normalised frames [k, t, h, w, 3] -> features [k, 2048]."""
-        x = clips.permute(0, 4, 1, 2, 3)
-        x = F.conv3d(x, self.weight, self.bias, stride=(1, 2, 2), padding=(1, 3, 3)).relu_()
-        x = F.max_pool3d(x, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        x = x.permute(0, 2, 3, 4, 1).contiguous()
+        """Normalised frames [k, t, h, w, 3] -> features [k, 2048] float32."""
+        x = self._stem(clips)
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
-        return x.mean(dim=(1, 2, 3)) + self.shift
+        return x.mean(dim=(2, 3, 4))
+
+    def _stem(self, clips: Tensor) -> Tensor:
+        """[k, t, h, w, 3] -> [k, 64, t, h / 4, w / 4]
+
+        A processor computes a few frames at a time: allocators return larger tensors to the system
+        at once, and it takes long to get the memory again for each clip.
+        """
+        step = STEM_FRAMES if clips.device.type == "cpu" else clips.shape[1]
+        x = F.pad(clips, (0, 0, 0, 0, 0, 0, 1, 1)).permute(0, 4, 1, 2, 3)  # a frame at each end
+        parts = []
+        for first in range(0, clips.shape[1], step):
+            frames = x[:, :, first : first + step + 2]
+            y = F.conv3d(frames, self.weight, self.bias, (1, 2, 2), (0, 3, 3)).relu_()
+            parts.append(F.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
+        return torch.cat(parts, dim=2).contiguous(memory_format=CHANNELS_LAST)
 
 
-class Bottleneck(nn.Module):
-    """A bottleneck whose input and output are each stored without a constant, `self.shift`.
+class OneDnnBottleneck(nn.Module):
+    """A bottleneck of oneDNN's convolutions, in float32. It overwrites its input."""
 
-    Its input is changed in place.
+    def __init__(self, published: PublishedBottleneck, size: Sequence[int]) -> None:
+        """size: of the inputs, (t, h, w), for which the weights are laid out."""
+        super().__init__()
+        self.reduce = PackedConvolution(published.conv1, size)
+        self.depthwise = PackedConvolution(published.conv2, size)
+        self.expand = PackedConvolution(published.conv3, _strided(size, published.stride))
+        self.project = None
+        if hasattr(published, "downsample"):
+            self.project = PackedConvolution(published.downsample, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[k, d_in, t, h, w] -> [k, d, t / stride, h / stride, w / stride]"""
+        y = self.depthwise(self.reduce(x, "relu"), "relu")
+        return self.expand.add_to(x if self.project is None else self.project(x), y)
+
+
+class PackedConvolution:
+    """A convolution and its norm, as one convolution of oneDNN."""
+
+    def __init__(self, layer: nn.Sequential, size: Sequence[int]) -> None:
+        """size: of the inputs, (t, h, w), for which the weights are laid out."""
+        convolution = layer[0]
+        assert isinstance(convolution, nn.Conv3d) and isinstance(convolution.padding, tuple)
+        weight, self.bias = _folded(layer)
+        self.stencil = private.Stencil(convolution.stride, convolution.padding, convolution.groups)
+        shape = (1, convolution.in_channels, *size)
+        self.weight = private.pack_convolution(weight, self.stencil, shape)
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        return private.packed_convolution(x, self.weight, self.bias, self.stencil, activation)
+
+    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
+        """relu(out + the convolution of x), in the memory of `out`."""
+        return private.add_packed_convolution(out, x, self.weight, self.bias, self.stencil)
+
+
+class TorchBottleneck(nn.Module):
+    """A bottleneck of public operators. It overwrites its input.
+
+    Its input and output are each stored without a constant, which saves a pass over the output:
+    where that should be relu(x + bias), it is max(x, -bias), which is less by the bias. The first
+    layer of the next bottleneck makes up for it with its own bias.
     """
 
     reduce: Tensor
@@ -132,20 +182,22 @@ class Bottleneck(nn.Module):
     depthwise: Tensor
     depthwise_bias: Tensor
     expand: Tensor
-    project: Tensor | None  # instead of the identity
+    project: Tensor | None  # in place of the identity
     project_bias: Tensor
-    shift: Tensor
+    shift: Tensor  # that the output lacks
 
-    def __init__(self, published: PublishedBottleneck, shift: Tensor) -> None:
+    def __init__(self, published: PublishedBottleneck, shift: Tensor, is_last: bool) -> None:
+        """shift: [d_in], which the input lacks."""
         super().__init__()
+        self.is_last = is_last
+        self.stride = published.stride
         reduce, reduce_bias = _folded(published.conv1)
         depthwise, depthwise_bias = _folded(published.conv2)
         expand, expand_bias = _folded(published.conv3)
         reduce, expand = reduce.flatten(1), expand.flatten(1)  # [c, d_in], [d, c]
-        self.stride = published.stride
         self.register_buffer("reduce", reduce)
         self.register_buffer("reduce_bias", reduce_bias + reduce @ shift)
-        depthwise = depthwise.contiguous(memory_format=torch.channels_last_3d)
+        depthwise = depthwise.contiguous(memory_format=CHANNELS_LAST)
         self.register_buffer("depthwise", depthwise)  # [c, 1, 3, 3, 3]
         self.register_buffer("depthwise_bias", depthwise_bias)
         self.register_buffer("expand", expand.t().contiguous())
@@ -161,16 +213,43 @@ class Bottleneck(nn.Module):
         self.register_buffer("shift", shift)  # [d]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[k, t, h, w, d_in] -> [k, t / stride, h / stride, w / stride, d]"""
-        y = F.linear(x, self.reduce, self.reduce_bias).relu_().permute(0, 4, 1, 2, 3)
+        """[k, d_in, t, h, w] -> [k, d, t / stride, h / stride, w / stride]"""
+        rows = x.permute(0, 2, 3, 4, 1)
+        y = F.linear(rows, self.reduce, self.reduce_bias).relu_()
+        y = y.permute(0, 4, 1, 2, 3)
         channels = len(self.depthwise)
         y = F.conv3d(y, self.depthwise, self.depthwise_bias, self.stride, 1, groups=channels)
         y = y.relu_().permute(0, 2, 3, 4, 1)
         if self.project is not None:
             s = self.stride
-            x = F.linear(x[:, ::s, ::s, ::s], self.project, self.project_bias)
-        x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, channels), self.expand)
-        return torch.maximum(x, -self.shift, out=x)
+            rows = F.linear(rows[:, ::s, ::s, ::s], self.project, self.project_bias)
+        rows.view(-1, rows.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), self.expand)
+        rows = torch.maximum(rows, -self.shift, out=rows)
+        if self.is_last:
+            rows += self.shift
+        return rows.permute(0, 4, 1, 2, 3)
+
+
+def _arranged(published: PublishedIrCSN, device: torch.device) -> Iterator[nn.Module]:
+    """The bottlenecks for a device."""
+    blocks = list(published.bottlenecks())
+    if not cpu.has_onednn(device) or not private.has_packed_convolution():
+        shift = torch.zeros(STEM_CHANNELS)
+        for block in blocks:
+            bottleneck = TorchBottleneck(block, shift, block is blocks[-1])
+            shift = bottleneck.shift
+            yield bottleneck
+        return
+    size = _strided((CLIP_FRAMES, *2 * (CLIP_SIZE,)), 1, 4)  # after the stem
+    for block in blocks:
+        yield OneDnnBottleneck(block, size)
+        size = _strided(size, block.stride)
+
+
+def _strided(size: Sequence[int], stride: int, stride_in_space: int | None = None) -> list[int]:
+    """The size (t, h, w) of what a convolution with this stride makes of such a size."""
+    frames, *space = size
+    return [-(-frames // stride), *(-(-side // (stride_in_space or stride)) for side in space)]
 
 
 def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
@@ -195,7 +274,7 @@ class VideoExpert(PretrainedExpert):
 
     name = "VIDEO"
     dim = 2048
-    spec = FrameSpec(fps=32, short_side=224, crop=224, clip_frames=32)
+    spec = FrameSpec(fps=32, short_side=CLIP_SIZE, crop=CLIP_SIZE, clip_frames=CLIP_FRAMES)
     files = (
         "irCSN_152_ig65m_from_scratch_f125286141.pth",
         "ircsn_from_scratch_r152_ig65m_20200807-771c4135.pth",
@@ -206,7 +285,7 @@ class VideoExpert(PretrainedExpert):
     )
 
     @classmethod
-    def read(cls, file: Path) -> IrCSN:
+    def read(cls, file: Path) -> PublishedIrCSN:
         with torch.device("meta"):
             published = PublishedIrCSN()
 
@@ -218,7 +297,11 @@ class VideoExpert(PretrainedExpert):
             return state
 
         load_file(published, file, tensors)
-        return IrCSN(published)
+        return published
+
+    def arrange(self, network: nn.Module) -> nn.Module:
+        assert isinstance(network, PublishedIrCSN)
+        return IrCSN(network, self.device)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -43,15 +43,24 @@ class PretrainedExpert(Expert):
     repository: str | None = None  # on Hugging Face, used if no folder holds the weights
 
     def __init__(self, network: nn.Module, device: torch.device, file: Path | None = None) -> None:
-        """file: holds the weights. `version` contains its hash."""
+        """Arrange a network for inference.
+
+        Args:
+            network: as `read` returns it.
+            file: holds the weights. `version` contains its hash.
+        """
         self.device = device
-        self.network = network.to(device).eval()
+        self.network = self.arrange(network).eval()
         self.file = file
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]  # nobody sets it
         """The version of the code, and the hash of the weights."""
         return f"{Expert.version}, weights {known_sha256(self.file) if self.file else 'unknown'}"
+
+    def arrange(self, network: nn.Module) -> nn.Module:
+        """The network on the device of the expert."""
+        return network.to(self.device)
 
     @classmethod
     def load(

@@ -1,18 +1,21 @@
-"""All private operators of torch that the fast path uses, each behind a probe.
+"""All private operators of torch that towers and experts use, each behind a probe.
 
 They have no public name, so any release of torch may drop or change them. A probe computes
 something small once and compares it with the public operator. Where the private operator is
 missing, fails or gives other numbers, the probe logs one warning, answers False, and the caller
 takes the public way.
 
-Shape notation: t tokens of all sequences, s sequences, h heads, d width.
+Shape notation: t tokens of all sequences, s sequences, h heads, d width. In convolutions: k clips,
+t frames, h w pixels, d channels.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +35,7 @@ ACTIVATION: dict[str, Activation] = {  # by the names of configurations
 TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number of tokens
 ROW_STEPS = 16  # numbers of rows that are computed from one power of two to the next
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
+NO_DILATION = (1, 1, 1)
 NOT_CAUSAL = 0  # the attention kernel's code for no mask beyond the bounds of the sequences
 HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple of this
 CPU = torch.device("cpu")
@@ -100,6 +104,51 @@ def pad_rows(x: Tensor) -> Tensor:
     step = max(1, (1 << len(x).bit_length()) // (2 * ROW_STEPS))
     more = -len(x) % step
     return F.pad(x, (0, 0, 0, more)) if more else x
+
+
+class Stencil(NamedTuple):
+    """The geometry of a convolution in three dimensions."""
+
+    stride: tuple[int, ...] = (1, 1, 1)
+    padding: tuple[int, ...] = (0, 0, 0)
+    groups: int = 1
+
+
+def pack_convolution(weight: Tensor, stencil: Stencil, size: Sequence[int]) -> Tensor:
+    """Lay out a weight [d_out, d_in / groups, t, h, w] as `packed_convolution` needs it.
+
+    Args:
+        size: of the inputs to expect, [1, d_in, t, h, w]. Others are computed as well, but slower.
+    """
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        weight, stencil.padding, stencil.stride, NO_DILATION, stencil.groups, size
+    )
+
+
+def packed_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, stencil: Stencil, activation: str = "none"
+) -> Tensor:
+    """A convolution and its activation by oneDNN: [k, d_in, t, h, w] -> [k, d_out, t', h', w']
+
+    Args:
+        x: float32, channels last in memory; the output is laid out likewise.
+        weight: from `pack_convolution`.
+        activation: 'none' or 'relu'.
+    """
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, stencil.padding, stencil.stride, NO_DILATION, stencil.groups,
+        activation, [], "",
+    )  # fmt: skip
+
+
+def add_packed_convolution(
+    out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stencil: Stencil
+) -> Tensor:
+    """relu(out + the convolution of x), in the memory of `out`; otherwise `packed_convolution`."""
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        out, x, weight, bias, stencil.padding, stencil.stride, NO_DILATION, stencil.groups,
+        "add", 1.0, "relu", [], "",
+    )  # fmt: skip
 
 
 def varlen_attention(
@@ -175,6 +224,39 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
     return _agrees(
         f"onednn.qlinear_prepack with onednn.qlinear_pointwise in {dtype}",
         "a precision of 16 or 32 bits",
+        compare,
+        CPU,
+    )
+
+
+@lru_cache
+def has_packed_convolution() -> bool:
+    """Whether `packed_convolution` and `add_packed_convolution` compute what `F.conv3d` does."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        channels, size = 16, (3, 5, 4)
+        x = _small_numbers(channels * 60, 7).view(1, channels, *size) / 4
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        bias = _small_numbers(channels, 3) / 4
+        for taps, stencil in (
+            (1, Stencil()),
+            (1, Stencil(stride=(2, 2, 2))),
+            (3, Stencil(padding=(1, 1, 1), groups=channels)),
+            (3, Stencil(stride=(2, 2, 2), padding=(1, 1, 1), groups=channels)),
+        ):
+            shape = (channels, channels // stencil.groups, taps, taps, taps)
+            weight = _small_numbers(math.prod(shape), 5).view(shape) / 4
+            y = F.conv3d(x, weight, bias, stencil.stride, stencil.padding, 1, stencil.groups)
+            packed = pack_convolution(weight, stencil, x.shape)
+            yield packed_convolution(x, packed, bias, stencil), y
+            yield packed_convolution(x, packed, bias, stencil, "relu"), torch.relu(y)
+            out = torch.ones_like(y, memory_format=torch.channels_last_3d)
+            add_packed_convolution(out, x, packed, bias, stencil)
+            yield out, torch.relu(1 + y)
+
+    return _agrees(
+        "mkldnn._reorder_convolution_weight with mkldnn._convolution_pointwise",
+        "torch.nn.functional.conv3d",
         compare,
         CPU,
     )

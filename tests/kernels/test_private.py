@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from mdmmt.kernels import cpu, private
 from mdmmt.kernels.linear import Int8Linear
 
 PROBES = (
+    private.has_packed_convolution,
     private.has_packed_linear,
     private.has_int8_linear,
     private.has_varlen_attention,
@@ -34,7 +36,8 @@ PROBES = (
     private.in_place_activations,
 )
 
-PACKING = ("_reorder_linear_weight", "qlinear_prepack")  # their results are no usual tensors
+# Their results are no usual tensors.
+PACKING = ("_reorder_linear_weight", "_reorder_convolution_weight", "qlinear_prepack")
 
 
 class Operators:
@@ -119,6 +122,27 @@ def test_has_packed_linear_falls_back(tiny, precision, name, how, replace_operat
         pytest.skip("oneDNN takes no bfloat16 here, so there is nothing to replace")
     replace_operator("mkldnn", name, how)
     check_same_vectors(tiny, precision, caplog, name)
+
+
+@on_x86
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *itertools.product(
+            ["_reorder_convolution_weight", "_convolution_pointwise"],
+            ["missing", "broken", "wrong"],
+        ),
+        ("_convolution_pointwise_", "missing"),
+        ("_convolution_pointwise_", "broken"),
+    ],
+)
+def test_has_packed_convolution_falls_back(name, how, replace_operator, caplog):
+    assert private.has_packed_convolution()
+    private.has_packed_convolution.cache_clear()
+    replace_operator("mkldnn", name, how)
+    with caplog.at_level(logging.WARNING, logger="mdmmt"):
+        assert not private.has_packed_convolution()
+    assert "conv3d takes its place" in caplog.text
 
 
 @on_x86
