@@ -26,6 +26,7 @@ def films(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_estimate_is_close_to_a_real_run(films, tmp_path, running):
     planned = plan(find_videos([films]), tmp_path / "out")
     told = estimate_extraction(planned, running, jobs=2)
@@ -60,6 +61,7 @@ def test_an_estimate_needs_a_video_that_can_be_read(tmp_path, running):
         estimate_extraction(planned, running)
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_estimate_and_writes_nothing(films, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["extract", str(films), f"--out={out}", "--experts=frame"]

@@ -262,6 +262,7 @@ def test_extract_file_takes_files_without_a_clock_for_those_of_the_authors_clock
     assert extract_file(video, file, running)
 
 
+@pytest.mark.slow
 def test_extract_files_writes_the_same_bits_for_any_number_of_jobs(videos, tmp_path, running):
     (videos / "broken.mp4").write_bytes(b"this is no video" * 100)
     for seconds in (3, 9, 27):

@@ -166,6 +166,7 @@ def test_intervals_equal_a_plain_bootstrap():
     assert found != intervals(values, confidence=0.9, seed=1)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_promise():
     truth = 100 * (1 - 0.92**9)  # R@10 of ranks that are 1 plus a geometric variable
     covered = 0
@@ -196,6 +197,7 @@ def test_compare_finds_no_difference_of_a_run_to_itself():
         assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_compare_spreads_p_values_evenly_for_equal_runs():
     rng = np.random.default_rng(7)
     p_values = []

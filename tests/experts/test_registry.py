@@ -50,6 +50,7 @@ def test_text_operator_imports_no_expert(code):
     assert not imported & {*experts, "mdmmt.experts.pretrained", "av"}
 
 
+@pytest.mark.slow
 def test_expert_classes_imports_only_the_named_experts():
     imported = imported_modules("import mdmmt.experts; mdmmt.experts.expert_classes(['CLIP'])")
     assert "mdmmt.experts.clip" in imported

@@ -87,6 +87,7 @@ def test_read_clips_refuses_sample_rates_out_of_bounds(tmp_path, rate_hz):
         list(read_clips(write_wav(tmp_path / "odd.wav", rate_hz), SPECS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mp4"])
 def test_read_clips_and_stills_at_refuse_a_file_of_too_many_streams(tmp_path, suffix):
     path = write_streams(tmp_path / f"many{suffix}", MAX_STREAMS + 1)
@@ -113,6 +114,7 @@ def test_stills_at_refuses_pictures_out_of_bounds(tmp_path, size):
         stills_at(path, [0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_read_clips_takes_no_memory_by_header(tmp_path):
     large = write_gif(tmp_path / "large.gif", 16000, 16000, [10] * 3)

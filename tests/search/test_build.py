@@ -292,6 +292,7 @@ def test_read_metadata_names_the_line(line, tmp_path):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.slow
 def test_index_files_gives_the_same_for_any_number_of_jobs(clips, tmp_path, model):
     paths = [str(clips / f"{i}.mp4") for i in range(5)]
     paths[3:3] = [str(tmp_path / "none.mp4"), paths[0]]  # one that is missing, one that comes twice

@@ -177,6 +177,7 @@ def test_index_holds_what_a_dict_would_hold(tmp_path_factory, steps):
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_index_is_shared_by_threads(database, monkeypatch):
     monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 40)  # reached on the way
     monkeypatch.setattr(index_module, "MAX_LOG_ROWS", 10)
@@ -323,6 +324,7 @@ def full_disk(max_file_size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["add", "flush", "search", "delete"])
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_index_keeps_what_was_added_before_the_disk_was_full(database, monkeypatch, when, goes_on):
@@ -491,6 +493,7 @@ def check_rows(database: Path, log: Path) -> None:
             assert np.array_equal(vectors, segments_of(i, version).vectors)
 
 
+@pytest.mark.slow
 def test_open_refuses_a_database_that_is_open(start_build, tmp_path):
     database, log = tmp_path / "library.db", tmp_path / "log"
     log.touch()

@@ -83,6 +83,7 @@ def test_import_pymilvus_names_the_extra(database, monkeypatch):
         Index.open(database, MODEL)
 
 
+@pytest.mark.slow
 def test_import_of_the_search_package_leaves_milvus_and_the_page_alone():
     script = "import sys, mdmmt.search; mdmmt.search.Index; print(*sys.modules, sep='\\n')"
     command = [sys.executable, "-W", "ignore", "-c", script]

@@ -98,6 +98,7 @@ def killed_at_each_step(
         yield step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [KEPT, None])
 def test_atomic_folder_leaves_the_old_or_the_new_one_when_it_is_killed(
     way, keep, tmp_path, no_flush
@@ -138,6 +139,7 @@ def test_atomic_folder_makes_a_new_folder_whole_or_not_at_all(way, tmp_path, no_
         assert [path.name for path in out.parent.iterdir()] == ["out"], step
 
 
+@pytest.mark.slow
 def test_convert_leaves_the_old_or_the_new_folder_when_it_is_killed(
     tiny_folder, tmp_path, no_flush
 ):

@@ -58,6 +58,7 @@ def test_read_tensors_skips_extras(extra, protocol, is_zip, tmp_path):
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
+@pytest.mark.slow
 def test_load_pickle_says_what_it_skipped_and_imports_nothing(tmp_path):
     (tmp_path / "stranger.py").write_text(
         "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass A: pass\n"
