@@ -35,6 +35,7 @@ def found(monkeypatch):
             return torch.nn.Identity()
 
         monkeypatch.setattr(expert, "read", staticmethod(read))
+        monkeypatch.setattr(expert, "arrange", lambda expert, network: network)
     return files
 
 
