@@ -41,6 +41,24 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_experts_option(command: argparse.ArgumentParser, default: str) -> None:
+    """Add the option that names experts, to a command that runs them.
+
+    Args:
+        default: which experts run without the option, for the help.
+    """
+    command.add_argument(
+        "--experts",
+        type=_names_of_experts,
+        metavar="NAME,NAME",
+        help=f"the experts that run; default: {default}",
+    )
+
+
+def _names_of_experts(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
 def add_tokenizer_option(command: argparse.ArgumentParser) -> None:
     """Add the option that names the tokenizer, to a command that embeds texts."""
     command.add_argument(
@@ -102,6 +120,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         arguments.weights,
         arguments.device,
         mmttxt_params={"tokenizer": tokenizer} if tokenizer else None,
+        experts=getattr(arguments, "experts", None),
         precision=arguments.precision,
         time_limit_s=getattr(arguments, "time_limit", TIME_LIMIT_S),
     )

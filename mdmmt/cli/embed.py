@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from .common import (
     Commands,
+    add_experts_option,
     add_jobs_option,
     add_model_options,
     add_time_limit_option,
@@ -36,6 +37,7 @@ def add_commands(commands: Commands) -> None:
     )
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     add_model_options(embed)
+    add_experts_option(embed, "all of the model, the others count as absent")
     add_tokenizer_option(embed)
     add_jobs_option(embed)
     add_time_limit_option(embed)
@@ -48,8 +50,12 @@ def add_commands(commands: Commands) -> None:
         help="cut each video into windows, for a .jsonl; without it, a video that is longer than "
         "the model's limit gives one embedding, of its beginning",
     )
-    embed.add_argument("--window", type=float, metavar="S", help="seconds of each window")
-    embed.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
+    embed.add_argument(
+        "--window", type=float, metavar="S", help="seconds of each window; implies --segments"
+    )
+    embed.add_argument(
+        "--stride", type=float, metavar="S", help="seconds between their starts; implies --segments"
+    )
     embed.set_defaults(run=_embed)
 
 
@@ -66,8 +72,9 @@ def _embed(arguments: argparse.Namespace) -> int:
     from ..batch.outcome import INTERRUPTED
     from ..storage.files import check_writable
 
-    _check(arguments)
-    out, windows = arguments.out, arguments.segments is not None
+    windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
+    _check(arguments, windows)
+    out = arguments.out
     check_writable(out)
     model = load_model(arguments)
     if arguments.text:
@@ -116,15 +123,14 @@ def _embed(arguments: argparse.Namespace) -> int:
     return 130 if interrupted else status
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, windows: bool) -> None:
     """Raise an InputError for options that exclude each other, before any work."""
     from ..batch.embed import FORMATS
 
-    out, windows = arguments.out, arguments.segments is not None
+    out = arguments.out
     if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
-        expected = ".jsonl, since there are --segments" if windows else " or ".join(FORMATS)
+        expected = ".jsonl, since it gets windows" if windows else " or ".join(FORMATS)
         raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
-    if not windows and (arguments.window, arguments.stride) != (None, None):
-        raise InputError("--window and --stride are for --segments windows")
-    if windows and arguments.text:
-        raise InputError("--segments are for videos, not for --text")
+    if arguments.text and (windows or arguments.experts):
+        option = "--experts is" if arguments.experts else "--segments, --window and --stride are"
+        raise InputError(f"{option} for videos, not for --text")

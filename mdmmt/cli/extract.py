@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import RELEASED
 from ..media.specs import CLOCKS
 from ..storage.files import in_units
 from .common import (
     DEVICE_HELP,
     Commands,
+    add_experts_option,
     add_jobs_option,
     add_time_limit_option,
     jobs_of,
@@ -31,12 +31,10 @@ def add_commands(commands: Commands) -> None:
     )
     extract.add_argument("videos", nargs="+", metavar="FILE", help="video files, folders of them")
     extract.add_argument("--out", type=Path, required=True, help="folder for the feature files")
-    extract.add_argument(
-        "--experts",
-        type=lambda names: names.split(","),
-        default=",".join(expert.name for expert in RELEASED.video.experts),
-        metavar="NAME,NAME",
-        help="default: %(default)s; frame,motion,sound for the sample model",
+    add_experts_option(
+        extract,
+        "those of the model in weights/ beside the operator, else of the one that MDMMT_WEIGHTS "
+        "names, else VIDEO,CLIP,tf_vggish; frame,motion,sound for the sample model",
     )
     extract.add_argument(
         "--clock",
@@ -68,7 +66,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     planned = plan(find_videos(arguments.videos), arguments.out)
     device = resolve_device(arguments.device)
     jobs = jobs_of(arguments, device)
-    running = experts.load(arguments.experts, device=device)
+    running = experts.load(arguments.experts or _default_experts(), device=device)
     if arguments.dry_run:
         return _tell_estimate(
             estimate_extraction(planned, running, arguments.clock, jobs), len(planned)
@@ -87,6 +85,17 @@ def _extract(arguments: argparse.Namespace) -> int:
         f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
         f"{done - written} of them already existed",
     )
+
+
+def _default_experts() -> list[str]:
+    """The experts of the model that a command without `--weights` takes; none is downloaded."""
+    from ..config import RELEASED
+    from ..weights.layout import read_config
+    from ..weights.locate import default_source, find_weights
+
+    _, source = default_source()
+    config = RELEASED if source is None else read_config(find_weights(None))
+    return [expert.name for expert in config.video.experts]
 
 
 def _tell_estimate(estimate: Estimate | None, count: int) -> int:

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..storage.text import format_table
 from .common import (
     Commands,
+    add_experts_option,
     add_jobs_option,
     add_model_options,
     add_time_limit_option,
@@ -47,6 +48,7 @@ def add_commands(commands: Commands) -> None:
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(build)
+    add_experts_option(build, "all of the model, the others count as absent")
     add_jobs_option(build)
     add_time_limit_option(build)
     build.add_argument("--window", type=float, metavar="S", help="seconds of each window")
@@ -76,6 +78,7 @@ def add_commands(commands: Commands) -> None:
     query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search)
+    add_experts_option(search, "all of the model; for --video")
     add_tokenizer_option(search)
     add_time_limit_option(search)
     search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")
@@ -161,6 +164,8 @@ def _search(arguments: argparse.Namespace) -> int:
 
     if arguments.html is not None:
         check_writable(arguments.html)
+    if arguments.experts and arguments.video is None:
+        raise InputError("--experts is for --video, since no expert runs for a sentence")
     model = load_model(arguments)
     with Index.open(arguments.db, model, create=False) as index:
         if arguments.video is None:

@@ -78,7 +78,7 @@ def model():
 def test_embed_writes_windows_with_their_seconds(long, model, tmp_path, capsys):
     out = tmp_path / "vectors.jsonl"
     command = ["embed", str(long), str(tmp_path / "none.mkv"), "--weights=sample", f"--out={out}"]
-    assert main([*command, "--segments", "windows", "--window=5"]) == 1
+    assert main([*command, "--window=5"]) == 1
     printed = capsys.readouterr()
     assert "4 windows of 1 of 2 videos" in printed.out and "none.mkv" in printed.err
     records = [json.loads(line) for line in out.read_text().splitlines()]
@@ -93,12 +93,26 @@ def test_embed_writes_windows_with_their_seconds(long, model, tmp_path, capsys):
     ("options", "words"),
     [
         (["--segments=windows", "--out=a.npy"], "expected a name that ends in .jsonl"),
-        (["--window=3", "--out=a.npy"], "are for --segments windows"),
+        (["--stride=3", "--out=a.npy"], "expected a name that ends in .jsonl"),
     ],
 )
 def test_embed_refuses_bad_options(options, words, long, capsys):
     assert main(["embed", str(long), "--weights=sample", *options]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_embed_runs_the_named_experts_alone(long, tmp_path, capsys):
+    command = ["embed", str(long), "--weights=sample", f"--out={tmp_path / 'a.jsonl'}"]
+    assert main([*command, "--experts=motion, sound", "--window=10"]) == 0
+    found = mdmmt.load("sample", "cpu", experts=["motion", "sound"]).encode_segments(
+        long, window_s=10
+    )
+    records = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose([r["embedding"] for r in records], found.vectors, atol=1e-6)
+    assert main([*command, "--experts=CLIP"]) == 1
+    assert "expected some of the model's: frame, motion, sound" in capsys.readouterr().err
+    assert main(["embed", "--text=a ball", *command[2:], "--experts=frame"]) == 1
+    assert "--experts is for videos, not for --text" in capsys.readouterr().err
 
 
 def test_embed_says_which_part_of_a_long_file_is_embedded(long, tmp_path, capsys):

@@ -121,6 +121,19 @@ def test_extract_ends_if_weights_of_an_expert_are_missing(tmp_path, capsys, monk
     assert "irCSN_152" in capsys.readouterr().err
 
 
+def test_extract_runs_the_experts_of_the_usual_model(videos, tmp_path, monkeypatch, capsys):
+    command = ["extract", str(videos / "a.mkv"), f"--out={tmp_path}"]
+    monkeypatch.setenv("MDMMT_WEIGHTS", "sample")
+    assert main([*command, "--experts=frame"]) == 0
+    file = tmp_path / "a.mkv.safetensors"
+    assert set(read_features(file).versions) == {"frame"}
+    assert main(command) == 0
+    assert set(read_features(file).versions) == set(experts.LIGHT_EXPERTS)
+    monkeypatch.setenv("MDMMT_WEIGHTS", str(tmp_path / "none"))
+    assert main(command) == 1
+    assert "MDMMT_WEIGHTS is" in capsys.readouterr().err
+
+
 def test_extract_names_the_fifth_of_the_files_that_is_broken(tmp_path, capsys):
     """Twenty percent: nothing else is lost, each is named with its reason, and the status is 1."""
     folder, out = tmp_path / "videos", tmp_path / "out"

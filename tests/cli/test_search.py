@@ -91,6 +91,21 @@ def test_search_command_finds_a_video_by_itself(database, clips, capsys):
     assert hits[0]["score"] == pytest.approx(3, abs=1e-4)
 
 
+def test_index_and_search_commands_run_the_named_experts_alone(clips, model, tmp_path, capsys):
+    db, clip = str(tmp_path / "library.db"), str(clips / "0.mp4")
+    options = ["--db", db, "--weights=sample", "--device=cpu", "--experts=frame,motion"]
+    assert main(["index", "build", clip, *options]) == 0
+    with Index.open(db, model) as index:
+        stored = index.segments(clip).vectors
+    some = mdmmt.load("sample", "cpu", experts=["frame", "motion"])
+    np.testing.assert_allclose(stored, some.encode_segments(clip).vectors, atol=1e-6)
+    (hit,) = search(db, "--video", clip, "--experts=frame", capsys=capsys)
+    query = mdmmt.load("sample", "cpu", experts=["frame"]).encode_video(clip)
+    assert hit["score"] == pytest.approx(float(query @ stored[0]), abs=1e-5)
+    assert main(["search", "a ball", *options]) == 1
+    assert "--experts is for --video" in capsys.readouterr().err
+
+
 def test_search_command_prints_a_table_and_writes_a_page(database, query, tmp_path, capsys):
     out = tmp_path / "found.html"
     command = ["search", query, "--db", database, "--weights=sample", "--html", str(out)]
