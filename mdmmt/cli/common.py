@@ -32,9 +32,11 @@ MAX_USUAL_JOBS = 16  # each takes the memory of a decoder and of some batches of
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
 
-def add_model_options(command: argparse.ArgumentParser) -> None:
+def add_model_options(
+    command: argparse.ArgumentParser, weights_default: str = WEIGHTS_DEFAULT
+) -> None:
     """Add the options that choose a model and its device."""
-    command.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
+    command.add_argument("--weights", help=WEIGHTS_HELP + weights_default)
     command.add_argument("--device", help=DEVICE_HELP)
     command.add_argument(
         "--precision", choices=PRECISIONS, default="exact", help="default: %(default)s"

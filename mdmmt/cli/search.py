@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..search.index import Hit
 
 DATABASE_HELP = "a local database, usually named NAME.db, or the address of a Milvus server"
+WEIGHTS_DEFAULT = "; default: those that the database was built with, else as for `mdmmt embed`"
 
 
 def add_commands(commands: Commands) -> None:
@@ -47,7 +48,7 @@ def add_commands(commands: Commands) -> None:
         "videos", nargs="+", metavar="FILE", help="videos, feature files, folders of videos"
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
-    add_model_options(build)
+    add_model_options(build, WEIGHTS_DEFAULT)
     add_experts_option(build, "all of the model, the others count as absent")
     add_jobs_option(build)
     add_time_limit_option(build)
@@ -77,7 +78,7 @@ def add_commands(commands: Commands) -> None:
     query.add_argument("text", nargs="?", help="the scene or sound to find, in words")
     query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
     search.add_argument("--db", required=True, help=DATABASE_HELP)
-    add_model_options(search)
+    add_model_options(search, WEIGHTS_DEFAULT)
     add_experts_option(search, "all of the model; for --video")
     add_tokenizer_option(search)
     add_time_limit_option(search)
@@ -99,12 +100,15 @@ def _build(arguments: argparse.Namespace) -> int:
     from ..batch.extract import find_videos
     from ..features.files import find_feature_files
     from ..search import Index, index_files, read_metadata
+    from ..search.index import stored_weights
     from ..search.milvus import is_local, remove_local_database
 
     if arguments.features:
         find_feature_files(arguments.features)  # refuses a wrong folder before a database is made
     paths = [str(path) for path, _ in find_videos(arguments.videos)]
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
+    if arguments.weights is None:
+        arguments.weights = _usable_weights(stored_weights(arguments.db), arguments.db)
     model = load_model(arguments)
     jobs = jobs_of(arguments, model.device)
     window_s, stride_s = model.window_lengths(arguments.window, arguments.stride)
@@ -166,8 +170,11 @@ def _search(arguments: argparse.Namespace) -> int:
         check_writable(arguments.html)
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
-    model = load_model(arguments)
-    with Index.open(arguments.db, model, create=False) as index:
+    with Index.open(arguments.db) as index:
+        if arguments.weights is None:
+            arguments.weights = _usable_weights(index.weights, arguments.db)
+        model = load_model(arguments)
+        index.check_model(model)
         if arguments.video is None:
             query = model.encode_text(arguments.text)
         else:
@@ -194,6 +201,23 @@ def _search(arguments: argparse.Namespace) -> int:
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
         say(f"{len(hits)} results; the page is {arguments.html}")
     return 0
+
+
+def _usable_weights(stored: str | None, database: str) -> str | None:
+    """The weights that a database names, or None for the default ones if they are not there.
+
+    Raises:
+        InputError: neither they nor the default ones are on this machine.
+    """
+    from ..weights.locate import default_is_there, is_there
+
+    if stored is None or is_there(stored):
+        return stored
+    gone = f"{database} was built with the weights {stored!r}, which are not there"
+    if not default_is_there():
+        raise InputError(f"{gone}; name the place where they are now with --weights")
+    say(f"{gone}; the default weights are used if they are the same")
+    return None
 
 
 def _record(hit: Hit, similarity: Similarity, number: int) -> dict[str, Any]:

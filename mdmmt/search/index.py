@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, InputTypeError, describe_error
 from ..model import Model, Segments
 from ..weights.identity import Identity, identity_of
+from ..weights.locate import weight_path_of
 from . import milvus
 from .checks import (
     checked_metadata,
@@ -32,7 +33,7 @@ from .checks import (
     checked_vectors,
 )
 from .filters import fields_of, spell_name
-from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, redact_password
+from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, Origin, redact_password
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -63,10 +64,20 @@ class Index:
     """Embeddings of segments, with their files and times.
 
     `Index.open` makes it, and threads may share it. `copy.deepcopy` gives the index itself.
+
+    Attributes:
+        model: which model made the embeddings.
+        weights: where that model is, for `mdmmt.load`. None: an older version of this package has
+            made the database.
+        experts: the experts in the order of their blocks in an embedding, or None as above.
+        dim: the numbers in an embedding.
     """
 
-    def __init__(self, client: MilvusClient, uri: str, dim: int) -> None:
-        self.dim = dim
+    def __init__(self, client: MilvusClient, uri: str, model: Identity, origin: Origin) -> None:
+        self.model = model
+        self.weights = origin.weights
+        self.experts = origin.experts
+        self.dim = model.dim
         self._client = client
         self._uri = uri
         self._local = milvus.is_local(uri)
@@ -101,7 +112,8 @@ class Index:
                 `https://USER:PASSWORD@HOST:PORT/DATABASE`, or a token instead of user and
                 password.
             model: the model whose embeddings are added and searched for. None: the model is not
-                checked, and no database is made.
+                checked, and no database is made; `weights` then names the model, and `check_model`
+                checks it.
             create: whether to make a database if there is none.
 
         Raises:
@@ -121,7 +133,9 @@ class Index:
         if milvus.is_local(uri):  # before the weights are hashed, which may take seconds
             uri = os.path.expanduser(uri)
             milvus.check_database(Path(uri), create)
+        origin = Origin()
         if isinstance(model, Model):
+            origin = _origin_of(model)
             model = identity_of(model.path, model.config)
         if model is not None and milvus.is_local(uri) and not Path(uri).exists():
             milvus.make_local_database(Path(uri), model)
@@ -129,12 +143,25 @@ class Index:
             client = stack.enter_context(milvus.connect(uri))
             with milvus.translate_errors(uri):
                 identity = _open_collection(client, uri, model, create)
-            index = cls(client, uri, identity.dim)
+                stored = milvus.read_origin(client)
+                if create and origin not in (Origin(), stored):
+                    milvus.write_origin(client, origin)
+            index = cls(client, uri, identity, stored if origin == Origin() else origin)
             if index._local:
                 index._mark_unclean()
                 stack.callback(index._close_cleanly)
             index._closing = stack.pop_all()
         return index
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model whose embeddings cannot be compared with those of the index.
+
+        Raises:
+            InputError: says which model made the embeddings of the index.
+            WeightsError: the weights of the model cannot be read.
+        """
+        _check_identity(self._uri, self.model, identity_of(model.path, model.config))
+        self.experts = _origin_of(model).experts
 
     def add(
         self,
@@ -418,14 +445,42 @@ def _open_collection(
             raise InputError(f"{redact_password(uri)} holds no index, expected one")
         milvus.make_collection(client, model)
     identity = milvus.read_identity(client, uri)
-    # The name may differ: the same weights can lie in several places.
-    if model is not None and identity[1:] != model[1:]:
-        raise InputError(
-            f"{redact_password(uri)} holds embeddings of the model {identity}, which those of "
-            f"{model} cannot be compared with; expected the same model, or another database"
-        )
+    if model is not None:
+        _check_identity(uri, identity, model)
     milvus.load_collection(client, milvus.is_local(uri))
     return identity
+
+
+def _check_identity(uri: str, stored: Identity, model: Identity) -> None:
+    # The name may differ: the same weights can lie in several places.
+    if stored[1:] != model[1:]:
+        raise InputError(
+            f"{redact_password(uri)} holds embeddings of the model {stored}, which those of "
+            f"{model} cannot be compared with; expected the same model, or another database"
+        )
+
+
+def _origin_of(model: Model) -> Origin:
+    experts = tuple(expert.name for expert in model.config.video.experts)
+    return Origin(weight_path_of(model.path), experts)
+
+
+def stored_weights(uri: str) -> str | None:
+    """The `weights` of a database; None if there is no database or index, or it does not tell.
+
+    Raises:
+        InputError, MissingDependency: see `Index.open`.
+    """
+    milvus.import_pymilvus()
+    if milvus.is_local(uri):
+        uri = os.path.expanduser(uri)
+        if not Path(uri).exists():
+            return None
+        milvus.check_database(Path(uri), create=False)
+    with milvus.connect(uri) as client, milvus.translate_errors(uri):
+        if not client.has_collection(COLLECTION):
+            return None
+        return milvus.read_origin(client).weights
 
 
 def _id(path: str, segment: int) -> str:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError, MissingDependency
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 COLLECTION = "mdmmt"
 FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
-MODEL_PROPERTY = "mdmmt.model"  # property of the collection: the model that made its embeddings
+# Properties of the collection.
+MODEL_PROPERTY = "mdmmt.model"  # the model that made its embeddings
+ORIGIN_PROPERTY = "mdmmt.origin"  # where that model is
 METRIC = "IP"  # inner product
 # For Milvus Lite, a single cell that holds all vectors: a search compares all of them, so it is
 # exact. Milvus Lite reads the settings of an index from a dict inside the parameters.
@@ -44,6 +46,13 @@ LOCAL_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1}
 MIN_INDEXED_ROWS = 500  # an index of fewer rows gains nothing and complains on stderr
 SERVER_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX"}
 MAX_BYTES = 65_535  # of a text or of JSON, a limit of Milvus
+
+
+class Origin(NamedTuple):
+    """What a database tells about its model, beside the identity."""
+
+    weights: str | None = None  # a `weight_path` that `mdmmt.load` takes
+    experts: tuple[str, ...] | None = None  # in the order of their blocks in an embedding
 
 
 def import_pymilvus() -> Any:
@@ -221,6 +230,23 @@ def read_identity(client: MilvusClient, uri: str) -> Identity:
         raise InputError(
             f"{redact_password(uri)} has a collection {COLLECTION!r} that this package has not made"
         ) from error
+
+
+def read_origin(client: MilvusClient) -> Origin:
+    """What the collection tells about its model; an older version of this package kept nothing."""
+    properties = client.describe_collection(COLLECTION).get("properties", {})
+    try:
+        stored = json.loads(properties[ORIGIN_PROPERTY])
+        weights, experts = stored["weights"], stored["experts"]
+    except (KeyError, TypeError, ValueError):
+        return Origin()
+    return Origin(str(weights), tuple(map(str, experts)))
+
+
+def write_origin(client: MilvusClient, origin: Origin) -> None:
+    """Keep what `read_origin` reads."""
+    properties = {ORIGIN_PROPERTY: json.dumps(origin._asdict())}
+    client.alter_collection_properties(COLLECTION, properties=properties)
 
 
 def load_collection(client: MilvusClient, local: bool) -> None:

@@ -18,7 +18,8 @@ from .checkpoint import SUFFIXES
 
 # Neither a path that says so (/a/b, ./a, ../a, ~/a) nor the name of a weights file.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-
+# The last three parts of the path of a snapshot in the hub's cache. No name holds two hyphens.
+SNAPSHOT = re.compile(r"models--([\w.-]+?--[\w.-]+)/snapshots/([0-9a-f]{40})", re.ASCII)
 
 REACH_S = 4.0  # for the hub's first answer
 OUT_OF_SERVICE = (500, 502, 503, 504)  # statuses that `huggingface_hub` tries again and again
@@ -134,6 +135,12 @@ def fetch_file(repository: str, names: Sequence[str]) -> Path:
             cause = error
             break
     raise WeightsError(_reason(cause, revision)) from cause
+
+
+def repository_of(folder: Path) -> str | None:
+    """The repository and commit of a folder that `fetch_snapshot` gave; None for another one."""
+    match = SNAPSHOT.fullmatch("/".join(folder.parts[-3:]))
+    return f"{match[1].replace('--', '/')}@{match[2]}" if match else None
 
 
 def _parse(repository: str) -> tuple[str, str | None]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from ..storage.checkpoint import SUFFIXES
-from ..storage.huggingface import fetch_snapshot, is_repository
+from ..storage.huggingface import fetch_snapshot, is_repository, repository_of
 from ..storage.paths import SAMPLE, SAMPLE_FOLDER, WEIGHTS_FOLDER, WEIGHTS_VARIABLE
 from .layout import CONFIG_FILE, MODEL_FILE, MODEL_FOLDER_FILES, is_model_folder
-from .released import released_weights
+from .released import released_folder, released_weights
 
 
 def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
@@ -63,6 +63,27 @@ def default_source() -> tuple[str, str | Path | None]:
         return "weights/ beside the operator", WEIGHTS_FOLDER
     named = os.environ.get(WEIGHTS_VARIABLE)
     return (WEIGHTS_VARIABLE, named) if named else ("the cache", None)
+
+
+def weight_path_of(found: Path) -> str:
+    """A `weight_path` by which `find_weights` finds the same weights again, from any folder.
+
+    Args:
+        found: what `find_weights` has returned.
+    """
+    if found == SAMPLE_FOLDER:
+        return SAMPLE
+    return repository_of(found) or str(found.absolute())
+
+
+def is_there(weight_path: str) -> bool:
+    """Whether weights that `weight_path_of` has named can be had on this machine."""
+    return weight_path == SAMPLE or Path(weight_path).exists() or is_repository(weight_path)
+
+
+def default_is_there() -> bool:
+    """Whether `weight_path=None` means weights that need no download."""
+    return default_source()[1] is not None or is_model_folder(released_folder())
 
 
 def _in_folder(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import mdmmt
 from mdmmt.cli import main
@@ -55,7 +56,7 @@ def database(clips, tmp_path_factory) -> str:
 
 def search(database: str, *arguments: str, capsys) -> list[dict]:
     capsys.readouterr()
-    command = ["search", *arguments, "--db", database, "--weights=sample", "--device=cpu"]
+    command = ["search", *arguments, "--db", database, "--device=cpu"]
     assert main([*command, "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -143,6 +144,39 @@ def test_index_and_search_commands_name_the_error(clips, database, model, tmp_pa
     with Index.open(database, model) as index:
         index.add("relative.mp4", model.encode_segments(clips / "0.mp4"))
     assert main(["index", "delete", "relative.mp4", "--db", database]) == 0
+
+
+@pytest.mark.slow  # many searches, each of which loads the model
+def test_search_command_takes_the_model_that_the_database_names(
+    tmp_path, model, clips, monkeypatch, capsys
+):
+    place = shutil.copytree(SAMPLE_FOLDER, tmp_path / "model")
+    db = str(tmp_path / "library.db")
+    with Index.open(db, mdmmt.load(place, "cpu")) as index:
+        index.add("a.mp4", model.encode_segments(clips / "0.mp4"))
+    search_red = ["search", "red", "--db", db, "--device=cpu"]
+    assert main(search_red) == 0
+    assert main(["index", "build", str(clips / "0.mp4"), "--db", db, "--device=cpu"]) == 0
+    assert main([*search_red, "--weights=sample"]) == 0
+
+    tensors = load_file(place / "model.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    save_file(tensors | {name: tensors[name] + 1}, place / "model.safetensors")
+    capsys.readouterr()
+    assert main(search_red) == 1
+    assert "holds embeddings of the model model (weights" in capsys.readouterr().err
+
+    shutil.rmtree(place)
+    monkeypatch.setenv("MDMMT_HOME", str(tmp_path / "no downloads"))
+    assert main(search_red) == 1
+    assert f"built with the weights {str(place)!r}, which are not there" in capsys.readouterr().err
+    monkeypatch.setenv("MDMMT_WEIGHTS", "sample")
+    assert main(search_red) == 0
+    assert "the default weights are used if they are the same" in capsys.readouterr().err
+    command = ["index", "build", str(clips / "0.mp4"), "--db", db, "--device=cpu"]
+    assert main([*command, "--weights=sample"]) == 0  # the place is kept
+    monkeypatch.delenv("MDMMT_WEIGHTS")
+    assert main(search_red) == 0
 
 
 @pytest.mark.parametrize("before", ["no database", "an empty one"])

@@ -24,8 +24,8 @@ from mdmmt.errors import InputError
 from mdmmt.model import Segments
 from mdmmt.search import index as index_module
 from mdmmt.search import milvus
-from mdmmt.search.index import Index
-from mdmmt.weights.identity import Identity
+from mdmmt.search.index import Index, stored_weights
+from mdmmt.weights.identity import Identity, identity_of
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
 
@@ -55,6 +55,22 @@ def index(request, database):
             yield index
         server.stop(grace=1).wait()
         lite.close()
+
+
+def test_open_tells_where_the_model_is(database, tiny_model):
+    assert stored_weights(str(database)) is None
+    Index.open(database, identity_of(tiny_model.path, tiny_model.config)).close()
+    with Index.open(database) as index:  # as an older version of this package makes it
+        assert (index.weights, index.experts) == (None, None)
+    Index.open(database, tiny_model).close()
+    experts = tuple(expert.name for expert in tiny_model.config.video.experts)
+    with Index.open(database) as index:
+        assert (index.weights, index.experts) == (str(tiny_model.path), experts)
+        assert index.model == identity_of(tiny_model.path, tiny_model.config)
+        index.check_model(mdmmt.load(index.weights, "cpu"))
+        with pytest.raises(InputError, match=r"embeddings of the model .* cannot be compared with"):
+            index.check_model(mdmmt.load("sample", "cpu"))
+    assert stored_weights(str(database)) == str(tiny_model.path)
 
 
 def test_search_finds_what_numpy_finds(index):

@@ -19,7 +19,7 @@ from servers import Hub
 import mdmmt
 from mdmmt.errors import WeightsError
 from mdmmt.experts.clip import ClipExpert
-from mdmmt.storage.huggingface import fetch_file, fetch_snapshot, is_repository
+from mdmmt.storage.huggingface import fetch_file, fetch_snapshot, is_repository, repository_of
 from mdmmt.towers.tokenizer import load_tokenizer
 from mdmmt.weights.locate import find_weights
 
@@ -73,6 +73,8 @@ def test_fetch_snapshot_gives_the_same_vectors(
     assert np.array_equal(model.encode_video(tiny_video()), tiny_model.encode_video(tiny_video()))
     assert hub.fetched == {path.name for path in tiny_folder.iterdir()}
     assert Path(model.path).is_relative_to(online)
+    assert repository_of(model.path) == f"{NAME}@{Hub.COMMIT}"
+    assert repository_of(tiny_folder) is None
 
 
 def test_fetch_snapshot_works_offline_from_the_cache(online, hub, monkeypatch):

@@ -12,7 +12,7 @@ import mdmmt
 from mdmmt import WeightsError
 from mdmmt.storage.paths import SAMPLE, SAMPLE_FOLDER, WEIGHTS_VARIABLE
 from mdmmt.weights import locate, released
-from mdmmt.weights.locate import find_weights
+from mdmmt.weights.locate import default_is_there, find_weights, is_there, weight_path_of
 
 
 def test_find_weights_takes_the_one_file_in_a_folder(tiny, tmp_path, assert_loads, txt_bert):
@@ -40,6 +40,27 @@ def test_find_weights_looks_beside_the_operator_then_in_the_variable(
     torch.save(tiny.released_layout, tmp_path / "weights" / "mdmmt_3mod.pth")
     assert mdmmt.load(None, "cpu").path == tmp_path / "weights" / "mdmmt_3mod.pth"
     assert_loads(None)
+
+
+def test_weight_path_of_finds_the_same_weights_from_any_folder(tiny_folder, tmp_path, monkeypatch):
+    assert weight_path_of(find_weights("sample")) == "sample"
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    place = weight_path_of(find_weights("model"))
+    assert place == str(tmp_path / "model")
+    assert is_there("sample") and is_there(place) and is_there("owner/name@main")
+    shutil.rmtree(tmp_path / "model")
+    assert not is_there(place)
+
+
+def test_default_is_there_downloads_nothing(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MDMMT_HOME", str(tmp_path))
+    assert not default_is_there()
+    shutil.copytree(tiny_folder, tmp_path / "mdmmt_3mod")
+    assert default_is_there()
+    shutil.rmtree(tmp_path / "mdmmt_3mod")
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tiny_folder))
+    assert default_is_there()
 
 
 def test_find_weights_knows_the_sample():
