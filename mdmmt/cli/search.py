@@ -89,6 +89,13 @@ def add_commands(commands: Commands) -> None:
         help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
         "'metadata[\"shot-at\"] == 3' for a name that is not a plain word",
     )
+    search.add_argument(
+        "--expert-weights",
+        type=_numbers_by_expert,
+        metavar="NAME=X,NAME=X",
+        help="what each expert's share of the scores is multiplied by, such as frame=1,motion=2; "
+        "default: 1 for each",
+    )
     search.add_argument("--json", action="store_true", help="print JSON lines")
     search.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page that plays the results"
@@ -179,6 +186,8 @@ def _search(arguments: argparse.Namespace) -> int:
             query = model.encode_text(arguments.text)
         else:
             query = model.encode_video(arguments.video)
+        if arguments.expert_weights is not None:
+            query = index.weigh(query, arguments.expert_weights)
         results = index.search(query, arguments.k, arguments.filter, with_vectors=True)
         hits = cast("list[Hit]", results)  # those of a single query
         names = index.metadata_names() if arguments.filter and not hits else None
@@ -201,6 +210,21 @@ def _search(arguments: argparse.Namespace) -> int:
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
         say(f"{len(hits)} results; the page is {arguments.html}")
     return 0
+
+
+def _numbers_by_expert(text: str) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = map(str.strip, part.partition("="))
+        try:
+            if not name or name in numbers:
+                raise ValueError
+            numbers[name] = float(number)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{part!r}, expected the name of an expert, = and a number, each expert once"
+            ) from None
+    return numbers
 
 
 def _usable_weights(stored: str | None, database: str) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, InputTypeError
 from .milvus import FIELDS, MAX_BYTES
 
+MAX_EXPERT_WEIGHT = 1_000_000  # so that no product of float32 overflows
 MAX_DEPTH = 100  # of lists and objects in metadata; Milvus ends in Python's own errors at about 900
 
 
@@ -61,6 +62,39 @@ def checked_vectors(vectors: object, dim: int, name: str) -> NDArray[np.float32]
     if not np.isfinite(rows).all():
         raise InputError(f"{name} holds NaN or infinity, expected finite numbers")
     return rows
+
+
+def checked_expert_weights(weights: object, experts: tuple[str, ...] | None) -> NDArray[np.float32]:
+    """The weight of each expert, 1 for those that are not named.
+
+    Raises:
+        InputError, InputTypeError: it is not a dict of numbers by expert, a number is negative or
+            too large, or no expert is left.
+    """
+    if not isinstance(weights, Mapping):
+        raise InputTypeError(
+            f"expert_weights is a {type(weights).__name__}, expected a dict of numbers by expert"
+        )
+    if experts is None:
+        raise InputError(
+            "an older version of mdmmt has made this database, which does not name its experts; "
+            "expected the model as well: Index.open(uri, model)"
+        )
+    for name, weight in weights.items():
+        if name not in experts:
+            raise InputError(
+                f"expert_weights names the expert {name!r}, expected some of {', '.join(experts)}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
+            raise InputTypeError(f"expert_weights[{name!r}] is {weight!r}, expected a number")
+        if not 0 <= weight <= MAX_EXPERT_WEIGHT:
+            raise InputError(
+                f"expert_weights[{name!r}] is {weight!r}, expected 0 to {MAX_EXPERT_WEIGHT}"
+            )
+    checked = np.array([weights.get(name, 1) for name in experts], dtype=np.float32)
+    if not checked.any():
+        raise InputError("expert_weights is 0 for all experts, expected one above 0")
+    return checked
 
 
 def checked_spans(spans_s: Any, n: int) -> list[list[float]]:

@@ -26,6 +26,7 @@ from ..weights.identity import Identity, identity_of
 from ..weights.locate import weight_path_of
 from . import milvus
 from .checks import (
+    checked_expert_weights,
     checked_metadata,
     checked_path,
     checked_spans,
@@ -274,6 +275,7 @@ class Index:
         k: int = 10,
         filter: str | None = None,
         with_vectors: bool = False,
+        expert_weights: Mapping[str, float] | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The segments with the largest inner products, best first.
 
@@ -285,15 +287,18 @@ class Index:
                 word, or that Milvus' language knows, is written `metadata["my-name"]`, and so is
                 the name of a list or an object; `metadata_names` gives them so.
             with_vectors: whether to return the vectors of the hits as well.
+            expert_weights: what each expert's share of the scores is multiplied by, see `weigh`.
 
         Returns:
             A list of hits for (D,), a list of n such lists for (n, D).
 
         Raises:
-            InputError, InputTypeError: the vectors do not fit this index, k is out of range, or
-                Milvus does not understand the filter.
+            InputError, InputTypeError: the vectors do not fit this index, k is out of range,
+                Milvus does not understand the filter, or see `weigh`.
         """
         single = np.ndim(vectors) == 1
+        if expert_weights is not None:
+            vectors = self.weigh(vectors, expert_weights)
         queries = checked_vectors(vectors, self.dim, "vectors")
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_HITS:
             raise InputError(f"k is {k!r}, expected a whole number from 1 to {MAX_HITS}")
@@ -316,6 +321,24 @@ class Index:
             )
         hits = [[_hit(row) for row in rows if row["entity"]["segments"]] for rows in rows_by_query]
         return hits[0] if single else hits
+
+    def weigh(
+        self, vectors: NDArray[np.float32], expert_weights: Mapping[str, float]
+    ) -> NDArray[np.float32]:
+        """Multiply the blocks of queries, so that the experts' shares of the scores change.
+
+        Args:
+            vectors: (D,) or (n, D), of texts or videos.
+            expert_weights: numbers from 0 by expert, such as `{'motion': 2}`; those that are not
+                named keep their share.
+
+        Raises:
+            InputError, InputTypeError: the vectors do not fit this index, it has no such expert,
+                or a number is negative.
+        """
+        weights = checked_expert_weights(expert_weights, self.experts)
+        rows = checked_vectors(vectors, self.dim, "vectors")
+        return (rows * np.repeat(weights, self.dim // len(weights))).reshape(np.shape(vectors))
 
     def delete(self, path: str | os.PathLike[str]) -> int:
         """Remove a file; returns the number of its segments, 0 if the index does not have it."""

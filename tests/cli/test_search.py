@@ -86,6 +86,23 @@ def test_search_command_filters_by_metadata(database, query, capsys):
     assert printed.err == "mdmmt: names in the metadata are number\n"
 
 
+def test_search_command_weighs_the_experts(database, query, capsys):
+    plain = {hit["path"]: hit["by_expert"] for hit in search(database, query, capsys=capsys)}
+    hits = search(database, query, "--expert-weights", "frame=0, motion=2", capsys=capsys)
+    for hit in hits:
+        shares = plain[hit["path"]]
+        expected = {"frame": 0, "motion": 2 * shares["motion"], "sound": shares["sound"]}
+        assert hit["by_expert"] == pytest.approx(expected, abs=1e-5)
+        assert hit["score"] == pytest.approx(sum(expected.values()), abs=1e-5)
+    command = ["search", query, "--db", database, "--expert-weights"]
+    assert main([*command, "frmae=2"]) == 1
+    assert "'frmae', expected some of frame, motion, sound" in capsys.readouterr().err
+    for wrong in ("frame", "frame=two", "frame=1,frame=2", "=1", ""):
+        with pytest.raises(SystemExit):
+            main([*command, wrong])
+        assert "expected the name of an expert" in capsys.readouterr().err
+
+
 def test_search_command_finds_a_video_by_itself(database, clips, capsys):
     hits = search(database, "--video", str(clips / "4.mp4"), capsys=capsys)
     assert hits[0]["path"] == str(clips / "4.mp4") and len(hits) == CLIPS

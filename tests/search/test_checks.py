@@ -6,6 +6,7 @@ import pytest
 from mdmmt.errors import InputError
 from mdmmt.model import Segments
 from mdmmt.search.checks import (
+    checked_expert_weights,
     checked_metadata,
     checked_path,
     checked_spans,
@@ -79,3 +80,26 @@ def test_checked_metadata_gives_a_copy():
     metadata = {"year": 2021, "least": -(1 << 63), "deep": [{"path": None}]}
     copy = checked_metadata(metadata)
     assert copy == metadata and copy is not metadata
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"CLIP": -1}, r"expert_weights\['CLIP'\] is -1, expected 0 to"),
+        ({"CLIP": float("nan")}, r"is nan, expected 0 to"),
+        ({"CLIP": float("inf")}, r"is inf, expected 0 to"),
+        ({"CLIP": True}, "is True, expected a number"),
+        ({"CLIP": "2"}, "is '2', expected a number"),
+        ({"clip": 2}, "names the expert 'clip', expected some of CLIP, VIDEO"),
+        ({"CLIP": 0, "VIDEO": 0.0}, "is 0 for all experts"),
+        ([1, 2], "expert_weights is a list, expected a dict"),
+    ],
+)
+def test_checked_expert_weights_refuses(weights, words):
+    with pytest.raises(InputError, match=words):
+        checked_expert_weights(weights, ("CLIP", "VIDEO"))
+
+
+def test_checked_expert_weights_keeps_the_order_of_the_blocks():
+    weights = checked_expert_weights({"VIDEO": 3, "CLIP": np.float32(0.5)}, ("a", "CLIP", "VIDEO"))
+    assert weights.tolist() == [1, 0.5, 3]

@@ -115,6 +115,29 @@ def test_search_filters_by_metadata_and_by_path(index):
             index.search(query, filter=filter)
 
 
+def test_search_multiplies_the_blocks_of_experts(index):
+    index.experts = ("CLIP", "VIDEO", "tf_vggish")
+    part = segments(30)
+    index.add("a.mp4", part)
+    queries = segments(2, seed=1).vectors
+    width = DIM // 3
+    shares = [queries[:, i : i + width] @ part.vectors[:, i : i + width].T for i in (0, 8, 16)]
+    for weights, scores in (
+        ({"VIDEO": 2.5, "tf_vggish": 0}, shares[0] + 2.5 * shares[1]),
+        ({}, shares[0] + shares[1] + shares[2]),
+    ):
+        results = index.search(queries, 5, expert_weights=weights)
+        best = np.argsort(-scores, axis=1)[:, :5]
+        assert [[int(hit.start_s) for hit in hits] for hits in results] == best.tolist()
+        assert results[0][0].score == pytest.approx(scores[0].max(), abs=1e-5)
+        alone = index.search(queries[0], 5, expert_weights=weights)
+        assert [hit.id for hit in alone] == [hit.id for hit in results[0]]
+    assert index.weigh(queries[0], {}).shape == (DIM,)
+    index.experts = None
+    with pytest.raises(InputError, match="does not name its experts"):
+        index.search(queries, expert_weights={"CLIP": 1})
+
+
 def test_add_replaces_a_file_added_before(index):
     for n, seed in ((5, 1), (2, 2), (6, 3)):
         part = segments(n, seed)
