@@ -40,6 +40,8 @@ NO_POSITION = 0  # [CLS], AGG and padding
 UNKNOWN_POSITION = 1  # a feature whose time is not known
 TIME_OFFSET = 2
 
+PRECISIONS = ("exact", "bfloat16", "int8", "auto")  # of the towers for inference
+
 CLS_TYPE = 0  # row of [CLS] in the video tower's table of token types
 
 
@@ -257,6 +259,10 @@ RELEASED = ModelConfig(
         same_dim=512,
     ),
 )
+
+# What the released model needs besides this package, by the names that `mdmmt download` takes.
+TOKENIZER, MODEL = "tokenizer", "model"
+DOWNLOADS = (TOKENIZER, MODEL, *(expert.name for expert in RELEASED.video.experts))
 
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import RELEASED
+from .config import MODEL, RELEASED, TOKENIZER
 from .errors import MissingDependency, WeightsError, describe_error
-from .experts import PRETRAINED_EXPERTS, expert_classes
+from .experts import expert_classes
 from .experts.pretrained import EXPERTS_NAME, PretrainedExpert
 from .storage.files import atomic_file, check_folder, flush_to_disk, sha256_of
 from .storage.huggingface import check_online, file_url
@@ -25,8 +25,6 @@ from .towers.tokenizer import BERT_BASE_CASED_ID, BERT_FOLDER, check_vocabulary,
 from .weights.layout import is_model_folder
 from .weights.released import FILE_NAME, FILE_PAGE, fetch_released, released_folder
 
-MODEL, TOKENIZER = "model", "tokenizer"
-NAMES = (TOKENIZER, MODEL, *PRETRAINED_EXPERTS)  # the model's folder takes the tokenizer in
 MODEL_SIZE = 600_000_000  # bytes, about
 OPENMMLAB = "https://download.openmmlab.com/mmaction/recognition/csn"
 VMZ = "https://github.com/bjuncek/VMZ/releases/download/test_models"
@@ -98,14 +96,14 @@ def needs() -> dict[str, Need]:
 
 
 def sources(name: str) -> tuple[tuple[RemoteFile, ...], ...]:
-    """The files of each source of one of `NAMES`; see `Need`. That of the model is a page."""
+    """The files of each source of one of `DOWNLOADS`; see `Need`. That of the model is a page."""
     if name == MODEL:
         return ((RemoteFile(FILE_PAGE, MODEL_SIZE, ""),),)
     return needs()[name].sources
 
 
 def find(name: str) -> Path | None:
-    """The folder or weights file in the cache that is one of `NAMES`."""
+    """The folder or weights file in the cache that is one of `mdmmt.config.DOWNLOADS`."""
     if name == MODEL:
         return released_folder() if is_model_folder(released_folder()) else None
     need = needs()[name]
@@ -115,7 +113,7 @@ def find(name: str) -> Path | None:
 
 
 def download(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """Download what the cache lacks of some of `NAMES`. One failure does not stop the others.
+    """Download what the cache lacks of some of `DOWNLOADS`. One failure does not stop the others.
 
     What the cache holds already is compared with its hash, and downloaded again if it is damaged.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from . import downloads
+from .config import DOWNLOADS, MODEL, TOKENIZER
 from .device import resolve_device
 from .errors import MdmmtError, WeightsError, describe_error
 from .experts import PRETRAINED_EXPERTS, expert_classes
@@ -54,7 +55,7 @@ def facts() -> dict[str, str]:
         "precision": _precision,
     }
     result = {name: _found_out(fact) for name, fact in found.items()}
-    missing = [name for name in downloads.NAMES if result[name].startswith(MISSING)]
+    missing = [name for name in DOWNLOADS if result[name].startswith(MISSING)]
     if missing:
         result[MISSING] = f"{', '.join(missing)}: `mdmmt download` fetches what is missing"
     return result
@@ -94,7 +95,7 @@ def _weights() -> Path | str | None:
     """The default weights: a path, a repository on Hugging Face, or None if they are missing."""
     _, source = default_source()
     if source is None:
-        return downloads.find(downloads.MODEL)
+        return downloads.find(MODEL)
     if isinstance(source, str) and is_repository(source) and not Path(source).exists():
         return source
     return find_weights(None)
@@ -104,7 +105,7 @@ def _model() -> str:
     name, _ = default_source()
     weights = _weights()
     if weights is None:
-        return _missing(downloads.MODEL)
+        return _missing(MODEL)
     return f"{weights} ({name})" if isinstance(weights, Path) else f"{weights} on Hugging Face"
 
 
@@ -113,7 +114,7 @@ def _tokenizer() -> str:
     weights = _weights()
     place = tokenizer_source(weights) if isinstance(weights, Path) else bert_tokenizer_source()
     if place == BERT_BASE_CASED_ID:
-        place = cached_file(BERT_BASE_CASED_ID, TOKENIZER_FILES) or _missing(downloads.TOKENIZER)
+        place = cached_file(BERT_BASE_CASED_ID, TOKENIZER_FILES) or _missing(TOKENIZER)
     return str(place)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,30 @@ def test_main_refuses_a_place_that_cannot_be_written_before_the_work(
         assert str(tmp_path) in error and words in error and "none" not in error
         monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+LIGHT = """
+import argparse, contextlib, io, sys
+from mdmmt.cli import main, make_parser
+
+def commands_of(parser, *names):
+    yield [*names, "--help"]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from commands_of(command, *names, name)
+
+commands = [["--version"], *commands_of(make_parser())]
+assert len(commands) > 15, commands
+for command in commands:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+        main(command)
+    assert shown.getvalue(), command
+    heavy = {"torch", "towhee", "transformers", "av", "pymilvus"} & set(sys.modules)
+    assert not heavy, (command, heavy)
+"""
+
+
+@pytest.mark.slow
+def test_main_shows_help_and_version_without_torch_and_towhee() -> None:
+    subprocess.run([sys.executable, "-c", LIGHT], check=True)

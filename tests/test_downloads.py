@@ -23,6 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 import mdmmt
 from mdmmt import downloads, experts
 from mdmmt.cli import main
+from mdmmt.config import DOWNLOADS
 from mdmmt.experts import expert_classes, pretrained
 from mdmmt.experts.ircsn import PublishedIrCSN
 from mdmmt.experts.vggish import VGGish
@@ -219,7 +220,7 @@ def test_list_shows_sizes_sources_and_hashes_and_fetches_nothing(server, home, c
 
 def test_needs_are_on_https_and_have_the_hashes_in_their_names():
     needs = downloads.needs()
-    assert list(needs) == [name for name in downloads.NAMES if name != "model"]
+    assert list(needs) == [name for name in DOWNLOADS if name != "model"]
     every = [f for need in needs.values() for source in need.sources for f in source]
     assert all(file.url.startswith("https://") for file in every)
     stated = {file.name: file.sha256 for file in every}
@@ -377,7 +378,7 @@ def test_download_reports_servers_that_are_down(home, capsys, monkeypatch):
     start = time.monotonic()
     status, out, failures = run(capsys)
     assert time.monotonic() - start < 2.5  # one after the other would take 3.6 seconds
-    assert (status, out) == (1, "") and len(failures.splitlines()) == len(downloads.NAMES)
+    assert (status, out) == (1, "") and len(failures.splitlines()) == len(DOWNLOADS)
     for host in ("drive.google.com", "download.openmmlab.com", "github.com"):
         assert f"{host} cannot be reached: no connection within 0.6 seconds" in failures
 

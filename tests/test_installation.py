@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdmmt import downloads, installation
+from mdmmt import installation
 from mdmmt.cli import main
+from mdmmt.config import DOWNLOADS
 from mdmmt.experts import pretrained
 from mdmmt.experts.pretrained import EXPERTS_VARIABLE
 from mdmmt.storage.paths import SAMPLE_FOLDER, WEIGHTS_VARIABLE
@@ -51,7 +52,7 @@ def test_info_tells_a_fresh_user_what_is_missing(home, capsys):
     for name in ("torch", "transformers", "towhee", "av", "huggingface-hub", "pymilvus"):
         assert re.search(rf"\b{name} (\d|is not installed)", lines["packages"])
     assert f"torch {torch.__version__}" in lines["packages"]
-    for name in downloads.NAMES:
+    for name in DOWNLOADS:
         assert lines[name].startswith("missing, about ") and "https://" in lines[name]
     assert lines["missing"].startswith("tokenizer, model, VIDEO, CLIP, tf_vggish: `mdmmt download`")
     assert lines["device"].startswith("cuda: " if torch.cuda.is_available() else "cpu, ")

@@ -26,7 +26,7 @@ from mdmmt.weights.layout import MODEL_FOLDER_FILES
 
 # Bytes. The folder has 3.30 MB, of which the sample's weights are 2.96 MB.
 MAX_SIZE = 3_450_000
-MAX_SIZE_WITHOUT_WEIGHTS = 450_000
+MAX_SIZE_WITHOUT_WEIGHTS = 460_000
 
 
 def test_entry_equals_the_root_init():
@@ -64,7 +64,8 @@ def test_write_operator_folder_writes_only_what_the_operator_needs(package, tmp_
     sample = {f"mdmmt/sample/model/{name}" for name in MODEL_FOLDER_FILES}
     sample = {name for name in sample if (ROOT / name).exists()}
     assert "mdmmt/sample/model/model.safetensors" in sample
-    modules = imported_by(ROOT / "mdmmt", "operator.py", *expert_files())
+    of_package = ("lazy.py", "registration.py")  # which its __init__.py imports at once
+    modules = imported_by(ROOT / "mdmmt", "operator.py", *of_package, *expert_files())
     packages = {str(PurePosixPath(file).with_name("__init__.py")) for file in modules}
     needed = {f"mdmmt/{file}" for file in modules | packages | {"weights/model_card.md"}}
     papers = {"LICENSE", "NOTICE", "requirements.txt"}

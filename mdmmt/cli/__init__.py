@@ -16,8 +16,8 @@ from . import demo, dumps, embed, evaluation, extract, operator_folder, search, 
 from .common import any_name_printable, logging_to_stderr, say
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 1 after an error, 130 after Ctrl-C."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands; each command sets `run`, which takes the arguments."""
     parser = argparse.ArgumentParser(
         prog="mdmmt", description="Text and video in one embedding space (MDMMT)."
     )
@@ -25,7 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (demo, extract, embed, dumps, search, evaluation, weights, operator_folder):
         module.add_commands(commands)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 1 after an error, 130 after Ctrl-C."""
+    arguments = make_parser().parse_args(argv)
     with any_name_printable(), warnings.catch_warnings(), logging_to_stderr():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: say(message)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..fast import PRECISIONS
+from ..config import PRECISIONS
 from ..media.limits import TIME_LIMIT_S
 from ..storage.text import escape_controls
 

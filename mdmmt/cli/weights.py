@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import downloads
-from ..storage.checkpoint import PICKLES
+from ..config import DOWNLOADS
 from ..storage.files import in_units
 from ..storage.text import format_table
-from ..weights.layout import CONFIG_FILE, MODEL_FILE
 from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report, say
 
 LIST_HEADER = ("name", "state", "size, about", "source", "SHA-256 that the publisher states")
@@ -30,8 +28,8 @@ def add_commands(commands: Commands) -> None:
         "--only",
         action="append",
         metavar="NAME",
-        choices=downloads.NAMES,
-        help=f"fetch this alone: {', '.join(downloads.NAMES)}; may be repeated",
+        choices=DOWNLOADS,
+        help=f"fetch this alone: {', '.join(DOWNLOADS)}; may be repeated",
     )
     download.add_argument(
         "--list", action="store_true", help="show sizes, hashes and sources, and fetch nothing"
@@ -59,7 +57,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> int:
-    names = [name for name in downloads.NAMES if name in (arguments.only or downloads.NAMES)]
+    from .. import downloads
+
+    names = [name for name in DOWNLOADS if name in (arguments.only or DOWNLOADS)]
     if arguments.list:
         rows = [LIST_HEADER, *(row for name in names for row in _listed(name))]
         print(format_table(rows, flush_left=(0, 1, 3, 4)))
@@ -74,6 +74,8 @@ def _download(arguments: argparse.Namespace) -> int:
 
 def _listed(name: str) -> Iterator[tuple[str, ...]]:
     """A row for each file of one thing; those of further sources say "or"."""
+    from .. import downloads
+
     state = "there" if downloads.find(name) else "missing"
     for files in downloads.sources(name):
         for file in files:
@@ -132,6 +134,9 @@ def _facts(info: WeightsInfo) -> dict[str, str]:
 
 
 def _layout(info: WeightsInfo) -> str:
+    from ..storage.checkpoint import PICKLES
+    from ..weights.layout import CONFIG_FILE, MODEL_FILE
+
     if info.path.is_dir():
         return f"model folder ({CONFIG_FILE}, {MODEL_FILE})"
     if info.file.suffix not in PICKLES:
@@ -140,6 +145,8 @@ def _layout(info: WeightsInfo) -> str:
 
 
 def _origin(info: WeightsInfo) -> str:
+    from ..storage.checkpoint import PICKLES
+
     if info.origin is None:
         return "not noted in such a file" if info.file.suffix in PICKLES else "not noted"
     return f"{info.origin}, sha256 {info.origin_sha256 or 'not noted'}"

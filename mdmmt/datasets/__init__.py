@@ -1,8 +1,20 @@
 """Annotation files of datasets -> captions, for evaluation and for training."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import lazy
 from .annotations import Caption, read_captions
-from .caption_indexes import CaptionIndex, IndexedCaption, read_caption_indexes
 from .lists import read_video_list
+
+if TYPE_CHECKING:
+    from .caption_indexes import CaptionIndex, IndexedCaption, read_caption_indexes
+else:  # spares the other readers torch, which reads features
+    __getattr__, __dir__ = lazy.names_of(
+        __name__,
+        {".caption_indexes": ("CaptionIndex", "IndexedCaption", "read_caption_indexes")},
+    )
 
 __all__ = [
     "Caption",

@@ -8,7 +8,12 @@
 `metrics` needs embeddings alone; `runs` makes them with a model; `results` and `plots` show them.
 """
 
-from ..datasets import Caption, CaptionIndex, IndexedCaption, read_caption_indexes, read_captions
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import lazy
+from ..datasets import Caption, read_captions
 from .metrics import (
     PROTOCOLS,
     Difference,
@@ -29,7 +34,18 @@ from .results import (
     table,
     write_results,
 )
-from .runs import ablate, evaluate
+
+if TYPE_CHECKING:
+    from ..datasets import CaptionIndex, IndexedCaption, read_caption_indexes
+    from .runs import ablate, evaluate
+else:  # spares the metrics torch
+    __getattr__, __dir__ = lazy.names_of(
+        __name__,
+        {
+            ".runs": ("ablate", "evaluate"),
+            "..datasets": ("CaptionIndex", "IndexedCaption", "read_caption_indexes"),
+        },
+    )
 
 __all__ = [
     "PROTOCOLS",

@@ -1,6 +1,6 @@
 """The fast path: the towers of `mdmmt` for inference, on tokens packed without padding."""
 
-from .precision import PRECISIONS, resolve_precision
+from .precision import resolve_precision
 from .towers import FastTextTower, FastVideoTower
 
-__all__ = ["PRECISIONS", "FastTextTower", "FastVideoTower", "resolve_precision"]
+__all__ = ["FastTextTower", "FastVideoTower", "resolve_precision"]

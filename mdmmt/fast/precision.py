@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..config import PRECISIONS
 from ..errors import InputError
 from ..kernels import cpu, private
 from ..kernels.linear import (
@@ -28,8 +29,7 @@ from .attention import (
     batched_attention,
 )
 
-RESOLVED = ("exact", "bfloat16", "int8")
-PRECISIONS = (*RESOLVED, "auto")
+RESOLVED = tuple(name for name in PRECISIONS if name != "auto")
 # The tokens of a batch from which on it is worth a thread of its own. With fewer, all threads share
 # the batch. The first number is for low precision on a processor with instructions for bfloat16.
 FEW_TOKENS, MANY_TOKENS = 8, 96

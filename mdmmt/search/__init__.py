@@ -5,8 +5,9 @@ Milvus is imported when an index is opened, and what the page needs when `write_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .. import lazy
 from ..batch.outcome import Outcome
 from ..weights.identity import Identity
 from .build import index_file, index_files, read_metadata
@@ -14,6 +15,8 @@ from .index import Hit, Index
 
 if TYPE_CHECKING:
     from .page import write_page
+else:  # spares a search without a page PyAV and Jinja2
+    __getattr__, __dir__ = lazy.names_of(__name__, {".page": ("write_page",)})
 
 __all__ = (
     "Hit",
@@ -25,11 +28,3 @@ __all__ = (
     "read_metadata",
     "write_page",
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name == "write_page":  # spares a search without a page PyAV and Jinja2
-        from .page import write_page
-
-        return write_page
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,8 @@ import torch
 from fast_towers import CPU, on_x86
 
 from mdmmt import InputError
-from mdmmt.fast import PRECISIONS, precision, resolve_precision
+from mdmmt.config import PRECISIONS
+from mdmmt.fast import precision, resolve_precision
 from mdmmt.fast.attention import (
     GroupedAttention,
     SequenceGroup,
