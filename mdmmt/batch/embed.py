@@ -1,21 +1,17 @@
-"""Many texts or videos in, a file of embeddings out. An item that fails stops no other."""
+"""Many texts or videos in, rows of embeddings out. An item that fails stops no other."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model import BATCH_SIZE, Model, Segments, check_text
-from ..storage.files import atomic_file
 from .outcome import Outcome, run_each
 
-FORMATS = (".npy", ".jsonl")
 VIDEOS_AT_ONCE = 128  # videos whose tokens are in memory; they go through the tower together
 
 Item = TypeVar("Item")
@@ -80,32 +76,6 @@ def embed_windows(
         vectors, spans_s = outcome.result
         for (start_s, end_s), vector in zip(spans_s.tolist(), vectors, strict=True):
             yield EmbeddingRow(outcome.name, vector, span_s=(start_s, end_s))
-
-
-def write_embeddings(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
-    """Write a file of embeddings. It appears whole or not at all.
-
-    Row i of a .npy belongs to `rows[i]`, and is NaN for an error. A .jsonl names each row and
-    leaves errors out.
-
-    Args:
-        kind: the key of the name in a .jsonl, 'text' or 'path'.
-    """
-    with atomic_file(out) as part, part.open("wb") as file:
-        if out.suffix == ".npy":
-            width = next(len(row.vector) for row in rows if row.vector is not None)
-            nan = np.full(width, np.nan, dtype=np.float32)
-            np.save(file, np.stack([nan if row.vector is None else row.vector for row in rows]))
-        else:
-            for row in rows:
-                if row.vector is not None:
-                    line = json.dumps(_record(kind, row, row.vector)) + "\n"
-                    file.write(line.encode())
-
-
-def _record(kind: str, row: EmbeddingRow, vector: NDArray[np.float32]) -> dict[str, Any]:
-    span = {} if row.span_s is None else {"start_s": row.span_s[0], "end_s": row.span_s[1]}
-    return {kind: row.name, **span, "embedding": vector.tolist()}
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -239,9 +239,11 @@ def video_progress(
             yield finish
 
 
-def report(failures: Sequence[str], summary: str) -> int:
-    """Print the failures and a summary; return the exit status."""
+def report(
+    failures: Sequence[str], summary: str, show: Callable[[str], None] = print_result
+) -> int:
+    """Print the failures, and a summary by `show`; return the exit status."""
     for failure in failures:
         say(failure)
-    print_result(summary)
+    show(summary)
     return 1 if failures else 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .common import (
@@ -22,6 +25,11 @@ from .common import (
     say,
     video_progress,
 )
+
+if TYPE_CHECKING:
+    from ..batch.embed import EmbeddingRow
+
+STDOUT = Path("-")
 
 
 def add_commands(commands: Commands) -> None:
@@ -42,13 +50,17 @@ def add_commands(commands: Commands) -> None:
     add_jobs_option(embed)
     add_time_limit_option(embed)
     embed.add_argument(
-        "--out", type=Path, required=True, help="file to write, .npy (N, D) float32 or .jsonl"
+        "--out",
+        type=Path,
+        required=True,
+        help="file to write: .npy (with the names of its rows in a .names.jsonl beside it), .npz, "
+        ".jsonl, .csv or .parquet; - prints JSON lines",
     )
     embed.add_argument(
         "--segments",
         choices=["windows"],
-        help="cut each video into windows, for a .jsonl; without it, a video that is longer than "
-        "the model's limit gives one embedding, of its beginning",
+        help="cut each video into windows; without it, a video that is longer than the model's "
+        "limit gives one embedding, of its beginning",
     )
     embed.add_argument(
         "--window", type=float, metavar="S", help="seconds of each window; implies --segments"
@@ -61,21 +73,14 @@ def add_commands(commands: Commands) -> None:
 
 def _embed(arguments: argparse.Namespace) -> int:
     """Embed all items that can be embedded; name the others at the end, with the reason."""
-    from ..batch.embed import (
-        EmbeddingRow,
-        embed_texts,
-        embed_videos,
-        embed_windows,
-        write_embeddings,
-    )
+    from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
+    from ..batch.embedding_files import json_line
     from ..batch.extract import find_videos
     from ..batch.outcome import INTERRUPTED
-    from ..storage.files import check_writable
 
     windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
     _check(arguments, windows)
     out = arguments.out
-    check_writable(out)
     model = load_model(arguments)
     if arguments.text:
         kind, names = "text", arguments.text
@@ -99,6 +104,9 @@ def _embed(arguments: argparse.Namespace) -> int:
         with video_progress(videos, at_most_s) as finish:
             for row in rows:
                 done.append(row)
+                if out == STDOUT and row.vector is not None:
+                    sys.stdout.write(json_line(kind, row))
+                    sys.stdout.flush()
                 finish(row.name)
     except KeyboardInterrupt:  # the rows that are done are kept
         interrupted = True
@@ -108,29 +116,48 @@ def _embed(arguments: argparse.Namespace) -> int:
         row.error if arguments.text else f"{row.name}: {row.error}" for row in done if row.error
     ]
     embedded = len(done) - len(failures)
-    if embedded == 0:
-        status = report(failures, f"nothing was embedded, {out} was not written")
-        return 130 if interrupted else status
     if windows:
         of_videos = len({row.name for row in done if not row.error})
-        summary = f"{embedded} windows of {of_videos} of {len(names)} videos"
+        summary = f"{embedded} windows of {of_videos} of {len(names)} videos embedded"
     else:
-        summary = f"{embedded} of {len(names)}"
+        summary = f"{embedded} of {len(names)} embedded"
         # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
         done += [EmbeddingRow(name, None, INTERRUPTED) for name in names[len(done) :]]
-    write_embeddings(out, kind, done)
-    status = report(failures, f"{summary} embedded, written to {out}")
+    if out == STDOUT:
+        status = report(failures, summary, say)
+    elif embedded == 0:
+        status = report(failures, f"nothing was embedded, {out} was not written")
+    else:
+        interrupted = not _write(out, kind, done) or interrupted
+        status = report(failures, f"{summary}, written to {out}")
     return 130 if interrupted else status
 
 
+def _write(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> bool:
+    """Write the file, even if Ctrl-C comes meanwhile; a second one ends it. False: it came."""
+    from ..batch.embedding_files import write_embeddings
+
+    try:
+        write_embeddings(out, kind, rows)
+    except KeyboardInterrupt:
+        say(f"interrupted, {out} is still written; interrupt again to stop that")
+        write_embeddings(out, kind, rows)
+        return False
+    return True
+
+
 def _check(arguments: argparse.Namespace, windows: bool) -> None:
-    """Raise an InputError for options that exclude each other, before any work."""
-    from ..batch.embed import FORMATS
+    """Raise an error for options that exclude each other, or a file, before any work."""
+    from ..batch.embedding_files import FORMATS, check_output
 
     out = arguments.out
-    if out.suffix not in FORMATS or (windows and out.suffix != ".jsonl"):
-        expected = ".jsonl, since it gets windows" if windows else " or ".join(FORMATS)
-        raise InputError(f"--out is {str(out)!r}, expected a name that ends in {expected}")
+    if out != STDOUT and out.suffix not in FORMATS:
+        raise InputError(
+            f"--out is {str(out)!r}, expected a name that ends in {', '.join(FORMATS)}, or - for "
+            "JSON lines on stdout"
+        )
     if arguments.text and (windows or arguments.experts):
         option = "--experts is" if arguments.experts else "--segments, --window and --stride are"
         raise InputError(f"{option} for videos, not for --text")
+    if out != STDOUT:
+        check_output(out)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 import mdmmt
 from mdmmt.batch import embed
-from mdmmt.batch.embed import embed_texts, embed_videos, embed_windows, write_embeddings
+from mdmmt.batch.embed import embed_texts, embed_videos, embed_windows
 from mdmmt.cli import main
 from mdmmt.features import ExpertFeatures, FeatureFile, SourceVideo, write_features
 
@@ -77,17 +75,6 @@ def test_embed_windows_gives_spans(feature_files, tiny_model):
     assert [row.span_s for row in rows] == [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0), None]
     assert [row.name for row in rows] == [feature_files[1]] * 3 + [feature_files[2]]
     assert rows[-1].vector is None and rows[-1].error
-
-
-def test_write_embeddings_has_nan_for_errors_and_leaves_them_out_of_jsonl(tiny_model, tmp_path):
-    rows = list(embed_texts(tiny_model, TEXTS[:3]))
-    write_embeddings(tmp_path / "a.npy", "text", rows)
-    array = np.load(tmp_path / "a.npy")
-    assert array.shape == (3, 72) and array.dtype == np.float32
-    assert np.isnan(array).any(axis=1).tolist() == [False, True, False]
-    write_embeddings(tmp_path / "a.jsonl", "text", rows)
-    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [line["text"] for line in lines] == ["a dog", "a red ball"]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])

@@ -89,16 +89,40 @@ def test_embed_writes_windows_with_their_seconds(long, model, tmp_path, capsys):
     np.testing.assert_allclose([r["embedding"] for r in records], found.vectors, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--segments=windows", "--out=a.npy"], "expected a name that ends in .jsonl"),
-        (["--stride=3", "--out=a.npy"], "expected a name that ends in .jsonl"),
-    ],
-)
-def test_embed_refuses_bad_options(options, words, long, capsys):
-    assert main(["embed", str(long), "--weights=sample", *options]) == 1
-    assert words in capsys.readouterr().err
+def test_embed_prints_json_lines_and_nothing_else_to_stdout(tmp_path, capsys):
+    texts = [f"--text={text}" for text in ("a red ball", " ", "silence")]
+    assert main(["embed", *texts, "--weights=sample", "--device=cpu", "--out=-"]) == 1
+    printed = capsys.readouterr()
+    records = [json.loads(line) for line in printed.out.splitlines()]
+    assert [record["text"] for record in records] == ["a red ball", "silence"]
+    expected = mdmmt.load("sample", "cpu").encode_text(["a red ball", "silence"])
+    np.testing.assert_allclose([r["embedding"] for r in records], expected, atol=1e-6)
+    assert "2 of 3 embedded" in printed.err and "expected some words" in printed.err
+
+
+def test_embed_writes_in_the_format_of_the_suffix(tmp_path):
+    command = ["embed", "--text=a red ball", "--weights=sample", "--device=cpu"]
+    for suffix in (".npz", ".csv"):
+        assert main([*command, f"--out={tmp_path / 'a'}{suffix}"]) == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["text"].tolist() == ["a red ball"]
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("a red ball,")
+
+
+def test_embed_still_writes_when_it_is_interrupted_meanwhile(tmp_path, monkeypatch, capsys):
+    save, calls = np.save, []
+
+    def interrupted_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    monkeypatch.setattr(np, "save", interrupted_once)
+    out = tmp_path / "a.npy"
+    assert main(["embed", "--text=a ball", "--weights=sample", f"--out={out}"]) == 130
+    assert "is still written" in capsys.readouterr().err
+    assert np.isfinite(np.load(out)).all() and (tmp_path / "a.names.jsonl").exists()
 
 
 def test_embed_runs_the_named_experts_alone(long, tmp_path, capsys):
@@ -168,7 +192,10 @@ def test_embed_marks_the_row_of_a_broken_file_in_npy(demo_folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--text", "x", "--weights", "sample", "--out", "OUT.txt"], "ends in .npy or .jsonl"),
+        (
+            ["--text", "x", "--weights", "sample", "--out", "OUT.txt"],
+            "ends in .npy, .npz, .jsonl, .csv, .parquet, or -",
+        ),
         (
             ["--text", " ", "--weights", "sample", "--out", "OUT.npy"],
             "mdmmt: text is ' ', expected some words",

@@ -1,0 +1,135 @@
+"""Files of embeddings. Each format names its rows, a .npy by a second file beside it.
+
+The name of a row is a `text` or a `path`; a window also has `start_s` and `end_s`. These are keys,
+columns or arrays beside the `embedding`, whatever the format.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MissingDependency
+from ..storage.files import atomic_file, check_writable
+from .embed import EmbeddingRow
+
+FORMATS = (".npy", ".npz", ".jsonl", ".csv", ".parquet")
+NAMES_SUFFIX = ".names.jsonl"  # of the file beside a .npy
+EMBEDDING = "embedding"
+
+
+def names_file(out: Path) -> Path:
+    """The file that names the rows of a .npy: `videos.names.jsonl` beside `videos.npy`."""
+    return out.with_suffix(NAMES_SUFFIX)
+
+
+def check_output(out: Path) -> None:
+    """Refuse a file of embeddings that cannot be written, before any work is done for it.
+
+    Raises:
+        InputError: naming the file.
+        MissingDependency: a .parquet needs pyarrow.
+    """
+    check_writable(out)
+    if out.suffix == ".npy":
+        check_writable(names_file(out))
+    if out.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise MissingDependency("a .parquet file", "parquet") from error
+
+
+def json_line(kind: str, row: EmbeddingRow) -> str:
+    """A row as a line of JSON, with its embedding if it has one."""
+    embedding = {} if row.vector is None else {EMBEDDING: row.vector.tolist()}
+    return json.dumps(_describe(kind, row) | embedding) + "\n"
+
+
+def write_embeddings(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+    """Write a file of embeddings in the format of its suffix. It appears whole or not at all.
+
+    Row i of a .npy and line i of its names belong to `rows[i]`. The row of an error is NaN, and its
+    line has the `error`. The other formats leave errors out.
+
+    Args:
+        out: see `FORMATS`.
+        kind: 'text' or 'path', what the name of a row is.
+        rows: at least one has a vector.
+    """
+    good = [row for row in rows if row.vector is not None]
+    with atomic_file(out) as part:
+        if out.suffix == ".npy":
+            with part.open("wb") as file:
+                np.save(file, _matrix(rows))
+            with atomic_file(names_file(out)) as names:
+                lines = (json_line(kind, row._replace(vector=None)) for row in rows)
+                names.write_text("".join(lines), encoding="ascii", newline="\n")
+        elif out.suffix == ".npz":
+            with part.open("wb") as file:
+                arrays: dict[str, Any] = {**_columns(kind, good), EMBEDDING: _matrix(good)}
+                np.savez(file, **arrays)
+        elif out.suffix == ".jsonl":
+            with part.open("w", encoding="ascii", newline="\n") as text:
+                text.writelines(json_line(kind, row) for row in good)
+        elif out.suffix == ".csv":
+            _write_csv(part, kind, good)
+        else:
+            _write_parquet(part, kind, good)
+
+
+def _describe(kind: str, row: EmbeddingRow) -> dict[str, Any]:
+    span = {} if row.span_s is None else {"start_s": row.span_s[0], "end_s": row.span_s[1]}
+    error = {} if row.error is None else {"error": row.error}
+    return {kind: row.name, **span, **error}
+
+
+def _columns(kind: str, rows: Sequence[EmbeddingRow]) -> dict[str, list[Any]]:
+    records = [_describe(kind, row) for row in rows]
+    return {key: [record[key] for record in records] for key in records[0]}
+
+
+def _matrix(rows: Sequence[EmbeddingRow]) -> NDArray[np.float32]:
+    """The embeddings (N, D) float32; that of an error is NaN."""
+    width = next(len(row.vector) for row in rows if row.vector is not None)
+    nan = np.full(width, np.nan, dtype=np.float32)
+    return np.stack([nan if row.vector is None else row.vector for row in rows])
+
+
+def _write_csv(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+    vectors = _matrix(rows)
+    with part.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        numbers = (f"{EMBEDDING}_{index}" for index in range(vectors.shape[1]))
+        lines.writerow([*_describe(kind, rows[0]), *numbers])
+        for row, vector in zip(rows, vectors.tolist(), strict=True):
+            values = map(_printable, _describe(kind, row).values())
+            lines.writerow([*values, *(f"{number:.9g}" for number in vector)])  # 9 tell float32
+
+
+def _write_parquet(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    vectors = _matrix(rows)
+    columns = {
+        name: pyarrow.array([_printable(value) for value in values])
+        for name, values in _columns(kind, rows).items()
+    }
+    columns[EMBEDDING] = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(vectors.ravel()), vectors.shape[1]
+    )
+    parquet.write_table(pyarrow.table(columns), part)
+
+
+def _printable(value: Any) -> Any:
+    """Escape the bytes of a path that are no UTF-8, as `\\udcff`: these formats hold text alone."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    return value
