@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .background import in_caller
 from .config import ModelConfig
@@ -31,6 +33,7 @@ from .features.reader import (
     split_list,
 )
 from .features.tokens import InputDict, VideoTokens
+from .items import as_items
 from .media.limits import TIME_LIMIT_S, check_time_limit
 from .storage.checkpoint import load_file, load_strict
 from .storage.text import is_unicode
@@ -47,16 +50,25 @@ BATCH_SIZE = 1024  # enough to keep a GPU busy; on a processor the towers cut it
 class Segments(NamedTuple):
     """Embeddings of n segments of one video."""
 
-    vectors: np.ndarray  # (n, D) float32
-    spans_s: np.ndarray  # (n, 2) float64, start and end of each segment in seconds
+    vectors: NDArray[np.float32]  # (n, D)
+    spans_s: NDArray[np.float64]  # (n, 2), start and end of each segment in seconds
+
+    def __repr__(self) -> str:
+        vectors, spans_s = map(np.asarray, self)
+        times = f", from {spans_s.min():g} to {spans_s.max():g} s" if spans_s.size else ""
+        return f"Segments(vectors {vectors.shape} {vectors.dtype}{times})"
 
 
 class Similarity(NamedTuple):
     """The similarity of t texts and v videos."""
 
-    score: np.ndarray  # (t, v) float32, inner products
-    by_expert: np.ndarray  # (t, v, m) float32, each expert's share; they add up to the score
+    score: NDArray[np.float32]  # (t, v), inner products
+    by_expert: NDArray[np.float32]  # (t, v, m), each expert's share; they add up to the score
     experts: tuple[str, ...]  # the m names
+
+    def __repr__(self) -> str:
+        texts, videos = np.shape(self.score)
+        return f"Similarity({texts} texts x {videos} videos, experts {', '.join(self.experts)})"
 
 
 class Model:
@@ -94,6 +106,13 @@ class Model:
         self._video_encoder: FastVideoTower | None = None
         self._text_encoder: FastTextTower | None = None
 
+    def __repr__(self) -> str:
+        device = str(self.device)
+        return (
+            f"Model({str(self.path)!r}, dim={self.dim}, experts={list(self.expert_names)}, "
+            f"device={device!r}, precision={self.precision!r})"
+        )
+
     def __deepcopy__(self, memo: Any) -> Model:
         return self
 
@@ -116,47 +135,58 @@ class Model:
         )
         return type(self), arguments
 
-    def encode_text(self, text: str | Sequence[str], batch_size: int = BATCH_SIZE) -> np.ndarray:
+    def encode_text(
+        self,
+        text: str | Iterable[str],
+        batch_size: int = BATCH_SIZE,
+        *,
+        show_progress: bool = False,
+    ) -> NDArray[np.float32]:
         """Embed texts.
 
-        The tower reads the first `max_length` tokens of each text, 30 for the released model.
+        The tower reads the first `max_length` tokens of each text, 30 for the released model. A
+        longer text gives a warning.
 
         Args:
-            text: one text, or a list of N.
+            text: one text, or N of them: a list, a generator, a column of pandas, an array.
             batch_size: the most texts that the tower computes at once.
+            show_progress: whether to draw a progress bar of the texts on stderr.
 
         Returns:
-            (D,) float32 for one text, (N, D) for a list; D is 1536 for the released model. The
+            (D,) float32 for one text, (N, D) for several; D is 1536 for the released model. The
             norm of an embedding is at most 1.
 
         Raises:
             InputError, InputTypeError: not a text, an empty or blank one, or an empty list.
         """
         single = isinstance(text, str)
-        texts = _as_list([text] if single else text, "text", "a str or a list of str")
+        texts: list[Any] = [text] if single else _text_list(text)
         for index, one in enumerate(texts):
             check_text(one, "text" if single else f"text {index}")
         encoder = self.text_encoder  # before the tokenizer, which may have to be downloaded
         ids = self.tokenizer(texts)
         _check_batch_size(batch_size)
-        vectors = encoder(ids, batch_size).cpu().numpy()
+        with tqdm(total=len(ids), unit=" texts", disable=not show_progress) as bar:
+            vectors = encoder(ids, batch_size, bar.update).cpu().numpy()
         return vectors[0] if single else vectors
 
     def encode_video(
         self,
-        video: VideoInput | Sequence[VideoInput],
+        video: VideoInput | Iterable[VideoInput],
         batch_size: int = BATCH_SIZE,
         *,
         start_s: float = 0.0,
         end_s: float | None = None,
-    ) -> np.ndarray:
+        show_progress: bool = False,
+    ) -> NDArray[np.float32]:
         """Embed videos.
 
         The model was trained on at most 30 tokens of each expert. A longer video gives the
         embedding of its beginning and a warning; `encode_segments` embeds all of it.
 
         Args:
-            video: one video, or a list of N. A video is
+            video: one video, or N of them: a list, a generator of paths or dicts, a column of
+                pandas, an array of paths. A video is
                 - a dict of expert features (see `mdmmt.features.tokens`), which with a leading
                   axis b on its arrays is a batch of b videos and must not be in a list;
                 - `mdmmt.features.VideoFeatures`;
@@ -165,9 +195,10 @@ class Model:
                 - the frames (list or iterator) that one of Towhee's video decoders yields.
             batch_size: the most videos that the tower computes at once.
             start_s, end_s: the part of the video to embed, in seconds; None is its end.
+            show_progress: whether to draw a progress bar of the videos that are read on stderr.
 
         Returns:
-            (D,) float32 for one video, (b, D) for a batched dict, (N, D) for a list; D is 1536
+            (D,) float32 for one video, (b, D) for a batched dict, (N, D) for several; D is 1536
             for the released model. The norm of an embedding is sqrt(number of experts).
 
         Raises:
@@ -176,7 +207,7 @@ class Model:
         """
         videos, several = split_list(video)
         tokens: list[VideoTokens] = []
-        for where, one in videos:
+        for where, one in tqdm(videos, unit=" videos", disable=not show_progress):
             rows, is_batch = self.reader.tokens(one, where, start_s, end_s)
             if is_batch and several:
                 raise InputError(f"{where} has a batch axis, expected un-batched dicts in a list")
@@ -234,10 +265,27 @@ class Model:
 
     def encode_tokens(
         self, videos: Sequence[VideoTokens], batch_size: int = BATCH_SIZE
-    ) -> np.ndarray:
+    ) -> NDArray[np.float32]:
         """Embed the tokens of N videos, from `read_tokens` -> (N, D) float32."""
         _check_batch_size(batch_size)
         return in_caller(lambda: self.video_encoder(videos, batch_size).cpu().numpy())
+
+    @property
+    def dim(self) -> int:
+        """The numbers D of an embedding, 1536 for the released model."""
+        return self.config.text.embedding_dim
+
+    @property
+    def max_seconds(self) -> float:
+        """The length of video that the model takes whole, 28.8 for the released model.
+
+        Of a longer video, `encode_video` embeds the beginning, and warns.
+
+        Raises:
+            InputError: this package cannot run the model's experts, so it does not know the length
+                of a token.
+        """
+        return self.window_lengths(None, None)[0]
 
     @property
     def expert_names(self) -> tuple[str, ...]:
@@ -248,7 +296,11 @@ class Model:
         """The window and stride in seconds that `encode_segments` uses for these arguments."""
         return self.reader.window_lengths(window_s, stride_s)
 
-    def similarity(self, text: Any, video: Any) -> Similarity:
+    def similarity(
+        self,
+        text: NDArray[Any] | Tensor | str | Iterable[str],
+        video: NDArray[Any] | Tensor | VideoInput | Iterable[VideoInput],
+    ) -> Similarity:
         """Inner products of t texts and v videos, and the share of each expert.
 
         Args:
@@ -262,12 +314,8 @@ class Model:
         names, width = config.experts, config.same_dim
         if names != tuple(e.name for e in self.config.video.experts):
             raise InputError("the towers have different experts, so they share no space")
-        text, video = (
-            one.detach().float().cpu().numpy() if isinstance(one, Tensor) else one
-            for one in (text, video)
-        )
-        t = text if isinstance(text, np.ndarray) else self.encode_text(text)
-        v = video if isinstance(video, np.ndarray) else self.encode_video(video)
+        t = given if (given := _embeddings(text)) is not None else self.encode_text(text)
+        v = given if (given := _embeddings(video)) is not None else self.encode_video(video)
         for name, vectors in (("text", t), ("video", v)):
             if vectors.ndim not in (1, 2) or vectors.shape[-1] != config.embedding_dim:
                 raise InputError(
@@ -425,12 +473,22 @@ def _absolute(source: Any) -> Any:
     return source
 
 
-def _as_list(value: Any, what: str, expected: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise InputTypeError(f"{what} is a {type(value).__name__}, expected {expected}")
-    if not value:
-        raise InputError(f"{what} is an empty list, expected {expected}")
-    return list(value)
+def _text_list(texts: Any) -> list[Any]:
+    expected = "expected a str or a list of str"
+    items = as_items(texts)
+    if items is None:
+        raise InputTypeError(f"text is a {type(texts).__name__}, {expected}")
+    if not items:
+        raise InputError(f"text is an empty {type(texts).__name__}, {expected}")
+    return items
+
+
+def _embeddings(value: Any) -> NDArray[np.float32] | None:
+    """Embeddings of NumPy or PyTorch as an array; None for what is still to be embedded."""
+    if isinstance(value, Tensor):
+        return value.detach().float().cpu().numpy()
+    is_array = isinstance(value, np.ndarray) and as_items(value) is None
+    return value if is_array else None
 
 
 def _check_batch_size(batch_size: int) -> None:

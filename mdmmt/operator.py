@@ -16,6 +16,7 @@ from towhee.runtime import register
 
 from .errors import InputError, MissingDependency, WeightsError, describe_error
 from .features.reader import split_list
+from .items import as_items
 from .media.limits import TIME_LIMIT_S
 from .model import check_text, load
 from .weights.onnx import export_onnx
@@ -95,9 +96,10 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
             Towhee's `flat_map` makes into rows. For 'features' a dict.
         """
         try:
-            if self.on_error == "none" and self._is_list(data):
-                return self._embed_each(data)
-            return self._embed(data)
+            if self.on_error == "raise":
+                return self._embed(data)
+            data, several = self._split(data)
+            return self._embed_each(data) if several else self._embed(data)
         except Exception as error:
             self._log(error)
             return None if self.segments is None else []
@@ -108,10 +110,16 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         if self.on_error == "raise" or isinstance(error, OF_ALL_INPUTS):
             raise error
 
-    def _is_list(self, data: Any) -> bool:
+    def _split(self, data: Any) -> tuple[Any, bool]:
+        """The data, as a list if it is several texts or videos, and whether it is."""
         if self.modality == "text":
-            return isinstance(data, list | tuple) and len(data) > 0
-        return self.modality == "video" and self.segments is None and split_list(data)[1]
+            texts = as_items(data)
+            return (texts, True) if texts else (data, False)
+        if self.modality == "features" or self.segments is not None:
+            return data, False
+        videos, several = split_list(data)
+        items = [item for _, item in videos]
+        return (items, True) if several else (items[0], False)
 
     def _embed_each(self, items: Sequence[Any]) -> Any:
         """Embed the items of a list together; the bad ones become rows of NaN."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,6 +19,7 @@ from towhee import ops, pipe
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
 from mdmmt.features.tokens import read_input
+from mdmmt.model import Segments
 from mdmmt.towers.tokenizer import Tokenizer
 
 TEXTS = [
@@ -26,6 +30,11 @@ TEXTS = [
     "a",
     "cat " * 50,
 ]
+
+
+@pytest.fixture(scope="module")
+def sample_model():
+    return mdmmt.load("sample", "cpu")
 
 
 def operator(folder, modality, **options):
@@ -62,6 +71,85 @@ def test_encode_text_of_a_list_equals_each_text_alone(tiny_model):
     assert tiny_model.encode_text(np.str_("a")).shape == (72,)
 
 
+# A few texts as other packages hold them.
+MANY_TEXTS = {
+    "generator": lambda: (text for text in TEXTS),
+    "keys of a dict": lambda: dict.fromkeys(TEXTS).keys(),
+    "strings of NumPy": lambda: np.array(TEXTS),
+    "objects of NumPy": lambda: np.array(TEXTS, dtype=object),
+    "a column of pandas": lambda: pandas.DataFrame({"text": TEXTS}, index=range(9, 15))["text"],
+    "categories of pandas": lambda: pandas.Series(TEXTS, dtype="category"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is longer than this model takes")
+@pytest.mark.parametrize("make", MANY_TEXTS.values(), ids=MANY_TEXTS)
+def test_encode_text_takes_what_gives_texts_in_order(make, tiny_model):
+    texts = list(make())
+    np.testing.assert_array_equal(tiny_model.encode_text(make()), tiny_model.encode_text(texts))
+    scores = tiny_model.similarity(make(), np.eye(72, dtype=np.float32)).score
+    np.testing.assert_array_equal(scores, tiny_model.encode_text(texts) @ np.eye(72))
+
+
+@pytest.mark.parametrize(("words", "is_cut"), [(28, False), (29, True), (5000, True)])
+def test_encode_text_warns_of_a_text_that_is_cut(words, is_cut, tiny_model):
+    """A text of 28 words has 30 tokens, with the two that BERT adds."""
+    no_dot = mdmmt.load(tiny_model.path, "cpu", mmttxt_params={"add_dot": False})
+    texts = ["a dog", "cat " * words]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        no_dot.encode_text(texts)
+    assert [one.filename for one in caught] == [__file__] * is_cut
+    for one in caught:
+        said = "text 1, 'cat cat .*is longer than this model takes: it embeds the first 30 tokens"
+        assert re.match(said, str(one.message)) and len(str(one.message)) < 250
+
+
+def test_encode_text_counts_the_texts_that_are_cut(tiny_model):
+    with pytest.warns(UserWarning, match=r"text 1 \(and 2 more\), 'cat ") as caught:
+        tiny_model.encode_text(["a dog", *["cat " * 40] * 2, "dog " * 31])
+    assert len(caught) == 1
+
+
+def test_encode_shows_progress_if_asked(tiny_model, tiny_video, capsys):
+    videos = [tiny_video(seed) for seed in range(3)]
+    plain = tiny_model.encode_text(["a dog"] * 50), tiny_model.encode_video(videos)
+    assert capsys.readouterr().err == ""
+    shown = (
+        tiny_model.encode_text(["a dog"] * 50, batch_size=8, show_progress=True),
+        tiny_model.encode_video(videos, show_progress=True),
+    )
+    bars = capsys.readouterr().err
+    assert "50/50" in bars and "3/3" in bars
+    for one, other in zip(shown, plain, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+# What a person sees
+
+
+def test_reprs_fit_a_screen(tiny_model, tiny_video):
+    vectors = tiny_model.encode_video([tiny_video(seed) for seed in range(500)])
+    spans_s = np.stack([np.arange(500), np.arange(500) + 1.5], axis=1)
+    segments = Segments(vectors, spans_s)
+    assert repr(segments) == "Segments(vectors (500, 72) float32, from 0 to 500.5 s)"
+    assert segments.vectors is vectors and tuple(segments)[1] is spans_s
+    assert repr(Segments(vectors[:0], spans_s[:0])) == "Segments(vectors (0, 72) float32)"
+    match = tiny_model.similarity(vectors, vectors)
+    assert repr(match) == "Similarity(500 texts x 500 videos, experts wide, narrow, middle)"
+    shown = repr(tiny_model)
+    assert shown.startswith(f"Model({str(tiny_model.path)!r}, dim=72, experts=['wide', 'narrow', ")
+    assert shown.endswith("device='cpu', precision='exact')")
+
+
+def test_model_tells_its_width_and_the_seconds_it_takes(tiny_model, sample_model):
+    assert tiny_model.dim == tiny_model.encode_text("a").shape[0] == 72
+    assert sample_model.dim == 384
+    assert sample_model.max_seconds == 7.5
+    with pytest.raises(InputError, match="wide"):  # how long its tokens are is not known
+        _ = tiny_model.max_seconds
+
+
 BAD_TEXTS = {
     "empty": ("", InputError, ["text is ''", "words"]),
     "blank": (" \n\t", InputError, ["text is ' \\n\\t'", "words"]),
@@ -72,6 +160,11 @@ BAD_TEXTS = {
     "bytes": (b"a dog", InputTypeError, ["text is a bytes"]),
     "dict": ({"features": {}}, InputTypeError, ["text is a dict", "a str or a list of str"]),
     "array": (np.zeros(3), InputTypeError, ["text is a ndarray"]),
+    "table": (pandas.DataFrame({"a": ["b"]}), InputTypeError, ["text is a DataFrame"]),
+    "set": ({"a", "b"}, InputTypeError, ["text is a set"]),
+    "nothing of a generator": (iter(()), InputError, ["text is an empty tuple_iterator"]),
+    "missing value of pandas": (pandas.Series(["a", None]), InputTypeError, ["text 1 is a "]),
+    "table of strings": (np.array([["a"]]), InputTypeError, ["text is a ndarray"]),
     "number in a list": (["a", "b", 3], InputTypeError, ["text 2 is a int", "a str"]),
     "list in a list": ([["a"]], InputTypeError, ["text 0 is a list"]),
     "surrogate": ("a \ud800", InputError, ["text is 'a \\ud800'", "Unicode"]),

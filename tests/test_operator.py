@@ -137,6 +137,16 @@ def test_operator_on_error_none_gives_rows_of_nan_in_a_list(caplog):
     assert np.isnan(embed(["", " "])).all()
 
 
+def test_operator_on_error_none_takes_a_generator(sample_clips, tmp_path):
+    clip = sample_clips(1, seed=0)[0].path
+    given = [clip, tmp_path / "none.mp4"]
+    vectors = forgiving(modality="video")(path for path in given)
+    assert vectors.shape == (2, 384) and np.isnan(vectors).all(axis=1).tolist() == [False, True]
+    vectors = forgiving(modality="text")(text for text in ["a red ball", ""])
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True]
+    assert forgiving(modality="video")(towhee_frames(clip)).shape == (384,)
+
+
 def test_operator_on_error_none_leaves_bad_videos_out(sample_clips, tmp_path, caplog):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     bad = [tmp_path / "bad.mp4", tmp_path / "missing.mp4", {"a": 1}, 7]

@@ -11,7 +11,7 @@ Shape notation: b batch, m experts, n tokens of an expert, t tokens of all seque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import cast
 
@@ -212,19 +212,27 @@ class FastTextTower:
         return cls(encoder, tower, plan.min_tokens_per_thread)
 
     @torch.inference_mode()
-    def __call__(self, ids: Sequence[Sequence[int]], batch_size: int | None = None) -> Tensor:
+    def __call__(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int | None = None,
+        finished: Callable[[int], object] = lambda count: None,
+    ) -> Tensor:
         """Embed tokenised texts.
 
         Args:
             ids: the token ids of each text, without padding.
             batch_size: the most texts that are computed at once; None: all of them.
+            finished: is called after each batch with its number of texts, in any thread.
 
         Returns:
             [b, m * same_dim] float32, as `TextTower` gives it.
         """
 
         def encode(batch: Batch) -> Tensor:
-            return self.encode([ids[i] for i in batch])
+            vectors = self.encode([ids[i] for i in batch])
+            finished(len(batch))
+            return vectors
 
         shapes = [(len(row), 0) for row in ids]
         return encode_in_batches(

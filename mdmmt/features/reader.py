@@ -14,6 +14,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
 from ..experts import load as load_experts
+from ..items import as_items
 from ..media.specs import Clock
 from ..storage.files import check_file
 from .extraction import extract
@@ -265,14 +267,26 @@ class VideoReader:
 def split_list(video: Any) -> tuple[list[tuple[str, Any]], bool]:
     """The videos of a list, each with its name in messages, and whether there is a list.
 
+    A list is whatever `as_items` takes for one. Its first item tells it from the frames of one
+    video, which are in a list or an iterator as well. Of an iterator that item is taken out, so
+    only the videos that are returned are whole.
+
     Raises:
         InputError: the list is empty.
     """
-    if not isinstance(video, list | tuple) or _is_frames(video):
-        return [("video", video)], False
-    if not video:
-        raise InputError(f"video is an empty list, expected {EXPECTED}, or a list of them")
-    return [(f"video {index}", item) for index, item in enumerate(video)], True
+    if isinstance(video, Iterator):
+        first = list(islice(video, 1))
+        video = chain(first, video)
+        if not (first and isinstance(first[0], str | os.PathLike | Mapping)):
+            return [("video", video)], False
+    items = as_items(video)
+    if items is None or _is_frames(items):
+        return [("video", video if items is None else items)], False
+    if not items:
+        raise InputError(
+            f"video is an empty {type(video).__name__}, expected {EXPECTED}, or a list of them"
+        )
+    return [(f"video {index}", item) for index, item in enumerate(items)], True
 
 
 def check_experts(experts: Any, known: Sequence[str]) -> None:

@@ -60,6 +60,14 @@ class Hit(NamedTuple):
     metadata: dict[str, Any]
     vector: NDArray[np.float32] | None = None  # (D,), if the search asked for vectors
 
+    def __repr__(self) -> str:
+        metadata = f", metadata={self.metadata!r:.200}" if self.metadata else ""
+        vector = "" if self.vector is None else f", vector {self.vector.shape}"
+        return (
+            f"Hit({self.score:.3f}: {self.path!r}, {self.start_s:g} to {self.end_s:g} s"
+            f"{metadata}{vector})"
+        )
+
 
 class Index:
     """Embeddings of segments, with their files and times.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TextConfig
-from ..errors import InputError, WeightsError
+from ..errors import InputError, WeightsError, warn
 from ..storage.huggingface import can_reach_hub
 from ..storage.paths import cache_folder
 from ..storage.text import parse_json, read_text
@@ -46,6 +46,8 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_length` of them.
 
+        A text of more tokens gives a warning.
+
         Raises:
             InputError: the tokenizer makes no token of a text, or a text has more than
                 `MAX_CHARACTERS` that its first tokens could come from.
@@ -53,16 +55,24 @@ class Tokenizer:
         """
         if self.config.add_dot:
             texts = [end_sentence(text) for text in texts]
-        texts = [self._beginning(index, text) for index, text in enumerate(texts)]
+        beginnings = [self._beginning(index, text) for index, text in enumerate(texts)]
+        max_length = self.config.max_length
         with self._lock:
-            ids = self.tokenizer(
-                list(texts),
-                max_length=self.config.max_length,
-                truncation=True,
-                add_special_tokens=self.config.add_special_tokens,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )["input_ids"]
+            ids = self._tokenize(beginnings, max_length)
+            full = [index for index, row in enumerate(ids) if len(row) >= max_length]
+            longer = self._tokenize([beginnings[i] for i in full], max_length + 1) if full else []
+        cut = [
+            index
+            for index, row in zip(full, longer, strict=True)
+            if len(row) > max_length or len(beginnings[index]) < len(texts[index].rstrip())
+        ]
+        if cut:
+            more = f" (and {len(cut) - 1} more)" if len(cut) > 1 else ""
+            warn(
+                f"text {cut[0]}{more}, {texts[cut[0]][:60]!r}…, is longer than this model takes: "
+                f"it embeds the first {max_length} tokens; shorter texts are embedded whole"
+            )
+        texts = beginnings
         for index, row in enumerate(ids):
             if not row:
                 raise InputError(
@@ -75,6 +85,16 @@ class Tokenizer:
                     f"has {self._size} words: it is not the one this model was trained with"
                 )
         return ids
+
+    def _tokenize(self, texts: list[str], max_length: int) -> list[list[int]]:
+        return self.tokenizer(
+            texts,
+            max_length=max_length,
+            truncation=True,
+            add_special_tokens=self.config.add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
 
     def _beginning(self, index: int, text: str) -> str:
         """The part of a text that decides its first `max_length` tokens."""

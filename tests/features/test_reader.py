@@ -6,6 +6,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 from media import LONG_S, flat, towhee_frames, write_video
 
@@ -15,6 +16,7 @@ from mdmmt.batch.extract import extract_file
 from mdmmt.errors import InputError, InputTypeError
 from mdmmt.features import ExpertFeatures, extract
 from mdmmt.features.files import FeatureFile, SourceVideo, write_features
+from mdmmt.features.reader import split_list
 from mdmmt.features.segments import select, windows
 from mdmmt.features.tokens import tokens_of
 
@@ -244,3 +246,28 @@ def test_reader_takes_frames_of_towhees_decoders(model, short):
     both = model.encode_video([frames, frames[::2]])
     assert both.shape == (2, 384)
     np.testing.assert_allclose(both[0], vector, atol=1e-6)
+
+
+MANY_PATHS = {
+    "generator": lambda paths: (path for path in paths),
+    "strings of NumPy": lambda paths: np.array([str(path) for path in paths]),
+    "a column of pandas": lambda paths: pandas.Series([str(path) for path in paths]),
+    "what glob yields": lambda paths: paths[0].parent.glob("*.mkv"),
+}
+
+
+@pytest.mark.parametrize("make", MANY_PATHS.values(), ids=MANY_PATHS)
+def test_split_list_takes_what_gives_paths_in_order(make, tmp_path):
+    paths = [write_video(tmp_path / f"{i}.mkv", flat([i])) for i in range(3)]
+    videos, several = split_list(make(paths))
+    assert several and sorted(str(video) for _, video in videos) == [str(path) for path in paths]
+
+
+def test_split_list_leaves_frames_and_single_videos_whole(tmp_path):
+    frames = list(towhee_frames(write_video(tmp_path / "a.mkv", flat(range(0, 60, 10)))))
+    for given in (frames, iter(frames)):
+        [(name, video)], several = split_list(given)
+        assert name == "video" and not several
+        assert [frame.timestamp for frame in video] == [frame.timestamp for frame in frames]
+    for given in ("a.mp4", tmp_path, {"features": {}}, np.zeros((3, 4, 3), np.uint8), None):
+        assert split_list(given) == ([("video", given)], False)

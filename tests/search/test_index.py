@@ -93,6 +93,16 @@ def test_search_finds_what_numpy_finds(index):
     assert len(index.search(queries[0], k=100)) == len(vectors)
 
 
+def test_hit_has_a_repr_that_fits_a_screen():
+    vector = np.zeros(DIM, np.float32)
+    hit = index_module.Hit("ab-0", "a b.mp4", 0.0, 28.8, 1.23456, {"year": 2020}, vector)
+    shown = f"Hit(1.235: 'a b.mp4', 0 to 28.8 s, metadata={{'year': 2020}}, vector ({DIM},))"
+    assert repr(hit) == shown
+    hit = hit._replace(vector=None, metadata={})
+    assert repr([hit, hit]) == "[{0}, {0}]".format("Hit(1.235: 'a b.mp4', 0 to 28.8 s)")
+    assert len(repr(hit._replace(metadata={"text": "long " * 1000}))) < 300
+
+
 def test_search_filters_by_metadata_and_by_path(index):
     odd = 'it\'s "50%" <b>\\.mp4'
     index.add("old.mp4", segments(2), metadata={"year": 1999, "tags": ["a"], "by": 'O"Neil'})
