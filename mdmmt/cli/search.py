@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
-from ..storage.text import format_table
+from ..storage.text import format_table, numbered_lines, read_text
 from .common import (
     Commands,
     add_experts_option,
@@ -22,17 +23,22 @@ from .common import (
     add_tokenizer_option,
     jobs_of,
     load_model,
+    print_result,
     report,
     say,
     video_progress,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..batch.outcome import Outcome
-    from ..model import Similarity
-    from ..search.index import Hit
+    from ..model import Model, Similarity
+    from ..search.index import Hit, Index
 
 DATABASE_HELP = "a local database, usually named NAME.db, or the address of a Milvus server"
+STDIN = "-"  # as the file of --queries
 WEIGHTS_DEFAULT = "; default: those that the database was built with, else as for `mdmmt embed`"
 
 
@@ -74,9 +80,20 @@ def add_commands(commands: Commands) -> None:
     delete.set_defaults(run=_delete)
 
     search = commands.add_parser("search", help="find the moments that a sentence describes")
-    query = search.add_mutually_exclusive_group(required=True)
-    query.add_argument("text", nargs="?", help="the scene or sound to find, in words")
+    query = search.add_mutually_exclusive_group()
+    query.add_argument(
+        "text",
+        nargs="?",
+        help="the scene or sound to find, in words; on a terminal, a search without a query asks "
+        "for one after the other",
+    )
     query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
+    query.add_argument(
+        "--queries",
+        metavar="FILE",
+        help=f"a text on each line, or {STDIN} for standard input, whose lines are answered as "
+        "they come",
+    )
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search, WEIGHTS_DEFAULT)
     add_experts_option(search, "all of the model; for --video")
@@ -96,7 +113,11 @@ def add_commands(commands: Commands) -> None:
         help="what each expert's share of the scores is multiplied by, such as frame=1,motion=2; "
         "default: 1 for each",
     )
-    search.add_argument("--json", action="store_true", help="print JSON lines")
+    search.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON lines: one for each result, or with --queries one for each query",
+    )
     search.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page that plays the results"
     )
@@ -168,41 +189,44 @@ def _delete(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    import numpy as np
-
     from ..search import Index
     from ..storage.files import check_writable
 
+    one_query = (arguments.text, arguments.video) != (None, None)
+    if not one_query and arguments.queries is None:
+        if not sys.stdin.isatty():
+            raise InputError("there is no query; expected a text, --video or --queries")
+        arguments.queries = STDIN
     if arguments.html is not None:
+        if not one_query:
+            raise InputError("--html shows the results of one query, expected a text or --video")
         check_writable(arguments.html)
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
+    lines = None if one_query else _read_queries(arguments.queries)
     with Index.open(arguments.db) as index:
         if arguments.weights is None:
             arguments.weights = _usable_weights(index.weights, arguments.db)
         model = load_model(arguments)
         index.check_model(model)
-        if arguments.video is None:
-            query = model.encode_text(arguments.text)
-        else:
-            query = model.encode_video(arguments.video)
-        if arguments.expert_weights is not None:
-            query = index.weigh(query, arguments.expert_weights)
-        results = index.search(query, arguments.k, arguments.filter, with_vectors=True)
-        hits = cast("list[Hit]", results)  # those of a single query
-        names = index.metadata_names() if arguments.filter and not hits else None
-    vectors = [hit.vector for hit in hits if hit.vector is not None]
-    similarity = model.similarity(query, np.stack(vectors)) if hits else None
-    if similarity is None:
-        if not arguments.json:
-            print("nothing was found")
-    elif arguments.json:
-        escape = (sys.stdout.encoding or "").lower() != "utf-8"  # JSON has escapes of its own
-        for number, hit in enumerate(hits):
-            print(json.dumps(_record(hit, similarity, number), ensure_ascii=escape))
+        if lines is not None:
+            return _answer_lines(arguments, index, model, lines)
+        return _answer_one(arguments, index, model)
+
+
+def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> int:
+    if arguments.video is None:
+        query = model.encode_text(arguments.text)
+    else:
+        query = model.encode_video(arguments.video)
+    hits, similarity = _find(arguments, index, model, query)
+    if arguments.json:
+        for record in _records(hits, similarity):
+            _print_json(record)
     else:
         print(_format_hits(hits, similarity))
-    if names is not None:
+    if arguments.filter and not hits:
+        names = index.metadata_names()
         say(f"names in the metadata are {', '.join(names)}" if names else "no file has metadata")
     if arguments.html is not None:
         from ..search import write_page
@@ -210,6 +234,75 @@ def _search(arguments: argparse.Namespace) -> int:
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
         say(f"{len(hits)} results; the page is {arguments.html}")
     return 0
+
+
+def _read_queries(source: str) -> Iterator[tuple[str, str]]:
+    """Yield each query and its place. A file is read at once, and standard input line by line.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8.
+    """
+    if source != STDIN:
+        path = Path(source)
+        return numbered_lines(path, read_text(path))
+    return _read_stdin()
+
+
+def _read_stdin() -> Iterator[tuple[str, str]]:
+    if hasattr(sys.stdin, "reconfigure"):  # what is not text is refused by its line
+        sys.stdin.reconfigure(errors="surrogateescape")
+    ask = sys.stdin.isatty()
+    if ask:
+        say("type a sentence; Ctrl-D ends")
+    for number in itertools.count(1):
+        if ask:
+            print("> ", end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.readline()):
+            return
+        if line.strip():
+            yield line, f"standard input, line {number}"
+
+
+def _answer_lines(
+    arguments: argparse.Namespace, index: Index, model: Model, lines: Iterable[tuple[str, str]]
+) -> int:
+    """Answer one query after the other; one that is no text is named, and the others go on."""
+    model.encode_text("ready")  # reads the tower and the tokenizer before the first query comes
+    status = 0
+    for line, where in lines:
+        text = line.strip()
+        try:
+            query = model.encode_text(text)
+        except InputError as error:
+            say(f"{where}: {error}")
+            status = 1
+            continue
+        hits, similarity = _find(arguments, index, model, query)
+        if arguments.json:
+            _print_json({"query": text, "hits": _records(hits, similarity)})
+        else:
+            print_result(text)
+            print(_format_hits(hits, similarity), end="\n\n", flush=True)
+    return status
+
+
+def _find(
+    arguments: argparse.Namespace, index: Index, model: Model, query: NDArray[np.float32]
+) -> tuple[list[Hit], Similarity | None]:
+    """The hits of one query, and the experts' shares; None if there are no hits."""
+    import numpy as np
+
+    if arguments.expert_weights is not None:
+        query = index.weigh(query, arguments.expert_weights)
+    results = index.search(query, arguments.k, arguments.filter, with_vectors=True)
+    hits = cast("list[Hit]", results)  # those of a single query
+    vectors = [hit.vector for hit in hits if hit.vector is not None]
+    return hits, model.similarity(query, np.stack(vectors)) if hits else None
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    escape = (sys.stdout.encoding or "").lower() != "utf-8"  # JSON has escapes of its own
+    print(json.dumps(record, ensure_ascii=escape), flush=True)
 
 
 def _numbers_by_expert(text: str) -> dict[str, float]:
@@ -244,19 +337,25 @@ def _usable_weights(stored: str | None, database: str) -> str | None:
     return None
 
 
-def _record(hit: Hit, similarity: Similarity, number: int) -> dict[str, Any]:
-    shares = similarity.by_expert[0, number].tolist()
-    return {
-        "path": hit.path,
-        "start_s": hit.start_s,
-        "end_s": hit.end_s,
-        "score": hit.score,
-        "by_expert": dict(zip(similarity.experts, shares, strict=True)),
-        "metadata": hit.metadata,
-    }
+def _records(hits: Sequence[Hit], similarity: Similarity | None) -> list[dict[str, Any]]:
+    if similarity is None:
+        return []
+    return [
+        {
+            "path": hit.path,
+            "start_s": hit.start_s,
+            "end_s": hit.end_s,
+            "score": hit.score,
+            "by_expert": dict(zip(similarity.experts, shares, strict=True)),
+            "metadata": hit.metadata,
+        }
+        for hit, shares in zip(hits, similarity.by_expert[0].tolist(), strict=True)
+    ]
 
 
-def _format_hits(hits: Sequence[Hit], similarity: Similarity) -> str:
+def _format_hits(hits: Sequence[Hit], similarity: Similarity | None) -> str:
+    if similarity is None:
+        return "nothing was found"
     rows = [["rank", "score", *similarity.experts, "from", "to", "file"]]
     for rank, hit in enumerate(hits, start=1):
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]

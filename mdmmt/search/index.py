@@ -82,10 +82,17 @@ class Index:
         dim: the numbers in an embedding.
     """
 
-    def __init__(self, client: MilvusClient, uri: str, model: Identity, origin: Origin) -> None:
+    def __init__(
+        self,
+        client: MilvusClient,
+        uri: str,
+        model: Identity,
+        weights: str | None = None,
+        experts: tuple[str, ...] | None = None,
+    ) -> None:
         self.model = model
-        self.weights = origin.weights
-        self.experts = origin.experts
+        self.weights = weights
+        self.experts = experts
         self.dim = model.dim
         self._client = client
         self._uri = uri
@@ -155,7 +162,7 @@ class Index:
                 stored = milvus.read_origin(client)
                 if create and origin not in (Origin(), stored):
                     milvus.write_origin(client, origin)
-            index = cls(client, uri, identity, stored if origin == Origin() else origin)
+            index = cls(client, uri, identity, *(stored if origin == Origin() else origin))
             if index._local:
                 index._mark_unclean()
                 stack.callback(index._close_cleanly)

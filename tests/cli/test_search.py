@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -84,6 +85,48 @@ def test_search_command_filters_by_metadata(database, query, capsys):
     printed = capsys.readouterr()
     assert printed.out == "nothing was found\n"
     assert printed.err == "mdmmt: names in the metadata are number\n"
+
+
+def test_search_command_answers_each_line(database, query, tmp_path, monkeypatch, capsys):
+    texts = [query, "a blue star"]
+    (tmp_path / "queries.txt").write_text(f"{texts[0]}\n\n  {texts[1]}\n")
+    one_by_one = [search(database, text, "-k", "2", capsys=capsys) for text in texts]
+    expected = [{"query": text, "hits": hits} for text, hits in zip(texts, one_by_one, strict=True)]
+    answers = search(database, "--queries", str(tmp_path / "queries.txt"), "-k2", capsys=capsys)
+    assert answers == expected
+
+    stdin = io.TextIOWrapper(io.BytesIO(f"{texts[0]}\n\xff\n{texts[1]}".encode("latin-1")))
+    monkeypatch.setattr("sys.stdin", stdin)
+    command = ["search", "--db", database, "--device=cpu", "-k2", "--queries", "-"]
+    assert main([*command, "--json"]) == 1  # one line is no text
+    printed = capsys.readouterr()
+    assert [json.loads(line) for line in printed.out.splitlines()] == expected
+    assert "standard input, line 2: text is" in printed.err
+
+
+def test_search_command_asks_for_queries_on_a_terminal(database, monkeypatch, capsys):
+    stdin = io.StringIO("a red ball\na blue star\n")
+    monkeypatch.setattr("sys.stdin", stdin)
+    command = ["search", "--db", database, "--device=cpu", "-k1", "--filter=number == 3"]
+    assert main(command) == 1
+    assert "there is no query; expected a text, --video or --queries" in capsys.readouterr().err
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert printed.err.endswith("Ctrl-D ends\n> > > ")
+    blocks = printed.out.split("\n\n")
+    assert [block.split("\n")[0] for block in blocks] == ["a red ball", "a blue star", ""]
+    assert all(block.endswith("3.mp4") for block in blocks[:2])
+
+
+def test_search_command_refuses_what_needs_one_query(database, tmp_path, capsys):
+    command = ["search", "--db", database, "--queries", str(tmp_path / "none.txt")]
+    assert main(command) == 1
+    assert "none.txt' cannot be read" in capsys.readouterr().err
+    assert main([*command, "--html", str(tmp_path / "page.html")]) == 1
+    assert "--html shows the results of one query" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "a red ball"])
 
 
 def test_search_command_weighs_the_experts(database, query, capsys):
