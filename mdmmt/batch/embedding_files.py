@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,20 @@ def check_output(out: Path) -> None:
     if out.suffix == ".npy":
         check_writable(names_file(out))
     if out.suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingDependency("a .parquet file", "parquet") from error
+        import_parquet()
+
+
+def import_parquet() -> ModuleType:
+    """Import pyarrow's module for Parquet.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingDependency("a .parquet file", "parquet") from error
+    return parquet
 
 
 def json_line(kind: str, row: EmbeddingRow) -> str:
@@ -115,7 +126,6 @@ def _write_csv(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
 
 def _write_parquet(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
     import pyarrow
-    from pyarrow import parquet
 
     vectors = _matrix(rows)
     columns = {
@@ -125,7 +135,7 @@ def _write_parquet(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
     columns[EMBEDDING] = pyarrow.FixedSizeListArray.from_arrays(
         pyarrow.array(vectors.ravel()), vectors.shape[1]
     )
-    parquet.write_table(pyarrow.table(columns), part)
+    import_parquet().write_table(pyarrow.table(columns), part)
 
 
 def _printable(value: Any) -> Any:

@@ -44,6 +44,16 @@ def add_commands(commands: Commands) -> None:
         help="video files, feature files, folders of videos",
     )
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
+    what.add_argument(
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="texts, one a line of a .txt or, with -, of stdin; or a column of a .csv, .tsv, "
+        ".jsonl or .parquet",
+    )
+    embed.add_argument(
+        "--column", metavar="NAME", help="that holds the texts of --texts; default: text"
+    )
     add_model_options(embed)
     add_experts_option(embed, "all of the model, the others count as absent")
     add_tokenizer_option(embed)
@@ -77,13 +87,18 @@ def _embed(arguments: argparse.Namespace) -> int:
     from ..batch.embedding_files import json_line
     from ..batch.extract import find_videos
     from ..batch.outcome import INTERRUPTED
+    from ..batch.texts import PlacedText, read_texts
 
     windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
     _check(arguments, windows)
     out = arguments.out
+    if arguments.texts:
+        texts = read_texts(arguments.texts, arguments.column)
+    else:
+        texts = [PlacedText(text, "") for text in arguments.text or ()]
     model = load_model(arguments)
-    if arguments.text:
-        kind, names = "text", arguments.text
+    if texts:
+        kind, names = "text", [text.text for text in texts]
         rows = progress(embed_texts(model, names), len(names), kind)
         videos: list[str] = []
     else:
@@ -112,8 +127,11 @@ def _embed(arguments: argparse.Namespace) -> int:
         interrupted = True
         say("interrupted")
     # The message of an error quotes the text itself, which may be a long one.
+    places = [text.place for text in texts[: len(done)]] or [row.name for row in done]
     failures = [
-        row.error if arguments.text else f"{row.name}: {row.error}" for row in done if row.error
+        f"{place}: {row.error}" if place else row.error
+        for row, place in zip(done, places, strict=True)
+        if row.error
     ]
     embedded = len(done) - len(failures)
     if windows:
@@ -156,8 +174,10 @@ def _check(arguments: argparse.Namespace, windows: bool) -> None:
             f"--out is {str(out)!r}, expected a name that ends in {', '.join(FORMATS)}, or - for "
             "JSON lines on stdout"
         )
-    if arguments.text and (windows or arguments.experts):
+    if not arguments.videos and (windows or arguments.experts):
         option = "--experts is" if arguments.experts else "--segments, --window and --stride are"
-        raise InputError(f"{option} for videos, not for --text")
+        raise InputError(f"{option} for videos, not for texts")
+    if arguments.column is not None and not arguments.texts:
+        raise InputError("--column is for --texts, the file that has the column")
     if out != STDOUT:
         check_output(out)

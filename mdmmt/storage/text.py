@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,12 +41,24 @@ def read_text(path: Path) -> str:
             UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    return _decode(content, str(path))
+
+
+def read_stdin() -> str:
+    """Read stdin to its end, as `read_text` reads a file."""
+    return _decode(sys.stdin.buffer.read(), "stdin")
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        text = content.decode("utf-8-sig")  # spreadsheets write the mark
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: is not UTF-8 text") from error
+        raise InputError(f"{name}, line {line}: is not UTF-8 text") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def numbered_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:

@@ -120,7 +120,7 @@ def test_check_output_refuses_what_cannot_be_written(tmp_path: Path, monkeypatch
     (tmp_path / "a.names.jsonl").mkdir()
     with pytest.raises(InputError, match=r"a\.names\.jsonl' is a folder"):
         check_output(tmp_path / "a.npy")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependency, match=r"a \.parquet file needs .*'mdmmt\[parquet\]'"):
         check_output(tmp_path / "a.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["a.names.jsonl"]

@@ -51,7 +51,7 @@ def test_embed_says_at_once_what_would_lose_the_run(videos, tmp_path, capsys, mo
     monkeypatch.undo()
     texts = ["embed", "--text=a ball", "--weights=sample", f"--out={tmp_path / 'a.jsonl'}"]
     assert main([*texts, "--segments=windows"]) == 1
-    assert "not for --text" in capsys.readouterr().err
+    assert "not for texts" in capsys.readouterr().err
 
 
 def test_embed_names_a_file_whose_experts_lack_weights(videos, tmp_path, capsys, monkeypatch):
@@ -100,6 +100,26 @@ def test_embed_prints_json_lines_and_nothing_else_to_stdout(tmp_path, capsys):
     assert "2 of 3 embedded" in printed.err and "expected some words" in printed.err
 
 
+def test_embed_reads_texts_of_a_file_and_of_stdin(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.csv").write_text("id,said\n1,a red ball\n2,\n3,silence\n")
+    (tmp_path / "a.txt").write_text("a red ball\n\nsilence\n")
+    options, out = ["--weights=sample", "--device=cpu"], tmp_path / "a.npy"
+    expected = mdmmt.load("sample", "cpu").encode_text(["a red ball", "silence"])
+    monkeypatch.setattr(sys, "stdin", (tmp_path / "a.txt").open())
+    for source, place in (
+        ([f"--texts={tmp_path / 'a.csv'}", "--column=said"], f"{tmp_path / 'a.csv'}, line 3"),
+        ([f"--texts={tmp_path / 'a.txt'}"], f"{tmp_path / 'a.txt'}, line 2"),
+        (["--texts=-"], "stdin, line 2"),
+    ):
+        assert main(["embed", *source, *options, f"--out={out}"]) == 1
+        rows = np.load(out)
+        np.testing.assert_allclose(rows[[0, 2]], expected, atol=1e-6)
+        assert np.isnan(rows[1]).all()
+        assert f"mdmmt: {place}: text is '', expected some words\n" in capsys.readouterr().err
+    assert main(["embed", "--text=a ball", "--column=id", *options, "--out=-"]) == 1
+    assert "--column is for --texts" in capsys.readouterr().err
+
+
 def test_embed_writes_in_the_format_of_the_suffix(tmp_path):
     command = ["embed", "--text=a red ball", "--weights=sample", "--device=cpu"]
     for suffix in (".npz", ".csv"):
@@ -136,7 +156,7 @@ def test_embed_runs_the_named_experts_alone(long, tmp_path, capsys):
     assert main([*command, "--experts=CLIP"]) == 1
     assert "expected some of the model's: frame, motion, sound" in capsys.readouterr().err
     assert main(["embed", "--text=a ball", *command[2:], "--experts=frame"]) == 1
-    assert "--experts is for videos, not for --text" in capsys.readouterr().err
+    assert "--experts is for videos, not for texts" in capsys.readouterr().err
 
 
 def test_embed_says_which_part_of_a_long_file_is_embedded(long, tmp_path, capsys):
