@@ -41,17 +41,11 @@ def test_main_refuses_a_place_that_cannot_be_written_before_the_work(
 
 
 LIGHT = """
-import argparse, contextlib, io, sys
+import contextlib, io, sys
 from mdmmt.cli import main, make_parser
 
-def commands_of(parser, *names):
-    yield [*names, "--help"]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, command in action.choices.items():
-                yield from commands_of(command, *names, name)
-
-commands = [["--version"], *commands_of(make_parser())]
+commands = [["--version"], ["--help"], *(["completion", shell] for shell in ("bash", "zsh"))]
+commands += [[*name.split(), "--help"] for name, _ in make_parser().leaves()]
 assert len(commands) > 15, commands
 for command in commands:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:

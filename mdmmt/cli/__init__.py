@@ -6,25 +6,27 @@ dependencies when it runs, so `mdmmt --help` is quick.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Sequence
 
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
-from . import demo, dumps, embed, evaluation, extract, operator_folder, search, weights
+from . import completion, demo, dumps, embed, evaluation, extract, operator_folder, search, weights
 from .common import any_name_printable, logging_to_stderr, say
+from .examples import EXAMPLES
+from .parser import Parser
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Make the parser of all commands; each command sets `run`, which takes the arguments."""
-    parser = argparse.ArgumentParser(
-        prog="mdmmt", description="Text and video in one embedding space (MDMMT)."
-    )
+    parser = Parser(prog="mdmmt", description="Text and video in one embedding space (MDMMT).")
     parser.add_argument("--version", action="version", version=f"mdmmt {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (demo, extract, embed, dumps, search, evaluation, weights, operator_folder):
         module.add_commands(commands)
+    completion.add_commands(commands, make_parser)
+    for name, command in parser.leaves():
+        command.epilog = "\n  ".join(("examples:", *EXAMPLES[name]))
     return parser
 
 

@@ -12,7 +12,11 @@ def add_commands(commands: Commands) -> None:
     """Add the command to the parser."""
     demo = commands.add_parser("demo", help="draw clips, embed them, find them by text")
     demo.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder to write to; default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="FOLDER",
+        help="folder to write to; default: %(default)s",
     )
     demo.set_defaults(run=_demo)
 

@@ -21,11 +21,19 @@ def add_commands(commands: Commands) -> None:
         metavar="EXPERT=PREFIX",
         help="each expert's dump, as CLIP=folder/clip for folder/clip_0.emb and so on",
     )
-    read.add_argument("--out", type=Path, required=True, help="folder for the feature files")
+    read.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder for the feature files"
+    )
     read.set_defaults(run=_read_dumps)
     write = dumps.add_parser("write", help="write a dump for each expert in some feature files")
     write.add_argument("features", nargs="+", type=Path, metavar="FILE", help="feature files")
-    write.add_argument("--out", type=Path, required=True, help="folder for EXPERT.emb, EXPERT.idx")
+    write.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for EXPERT.emb, EXPERT.idx",
+    )
     write.set_defaults(run=_write_dumps)
 
 

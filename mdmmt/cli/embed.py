@@ -63,6 +63,7 @@ def add_commands(commands: Commands) -> None:
         "--out",
         type=Path,
         required=True,
+        metavar="FILE",
         help="file to write: .npy (with the names of its rows in a .names.jsonl beside it), .npz, "
         ".jsonl, .csv or .parquet; - prints JSON lines",
     )

@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     evaluate.add_argument(
         "--features",
         type=Path,
-        metavar="DIR",
+        metavar="FOLDER",
         help="folder of feature files, from `mdmmt extract`; default: features/ beside the file",
     )
     add_model_options(evaluate)

@@ -30,7 +30,9 @@ def add_commands(commands: Commands) -> None:
         "extract", help="run the experts on videos, and keep their features for later"
     )
     extract.add_argument("videos", nargs="+", metavar="FILE", help="video files, folders of them")
-    extract.add_argument("--out", type=Path, required=True, help="folder for the feature files")
+    extract.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder for the feature files"
+    )
     add_experts_option(
         extract,
         "those of the model in weights/ beside the operator, else of the one that MDMMT_WEIGHTS "

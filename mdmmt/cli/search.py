@@ -70,7 +70,7 @@ def add_commands(commands: Commands) -> None:
     build.add_argument(
         "--features",
         type=Path,
-        metavar="DIR",
+        metavar="FOLDER",
         help="folder of feature files, which are read instead of their videos",
     )
     build.set_defaults(run=_build)

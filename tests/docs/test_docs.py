@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,24 +72,12 @@ def test_operator_page_lists_every_argument() -> None:
 
 def test_cli_page_lists_every_command_and_option() -> None:
     page = (DOCS / "cli.md").read_text()
-    for name, command in read_commands(make_parser()):
+    for name, command in make_parser().leaves():
         assert f"mdmmt {name}" in page, name
         for action in command._actions:
             for option in action.option_strings:
                 if option not in ("-h", "--help"):
                     assert f"`{option}" in page, f"{name} {option}"
-
-
-def read_commands(
-    parser: argparse.ArgumentParser, prefix: str = ""
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield each command without sub-commands, by its full name."""
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    for name, command in commands.choices.items():
-        if any(isinstance(a, argparse._SubParsersAction) for a in command._actions):
-            yield from read_commands(command, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", command
 
 
 def test_sample_model_page_gives_the_scores_of_the_report() -> None:

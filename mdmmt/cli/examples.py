@@ -1,0 +1,44 @@
+"""The examples that the help of each command shows."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "demo": ("mdmmt demo --out demo",),
+    "extract": (
+        "mdmmt extract videos/ --out features/ --dry-run",
+        "mdmmt extract videos/ --out features/",
+        "mdmmt extract demo/clips --out features/ --experts frame,motion,sound",
+    ),
+    "embed": (
+        "mdmmt embed videos/ --out videos.npy",
+        "mdmmt embed a.mp4 --segments windows --window 10 --out windows.jsonl",
+        'mdmmt embed --text "a red circle moves left" --weights sample --out text.npy',
+    ),
+    "dumps read": ("mdmmt dumps read CLIP=dumps/clip VIDEO=dumps/video --out features/",),
+    "dumps write": ("mdmmt dumps write features/*.safetensors --out dumps/",),
+    "index build": (
+        "mdmmt index build videos/ --db library.db",
+        "mdmmt index build demo/clips --db demo.db --weights sample",
+        "mdmmt index build videos/ --db library.db --metadata facts.jsonl --jobs 4",
+    ),
+    "index delete": ("mdmmt index delete videos/old.mp4 --db library.db",),
+    "search": (
+        'mdmmt search "a dog jumps into water" --db library.db',
+        'mdmmt search "a dog" --db library.db -k 50 --html found.html',
+        'mdmmt search --video videos/a.mp4 --db library.db --filter "year >= 2020" --json',
+    ),
+    "evaluate": (
+        "mdmmt evaluate --dataset MSRVTT/ --out results.json --plot results.png",
+        "mdmmt evaluate --dataset captions.csv --features features/ --compare results.json",
+    ),
+    "download": ("mdmmt download --list", "mdmmt download", "mdmmt download --only CLIP"),
+    "convert": ("mdmmt convert mdmmt_3mod.pth my-model",),
+    "info": ("mdmmt info", "mdmmt info my-model"),
+    "export": ("mdmmt export text text.onnx --weights my-model",),
+    "hub-folder": ("mdmmt hub-folder to-upload",),
+    "install-operator": ("mdmmt install-operator",),
+    "completion": (
+        "mdmmt completion bash > ~/.local/share/bash-completion/completions/mdmmt",
+        "mdmmt completion zsh > ~/.zfunc/_mdmmt",
+    ),
+}
