@@ -28,17 +28,16 @@ class WeightsError(MdmmtError, ValueError):
 
 
 class MissingDependency(MdmmtError, ImportError):
-    """An optional package is not installed.
+    """A package that a feature needs is not installed.
 
     Args:
         feature: the feature that needs the package, as the subject of the message.
-        extra: the extra of this package that installs it.
+        extra: the extra of this package that installs it; None: it comes without extras.
     """
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs packages that are not installed: pip install 'mdmmt[{extra}]'"
-        )
+    def __init__(self, feature: str, extra: str | None) -> None:
+        install = "mdmmt" if extra is None else f"'mdmmt[{extra}]'"
+        super().__init__(f"{feature} needs packages that are not installed: pip install {install}")
 
 
 def describe_error(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The Towhee operator `video-text-embedding/mdmmt`: a thin adapter over `mdmmt.model`.
 
-Towhee takes the class from its registry, or the name `mdmmt` from its operator folder.
+Towhee takes the class from its registry, or the name `mdmmt` from its operator folder. Without
+Towhee the class can be looked at, and nothing more.
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from towhee.operator import NNOperator
-from towhee.runtime import register
 
 from .errors import InputError, MissingDependency, WeightsError, describe_error
 from .features.reader import split_list
@@ -25,11 +24,19 @@ MODALITIES = ("text", "video", "features")
 ON_ERROR = ("raise", "none")
 OF_ALL_INPUTS = (WeightsError, MissingDependency, MemoryError)  # errors that `on_error` keeps
 
+NO_TOWHEE: ImportError | None = None  # why Towhee cannot be imported
+if TYPE_CHECKING:
+    NNOperator = object  # Towhee has no types, and a base class without types hides wrong names
+else:
+    try:
+        from towhee.operator import NNOperator
+    except ImportError as error:
+        NO_TOWHEE, NNOperator = error, object
+
 logger = logging.getLogger(__name__)
 
 
-@register(name="video-text-embedding/mdmmt")
-class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
+class MDMMT(NNOperator):
     """Embeds texts or videos into the space of MDMMT (arXiv 2103.10699).
 
     Args:
@@ -45,6 +52,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
             themselves are read at the first call.
+        MissingDependency: Towhee is not installed.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         on_error: str = "raise",
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
+        check_towhee("the operator")
         super().__init__()
         if modality not in MODALITIES:
             raise InputError(f"modality is {modality!r}, expected 'text', 'video' or 'features'")
@@ -184,9 +193,26 @@ class MDMMT(NNOperator):  # type: ignore[misc] # Towhee has no types
         return True
 
 
+def check_towhee(feature: str) -> None:
+    """Raise a MissingDependency if Towhee cannot be imported.
+
+    Args:
+        feature: what needs Towhee, as the subject of the message.
+    """
+    if NO_TOWHEE is not None:
+        raise MissingDependency(
+            f"{feature} runs in Towhee ({NO_TOWHEE}), so it", None
+        ) from NO_TOWHEE
+
+
 def _read_text(text: Any) -> str:
     check_text(text, "text")
     return str(text)
 
+
+if NO_TOWHEE is None:
+    from towhee.runtime import register
+
+    register(name="video-text-embedding/mdmmt")(MDMMT)
 
 mdmmt = MDMMT  # the name that Towhee looks for in its operator folder

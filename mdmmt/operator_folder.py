@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, MissingDependency
 from .storage.files import sha256_of
 from .storage.folders import atomic_folder
 
@@ -71,13 +71,17 @@ def install_operator() -> Path:
 
     Raises:
         InputError: see `write_operator_folder`.
+        MissingDependency: Towhee is not installed.
         OSError: the folder cannot be written.
     """
     try:  # here and not above, since each version of Towhee has only one of these modules
         from towhee.hub.cache_manager import get_local_dir
         from towhee.hub.downloader import repo_tag_path
     except ImportError:  # Towhee 0.9
-        from towhee.hub.file_manager import FileManagerConfig
+        try:
+            from towhee.hub.file_manager import FileManagerConfig
+        except ImportError as error:
+            raise MissingDependency("Towhee's operator folder", None) from error
 
         folder = FileManagerConfig().default_cache / "operators" / AUTHOR / REPOSITORY / TAG
     else:

@@ -46,6 +46,44 @@ def test_mdmmt_is_the_operator_class_and_has_its_documented_signature():
     assert others and all(p.kind is p.KEYWORD_ONLY for p in others)
 
 
+WITHOUT_TOWHEE = """
+import sys
+class NoTowhee:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "towhee":
+            raise ModuleNotFoundError("No module named 'towhee'")
+sys.meta_path.insert(0, NoTowhee())
+from mdmmt import *
+import mdmmt
+from mdmmt.cli import main
+model = mdmmt.load("sample", "cpu")
+print(model.encode_text("a red ball").shape, mdmmt.MDMMT is mdmmt.mdmmt is mdmmt.operator.mdmmt)
+assert "Embeds texts or videos" in mdmmt.mdmmt.__doc__
+try:
+    mdmmt.mdmmt(modality="text", weight_path="sample")
+except ImportError as error:
+    print(type(error).__name__, error)
+for command in (["info"], ["install-operator"], ["demo", "--out", "demo"]):
+    print(command[0], main(command))
+"""
+
+
+@pytest.mark.slow
+def test_package_works_without_towhee_and_the_operator_says_what_is_missing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TOWHEE], cwd=tmp_path, capture_output=True, text=True
+    )
+    needs = "needs packages that are not installed: pip install mdmmt"
+    said = "runs in Towhee (No module named 'towhee'), so it " + needs
+    assert done.returncode == 0, done.stderr
+    first, second, *others = done.stdout.splitlines()
+    assert first == "(384,) True" and second == f"MissingDependency the operator {said}"
+    assert others[-3:] == ["info 0", "install-operator 1", "demo 1"]
+    errors = [f"mdmmt: Towhee's operator folder {needs}", f"mdmmt: the demo {said}"]
+    assert done.stderr.splitlines() == errors
+    assert not list(tmp_path.iterdir())
+
+
 # ---- files, features and frames -------------------------------------------------------------
 
 

@@ -22,6 +22,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from ..operator import check_towhee
+
+    check_towhee("the demo")
     from ..sample.demo import format_result, run
 
     demo = run(arguments.out)
