@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 
 from ..errors import InputError
 from .limits import MAX_PIXELS, check_picture
@@ -18,6 +19,10 @@ from .tracks import best_track
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SEARCHED_S = 1.0  # after a time whose picture is empty: longer than a blink or a cut to black
+LOW_CONTRAST = 5.0  # of 255: what noise leaves of an empty picture once it is small
+SMALL = (32, 32)  # pixels of the picture whose contrast is measured
+
 
 def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Image]:
     """All pictures of `each_still_at`, in memory at once."""
@@ -27,7 +32,8 @@ def stills_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> list[Im
 def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Iterator[Image]:
     """The pictures that a video shows at given times, cropped, turned and mirrored as it says.
 
-    The next picture is decoded only when it is asked for.
+    An empty picture, such as a black one, gives way to the first one of the next `SEARCHED_S`
+    seconds that shows something. The next picture is decoded only when it is asked for.
 
     Args:
         path: any local file that FFmpeg reads.
@@ -83,11 +89,25 @@ def _still_at(
     first_s = float((stream.start_time or 0) * stream.time_base)
     # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
     container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
-    shown = None
+    shown = None  # the picture of this time, or the last one before it
     for frame in container.decode(stream):
-        if shown is not None and frame.time is not None and frame.time - first_s > time_s:
+        later_s = -1.0 if frame.time is None else frame.time - first_s - time_s
+        if shown is None or later_s <= 0:
+            shown = frame
+        elif later_s > SEARCHED_S or contrast(shown.to_image()) >= LOW_CONTRAST:
             break
-        shown = frame
+        elif contrast(frame.to_image()) >= LOW_CONTRAST:
+            shown = frame
+            break
     if shown is None:
         raise LookupError("no frame can be decoded")
     return Presentation.of(shown, Crop.of_stream(stream)).apply(shown).to_image()
+
+
+def contrast(picture: Image) -> float:
+    """The standard deviation of the channel that varies most, from 0 for a picture of one colour.
+
+    It is measured on a small picture, which has less noise.
+    """
+    small = np.asarray(picture.convert("RGB").resize(SMALL), dtype=np.float32)
+    return float(small.std(axis=(0, 1)).max())

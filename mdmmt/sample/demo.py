@@ -17,11 +17,12 @@ from towhee import ops, pipe
 from tqdm import tqdm
 
 from ..media.opening import open_media
+from ..media.stills import contrast
 from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE
 from ..storage.text import format_table
-from .captions import caption
+from .captions import PHRASES, caption
 from .clips import COMBINATIONS, draw
 
 CLIPS = 40
@@ -29,8 +30,8 @@ QUERIES = 4
 SHOWN = 5  # clips of each query's ranking
 SEED = 20210319  # the day of arXiv 2103.10699; training draws from other seeds
 
-FRAMES_SHOWN = 3  # of each clip: enough to see it move
-FRAME_SIZE = (76, 76)
+FRAMES_SHOWN = 5  # of each clip: enough to see it move and blink
+FRAME_SIZE = (60, 60)
 GAP, LINE = 6, 2
 LINE_HEIGHT = 17
 TEXT_COLOUR, RIGHT_COLOUR, OTHER_COLOUR = (30, 30, 30), (20, 140, 60), (205, 205, 205)
@@ -108,10 +109,10 @@ def format_result(result: SearchResult, paths: Sequence[Path]) -> str:
 
 
 def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture: Path) -> None:
-    """Draw the picture: one row a query, its clips from left to right, three frames each."""
+    """Draw the picture: one row a query, its clips from left to right, FRAMES_SHOWN frames each."""
     width, height = FRAME_SIZE
     column = FRAMES_SHOWN * (width + LINE) + 3 * GAP
-    row = 2 * LINE_HEIGHT + height + 4 * GAP
+    row = 4 * LINE_HEIGHT + height + 5 * GAP
     canvas = Image.new("RGB", (SHOWN * column + GAP, len(results) * row + GAP), "white")
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=13)
@@ -123,25 +124,40 @@ def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture
             colour = RIGHT_COLOUR if clip == result.target else OTHER_COLOUR
             box = (left, top + LINE_HEIGHT + GAP, left + column - GAP, top + row - 2 * GAP)
             pen.rectangle(box, outline=colour, width=3 if clip == result.target else 1)
-            for k, frame in enumerate(_frames(paths[clip])):
+            for k, frame in enumerate(frames_shown(paths[clip])):
                 at = (left + GAP + k * (width + LINE), top + LINE_HEIGHT + 2 * GAP)
                 canvas.paste(frame.resize(FRAME_SIZE), at)
-            score = result.similarity.score[0, clip]
-            label = f"{j + 1}.  {score:.3f}"
-            pen.text((left + GAP, box[3] - LINE_HEIGHT), label, TEXT_COLOUR, font)
+            for line, label in enumerate(label_lines(result, j, paths[clip])):
+                at = (left + GAP, box[3] - GAP - (3 - line) * LINE_HEIGHT)
+                pen.text(at, label, TEXT_COLOUR, font)
     canvas.save(picture)
 
 
-def _frames(path: Path) -> list[Image.Image]:
+def label_lines(result: SearchResult, rank: int, path: Path) -> list[str]:
+    """What stands below a clip in the picture: its rank and score, its name and its sound."""
+    score = result.similarity.score[0, result.ranking[rank]]
+    tone = path.stem.rsplit("-", 1)[-1]  # as `run` names its clips
+    return [f"{rank + 1}.  {score:.3f}", path.name, f"Sound: {PHRASES['tone'][tone][0]}"]
+
+
+def frames_shown(path: Path) -> list[Image.Image]:
     """The middle squares of FRAMES_SHOWN frames, in the order of time.
 
-    Each part of the clip gives its frame of the most contrast, since a blinking clip shows nothing
-    at times.
+    The clip is cut into parts. They give by turns their frame of the most and of the least
+    contrast, so a shape that blinks is there in one frame and away in the next.
     """
     with open_media(path) as container:
-        frames = [frame.to_image() for frame in container.decode(video=0)]
+        frames = [_middle_square(frame.to_image()) for frame in container.decode(video=0)]
+    contrasts = [contrast(frame) for frame in frames]
     parts = np.array_split(np.arange(len(frames)), FRAMES_SHOWN)
-    shown = [frames[max(part, key=lambda i: np.asarray(frames[i]).std())] for part in parts]
-    side = min(shown[0].size)
-    x, y = ((length - side) // 2 for length in shown[0].size)
-    return [frame.crop((x, y, x + side, y + side)) for frame in shown]
+    chosen = []
+    for i, part in enumerate(parts):
+        pick = min if i % 2 else max
+        chosen.append(frames[pick(part, key=contrasts.__getitem__)])
+    return chosen
+
+
+def _middle_square(picture: Image.Image) -> Image.Image:
+    side = min(picture.size)
+    x, y = ((length - side) // 2 for length in picture.size)
+    return picture.crop((x, y, x + side, y + side))

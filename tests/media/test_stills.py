@@ -76,3 +76,35 @@ def test_stills_at_refuses_sound_alone(sound_file):
 def test_has_sound_tells_sound_from_pictures(sound_file, tmp_path):
     assert has_sound(sound_file)
     assert not has_sound(write_video(tmp_path / "silent.mkv", flat([1, 2, 3])))
+
+
+def blinking(lit: list[bool]) -> np.ndarray:
+    """Noisy dark frames, with a blue square that is hardly lighter in those that are lit."""
+    noise = np.random.default_rng(0).normal(60, 6, (len(lit), 96, 96, 1))
+    frames = np.repeat(noise, 3, axis=3).clip(0, 255).astype(np.uint8)
+    for frame, on in zip(frames, lit, strict=True):
+        if on:
+            frame[40:60, 40:60] = (30, 50, 220)
+    return frames
+
+
+def has_square(picture) -> bool:
+    return np.asarray(picture)[45:55, 45:55, 2].mean() > 150
+
+
+def test_stills_at_gives_the_next_picture_that_shows_something(tmp_path):
+    lit = [False] * 3 + [True] * 3 + [False] * 3 + [True] + [False] * 6
+    path = write_video(tmp_path / "a.mkv", blinking(lit), fps=4)
+    pictures = stills_at(path, [0.0, 0.5, 1.0, 1.5, 2.0, 2.25])
+    assert all(map(has_square, pictures))
+
+
+def test_stills_at_looks_no_further_than_a_second(tmp_path):
+    lit = [False] * 6 + [True] * 2
+    path = write_video(tmp_path / "a.mkv", blinking(lit), fps=4)
+    assert [has_square(one) for one in stills_at(path, [0.0, 0.25, 0.5])] == [False, False, True]
+
+
+def test_stills_at_keeps_the_empty_picture_of_its_time_if_all_are_empty(tmp_path):
+    path = write_video(tmp_path / "a.mkv", flat([0, 20, 40, 60, 80, 100, 120, 140]), fps=4)
+    assert [grey(one) for one in stills_at(path, [0.0, 0.5, 1.75])] == [0, 40, 140]

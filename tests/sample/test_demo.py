@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import mdmmt
+from mdmmt.media.stills import LOW_CONTRAST, contrast
 from mdmmt.sample import demo
+from mdmmt.sample.clips import Combination, draw
 
 
 @pytest.mark.slow
@@ -45,3 +47,20 @@ def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
         assert name in {path.name for path in paths}
     scores = [float(row.split()[-5]) for row in rows]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("change", ["blink", "same", "grow"])
+def test_frames_shown_show_a_blinking_shape_there_and_away(tmp_path: Path, change: str) -> None:
+    combination = Combination("blue", "star", "round", change, "fall")
+    for seed in range(3):
+        draw(tmp_path / "clip.mp4", combination, (seed,))
+        frames = demo.frames_shown(tmp_path / "clip.mp4")
+        there = [contrast(frame) > LOW_CONTRAST for frame in frames]
+        assert there == [True, change != "blink"] * 2 + [True]
+
+
+def test_label_lines_name_the_clip_and_its_sound() -> None:
+    similarity = mdmmt.Similarity(np.array([[0.25, 0.75]]), np.zeros((1, 2, 3)), ("a", "b", "c"))
+    result = demo.SearchResult("a query", 0, [1, 0], similarity)
+    path = Path("01-red-star-left-grow-pulse.mp4")
+    assert demo.label_lines(result, 0, path) == ["1.  0.750", path.name, "Sound: a pulsing tone"]
