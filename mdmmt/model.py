@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from .device import resolve_device
 from .errors import InputError, InputTypeError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import (
-    WINDOWS,
     Span,
     VideoInput,
     VideoReader,
@@ -44,6 +43,7 @@ from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_m
 from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower, weights_file
 from .weights.locate import find_weights
 
+Precision = Literal["exact", "bfloat16", "int8", "auto"]
 BATCH_SIZE = 1024  # enough to keep a GPU busy; on a processor the towers cut it further
 
 
@@ -218,7 +218,7 @@ class Model:
     def encode_segments(
         self,
         video: VideoInput,
-        segments: str | Sequence[Span] = WINDOWS,
+        segments: Literal["windows"] | Sequence[Span] = "windows",
         window_s: float | None = None,
         stride_s: float | None = None,
         batch_size: int = BATCH_SIZE,
@@ -392,7 +392,7 @@ def load(
     mmtvid_params: Mapping[str, Any] | None = None,
     mmttxt_params: Mapping[str, Any] | None = None,
     experts: Sequence[str] | None = None,
-    precision: str = "exact",
+    precision: Precision = "exact",
     compiled: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .errors import InputError, MissingDependency, WeightsError, describe_error
 from .features.reader import split_list
 from .items import as_items
 from .media.limits import TIME_LIMIT_S
-from .model import check_text, load
+from .model import Precision, check_text, load
 from .weights.onnx import export_onnx
 
 MODALITIES = ("text", "video", "features")
@@ -57,19 +57,19 @@ class MDMMT(NNOperator):
 
     def __init__(
         self,
-        modality: str,
-        weight_path: str | None = None,
+        modality: Literal["text", "video", "features"],
+        weight_path: str | os.PathLike[str] | None = None,
         device: str | None = None,
         mmtvid_params: Mapping[str, Any] | None = None,
         mmttxt_params: Mapping[str, Any] | None = None,
         *,
         experts: Sequence[str] | None = None,
-        segments: str | Sequence[tuple[float, float]] | None = None,
+        segments: Literal["windows"] | Sequence[tuple[float, float]] | None = None,
         window_s: float | None = None,
         stride_s: float | None = None,
-        precision: str = "exact",
+        precision: Precision = "exact",
         compiled: bool = False,
-        on_error: str = "raise",
+        on_error: Literal["raise", "none"] = "raise",
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         check_towhee("the operator")

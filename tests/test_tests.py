@@ -18,6 +18,7 @@ OF_MANY_MODULES = {
     "test_processes.py",
     "test_public_names.py",
     "test_tests.py",
+    "test_typing.py",
 }
 # They test the pages, and the package in environments of their own.
 OTHER_FOLDERS = {"docs", "oracles", "towhee09"}
