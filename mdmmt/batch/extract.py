@@ -46,27 +46,66 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
     Raises:
         InputError: a folder without videos.
     """
-    from ..media.stills import is_still  # imports PyAV
-
     videos: list[tuple[Path, Path]] = []
     for given in map(Path, paths):
         if not given.is_dir():
             videos.append((given, Path(given.name)))
             continue
-        files = sorted(visible_files(given, followlinks=True))
-        named_so = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        in_folder = [
-            file for file in named_so if file.suffix.lower() != STILL_SUFFIX or not is_still(file)
-        ]
+        in_folder, _ = _files_in(given)
         if not in_folder:
-            raise InputError(
-                f"there is no video in the folder {str(given)!r}: its files are still pictures, or "
-                f"have none of the suffixes {', '.join(VIDEO_SUFFIXES)}; any file can be named"
-            )
-        if stills := len(named_so) - len(in_folder):
-            logger.info("%d still pictures in %s are left out", stills, given)
+            raise InputError(_nothing_in(given, "video"))
         videos += [(video, video.relative_to(given)) for video in in_folder]
     return videos
+
+
+def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """List videos and feature files.
+
+    Args:
+        paths: files, and folders, each of which stands for all videos in it, see `find_videos`, or
+            for all feature files if it has no video. A log line counts those that are left out
+            because of videos, of which they may be.
+
+    Raises:
+        InputError: a folder with neither.
+    """
+    files: list[Path] = []
+    for given in map(Path, paths):
+        if not given.is_dir():
+            files.append(given)
+            continue
+        videos, features = _files_in(given)
+        if not videos and not features:
+            raise InputError(_nothing_in(given, "video and no feature file"))
+        if videos and features:
+            logger.info(
+                "%d feature files in %s are left out, since it holds videos; any file can be named",
+                len(features),
+                given,
+            )
+        files += videos or features
+    return [str(file) for file in files]
+
+
+def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The videos and the feature files in a folder."""
+    from ..media.stills import is_still  # imports PyAV
+
+    files = sorted(visible_files(folder, followlinks=True))
+    named_so = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    videos = [
+        file for file in named_so if file.suffix.lower() != STILL_SUFFIX or not is_still(file)
+    ]
+    if stills := len(named_so) - len(videos):
+        logger.info("%d still pictures in %s are left out", stills, folder)
+    return videos, [file for file in files if file.suffix == SUFFIX]
+
+
+def _nothing_in(folder: Path, what: str) -> str:
+    return (
+        f"there is no {what} in the folder {str(folder)!r}: its files are still pictures, or have "
+        f"none of the suffixes of videos {', '.join(VIDEO_SUFFIXES)}; any file can be named"
+    )
 
 
 def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:

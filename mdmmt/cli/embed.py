@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
         nargs="*",
         default=[],
         metavar="FILE",
-        help="video files, feature files, folders of videos",
+        help="video files, feature files, folders of either",
     )
     what.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     what.add_argument(
@@ -86,7 +86,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed all items that can be embedded; name the others at the end, with the reason."""
     from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
     from ..batch.embedding_files import json_line
-    from ..batch.extract import find_videos
+    from ..batch.extract import find_videos_or_features
     from ..batch.outcome import INTERRUPTED
     from ..batch.texts import PlacedText, read_texts
 
@@ -103,7 +103,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         rows = progress(embed_texts(model, names), len(names), kind)
         videos: list[str] = []
     else:
-        videos = [str(path) for path, _ in find_videos(arguments.videos)]
+        videos = find_videos_or_features(arguments.videos)
         kind, names = "path", videos
         jobs = jobs_of(arguments, model.device)
         if windows:

@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
         "build", help="add videos, window by window; a video that is there already is skipped"
     )
     build.add_argument(
-        "videos", nargs="+", metavar="FILE", help="videos, feature files, folders of videos"
+        "videos", nargs="+", metavar="FILE", help="videos, feature files, folders of either"
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(build, WEIGHTS_DEFAULT)
@@ -125,7 +125,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ..batch.extract import find_videos
+    from ..batch.extract import find_videos_or_features
     from ..features.files import find_feature_files
     from ..search import Index, index_files, read_metadata
     from ..search.index import stored_weights
@@ -133,7 +133,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
     if arguments.features:
         find_feature_files(arguments.features)  # refuses a wrong folder before a database is made
-    paths = [str(path) for path, _ in find_videos(arguments.videos)]
+    paths = find_videos_or_features(arguments.videos)
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     if arguments.weights is None:
         arguments.weights = _usable_weights(stored_weights(arguments.db), arguments.db)

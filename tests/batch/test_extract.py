@@ -19,7 +19,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mdmmt import experts
-from mdmmt.batch.extract import Outcome, extract_file, extract_files, find_videos, plan
+from mdmmt.batch.extract import (
+    Outcome,
+    extract_file,
+    extract_files,
+    find_videos,
+    find_videos_or_features,
+    plan,
+)
 from mdmmt.cli import main
 from mdmmt.errors import InputError
 from mdmmt.features import files
@@ -60,6 +67,31 @@ def test_find_videos_follows_links_and_warns_of_folders_it_may_not_read(
     monkeypatch.setattr(os, "scandir", scandir)  # root may read all folders
     with pytest.warns(UserWarning, match="deep': Permission denied; the files in it are left out"):
         assert len(find_videos([videos])) == 2
+
+
+def test_find_videos_or_features_takes_the_features_of_a_folder_without_videos(tmp_path, caplog):
+    videos, features, other = (tmp_path / name for name in ("videos", "features", "other"))
+    for path in (
+        *(videos / "a.mp4", videos / "deep" / "b.mkv", videos / "a.mp4.safetensors"),
+        *(features / "b.mkv.safetensors", features / "deep" / "a.mp4.safetensors"),
+        *(features / ".hidden.safetensors", features / "notes.txt", other / "notes.txt"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    named = [tmp_path / "none.mp4", videos / "a.mp4.safetensors"]
+    in_features = [features / "b.mkv.safetensors", features / "deep" / "a.mp4.safetensors"]
+    with caplog.at_level("INFO"):
+        found = find_videos_or_features([*named, features])
+        assert found == [str(path) for path in named + in_features]
+        caplog.clear()
+        found = find_videos_or_features([videos])
+        assert found == [str(videos / "a.mp4"), str(videos / "deep" / "b.mkv")]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"1 feature files in {videos} are left out")
+    with pytest.raises(InputError, match=r"no video and no feature file in the folder '.*other'"):
+        find_videos_or_features([features, other])
+    with pytest.raises(InputError, match=r"no video in the folder '.*features'"):
+        find_videos([features])
 
 
 def test_find_videos_leaves_still_pictures_out_and_counts_them(tmp_path, caplog):

@@ -30,6 +30,14 @@ def test_embed_gives_the_same_for_a_feature_file_and_its_video(videos, tmp_path)
             model.encode_video(out / f"{name}.safetensors"), model.encode_video(videos / name)
         )
     result = tmp_path / "vectors.npy"
+    assert main(["embed", str(out), "--weights=sample", f"--out={result}"]) == 0
+    folder, lines = np.load(result), (tmp_path / "vectors.names.jsonl").read_text().splitlines()
+    names = ["a.mkv", "deep/a.mkv", "silent.mkv"]
+    assert [json.loads(line)["path"] for line in lines] == [
+        str(out / f"{name}.safetensors") for name in names
+    ]
+    films = [videos / name for name in names]
+    np.testing.assert_allclose(folder, model.encode_video(films), atol=1e-6)
     paths = [str(out / "a.mkv.safetensors"), str(tmp_path / "none.mkv"), str(videos / "silent.mkv")]
     assert main(["embed", *paths, "--weights=sample", f"--out={result}"]) == 1
     rows = np.load(result)

@@ -152,6 +152,16 @@ def test_search_command_finds_a_video_by_itself(database, clips, capsys):
     assert hits[0]["score"] == pytest.approx(3, abs=1e-4)
 
 
+def test_index_build_command_takes_a_folder_of_feature_files(clips, model, tmp_path, capsys):
+    features, db = tmp_path / "features", str(tmp_path / "library.db")
+    video = str(clips / "0.mp4")
+    assert main(["extract", video, f"--out={features}", "--experts=frame,motion,sound"]) == 0
+    assert main(["index", "build", str(features), "--db", db, "--weights=sample"]) == 0
+    with Index.open(db, model) as index:
+        stored = index.segments(str(features / "0.mp4.safetensors")).vectors
+    np.testing.assert_allclose(stored, model.encode_segments(video).vectors, atol=1e-6)
+
+
 def test_index_and_search_commands_run_the_named_experts_alone(clips, model, tmp_path, capsys):
     db, clip = str(tmp_path / "library.db"), str(clips / "0.mp4")
     options = ["--db", db, "--weights=sample", "--device=cpu", "--experts=frame,motion"]
