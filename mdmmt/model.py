@@ -6,6 +6,7 @@ once, when the tower is first needed, so a process that embeds video never reads
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,8 @@ from .towers.video import VideoTower
 from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_mmtvid_params
 from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower, weights_file
 from .weights.locate import find_weights
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["exact", "bfloat16", "int8", "auto"]
 BATCH_SIZE = 1024  # enough to keep a GPU busy; on a processor the towers cut it further
@@ -443,6 +446,8 @@ def load(
         text = replace(text, bert=read_bert_config(txt_bert))
     if experts is not None:
         check_experts(experts, [expert.name for expert in video.experts])
+    resolved_precision = resolve_precision(precision, resolved)
+    logger.debug("the model is %s, in precision %s on %s", path, resolved_precision, resolved)
     return Model(
         path,
         ModelConfig(video, text),
@@ -450,7 +455,7 @@ def load(
         txt_bert,
         params.get("tokenizer"),
         experts,
-        resolve_precision(precision, resolved),
+        resolved_precision,
         compiled,
         time_limit_s,
     )

@@ -8,6 +8,8 @@ before the interruption goes on to the caller.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from ..errors import InputError, describe_error
 
 MAX_WAITING = 64  # outcomes that wait for that of an earlier item, which takes longer
 INTERRUPTED = "interrupted"  # the error of an item that Ctrl-C has interrupted
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,10 +64,14 @@ def _one_by_one(
 
 
 def _outcome(name: str, item: Item, work: Callable[[Item], Result]) -> Outcome[Result]:
+    start_s = time.monotonic()
     try:
-        return Outcome(name, work(item))
+        result = work(item)
     except Exception as error:  # a damaged file makes decoders raise nearly anything
+        logger.debug("%s could not be used", name, exc_info=True)
         return Outcome(name, None, describe_error(error))
+    logger.debug("%s took %.1f seconds", name, time.monotonic() - start_s)
+    return Outcome(name, result)
 
 
 @dataclass(eq=False)

@@ -6,13 +6,14 @@ dependencies when it runs, so `mdmmt --help` is quick.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import completion, demo, dumps, embed, evaluation, extract, operator_folder, search, weights
-from .common import any_name_printable, logging_to_stderr, say
+from .common import add_message_options, any_name_printable, logger, logging_to_stderr, say
 from .examples import EXAMPLES
 from .parser import Parser
 
@@ -26,6 +27,7 @@ def make_parser() -> Parser:
         module.add_commands(commands)
     completion.add_commands(commands, make_parser)
     for name, command in parser.leaves():
+        add_message_options(command)
         command.epilog = "\n  ".join(("examples:", *EXAMPLES[name]))
     return parser
 
@@ -33,13 +35,14 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     arguments = make_parser().parse_args(argv)
-    with any_name_printable(), warnings.catch_warnings(), logging_to_stderr():
+    with any_name_printable(), warnings.catch_warnings(), logging_to_stderr(arguments):
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: say(message)
+        warnings.showwarning = lambda message, *_: say(message, logging.WARNING)
         try:
             return arguments.run(arguments)
         except (MdmmtError, OSError) as error:
             say(describe_error(error))
+            logger.debug("it arose here:", exc_info=True)
             return 1
         except KeyboardInterrupt:
             say("interrupted")

@@ -7,13 +7,15 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import PRECISIONS
 from ..media.limits import TIME_LIMIT_S
 from ..storage.text import escape_controls
+from .words import WORDS, in_words_of_commands
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,8 @@ WEIGHTS_DEFAULT = (
     "; default: weights/ beside the operator, else what MDMMT_WEIGHTS names, else the released "
     "model, downloaded once"
 )
+logger = logging.getLogger(__package__)
+
 MAX_USUAL_JOBS = 16  # each takes the memory of a decoder and of some batches of frames
 DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
 
@@ -128,13 +132,29 @@ def load_model(arguments: argparse.Namespace) -> Model:
     )
 
 
-def say(message: object) -> None:
-    """Print a message to stderr, which keeps stdout for results. Control characters are escaped."""
-    line = f"mdmmt: {escape_controls(str(message))}"
-    if (tqdm := sys.modules.get("tqdm")) is not None:
-        tqdm.tqdm.write(line, file=sys.stderr)  # above a progress bar
-    else:
-        print(line, file=sys.stderr)
+def add_message_options(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose which messages are shown."""
+    how_much = command.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-q", "--quiet", action="store_true", help="show results and errors, and nothing else"
+    )
+    how_much.add_argument(
+        "-v", "--verbose", action="store_true", help="also show each step, and where an error arose"
+    )
+
+
+def say(message: object, level: int = logging.ERROR) -> None:
+    """Show a message on stderr, which keeps stdout for results.
+
+    Args:
+        level: `--quiet` hides what is below `logging.ERROR`.
+    """
+    logger.log(level, "%s", message)
+
+
+def is_quiet() -> bool:
+    """Whether the person asks for results and errors alone."""
+    return not logger.isEnabledFor(logging.WARNING)
 
 
 def print_result(line: str) -> None:
@@ -157,38 +177,66 @@ def any_name_printable() -> Iterator[None]:
 
 
 class LogHandler(logging.Handler):
-    """Shows the library's log messages to the person at the terminal."""
+    """Shows messages to the person at the terminal. Control characters are escaped.
+
+    Args:
+        words: what to put for words of the package, see `words`.
+    """
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        super().__init__()
+        self.words = words
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        lines = [in_words_of_commands(record.getMessage(), self.words)]
+        if record.exc_info:
+            lines += "".join(format_exception(*record.exc_info)).splitlines()
+        for line in lines:
+            text = f"mdmmt: {escape_controls(line)}"
+            if (tqdm := sys.modules.get("tqdm")) is not None:
+                tqdm.tqdm.write(text, file=sys.stderr)  # above a progress bar
+            else:
+                print(text, file=sys.stderr)
 
 
 @contextmanager
-def logging_to_stderr() -> Iterator[None]:
-    """Show what the library logs, progress included, on stderr."""
-    logger, handler = logging.getLogger("mdmmt"), LogHandler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+def logging_to_stderr(arguments: argparse.Namespace) -> Iterator[None]:
+    """Show what the commands and the library log on stderr, as much of it as the options ask for.
+
+    The `words` of a command are those that its messages have in place of words of the package.
+    """
+    handler = LogHandler({**WORDS, **getattr(arguments, "words", {})})
+    package, level = logging.getLogger("mdmmt"), logging.INFO
+    if arguments.quiet:
+        level = logging.ERROR
+    elif arguments.verbose:
+        level = logging.DEBUG
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
+        package.setLevel(before)
+        package.removeHandler(handler)
 
 
 def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:
-    """Yield the items, with a progress bar if stderr is a terminal."""
+    """Yield the items, with a progress bar if stderr is a terminal and no --quiet is given."""
     from tqdm import tqdm
 
-    return iter(tqdm(items, total=total, unit=unit, disable=not sys.stderr.isatty()))
+    return iter(tqdm(items, total=total, unit=unit, disable=not _shows_bars()))
+
+
+def _shows_bars() -> bool:
+    return sys.stderr.isatty() and not is_quiet()
 
 
 @contextmanager
 def video_progress(
     paths: Iterable[str], at_most_s: float = math.inf
 ) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar for many videos, if stderr is a terminal.
+    """Show a progress bar for many videos, if stderr is a terminal and no --quiet is given.
 
     It tells how many videos are finished, how many seconds of video are read in a second, and the
     time left. The seconds of a video are those of its header.
@@ -201,7 +249,7 @@ def video_progress(
         A function to be called with the path of each video that is finished.
     """
     unfinished = set(paths)
-    if not unfinished or not sys.stderr.isatty():
+    if not unfinished or not _shows_bars():
         yield lambda path: None
         return
     from tqdm import tqdm
@@ -242,8 +290,9 @@ def video_progress(
 def report(
     failures: Sequence[str], summary: str, show: Callable[[str], None] = print_result
 ) -> int:
-    """Print the failures, and a summary by `show`; return the exit status."""
+    """Say the failures, and show a summary unless --quiet is given; return the exit status."""
     for failure in failures:
         say(failure)
-    show(summary)
+    if not is_quiet():
+        show(summary)
     return 1 if failures else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         plots.plot(evaluations, arguments.plot)
     if evaluations[0].missing:
-        say(f"{len(evaluations[0].missing)} captions were left out, whose videos have no features")
+        left_out = len(evaluations[0].missing)
+        say(f"{left_out} captions were left out, whose videos have no features", logging.WARNING)
     return 0
 
 
@@ -123,7 +125,8 @@ def _captions_of_listed_videos(
         say(
             f"{len(without_caption)} of the {len(listed)} videos in {video_list} have no caption "
             f"in {file}: {', '.join(without_caption[:MAX_NAMED])}"
-            + (", …" if len(without_caption) > MAX_NAMED else "")
+            + (", …" if len(without_caption) > MAX_NAMED else ""),
+            logging.WARNING,
         )
     return selected
 

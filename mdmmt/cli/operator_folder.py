@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Commands, print_result
+from .common import Commands, report
 
 
 def add_commands(commands: Commands) -> None:
@@ -24,12 +24,10 @@ def _hub_folder(arguments: argparse.Namespace) -> int:
     from ..operator_folder import write_operator_folder
 
     write_operator_folder(arguments.out)
-    print_result(f"operator folder written to {arguments.out}")
-    return 0
+    return report([], f"operator folder written to {arguments.out}")
 
 
 def _install_operator(arguments: argparse.Namespace) -> int:
     from ..operator_folder import install_operator
 
-    print_result(f"operator installed in {install_operator()}")
-    return 0
+    return report([], f"operator installed in {install_operator()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -227,12 +228,13 @@ def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> in
         print(_format_hits(hits, similarity))
     if arguments.filter and not hits:
         names = index.metadata_names()
-        say(f"names in the metadata are {', '.join(names)}" if names else "no file has metadata")
+        known = f"names in the metadata are {', '.join(names)}" if names else "no file has metadata"
+        say(known, logging.INFO)
     if arguments.html is not None:
         from ..search import write_page
 
         write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
-        say(f"{len(hits)} results; the page is {arguments.html}")
+        say(f"{len(hits)} results; the page is {arguments.html}", logging.INFO)
     return 0
 
 
@@ -253,7 +255,7 @@ def _read_stdin() -> Iterator[tuple[str, str]]:
         sys.stdin.reconfigure(errors="surrogateescape")
     ask = sys.stdin.isatty()
     if ask:
-        say("type a sentence; Ctrl-D ends")
+        say("type a sentence; Ctrl-D ends", logging.INFO)
     for number in itertools.count(1):
         if ask:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -333,7 +335,7 @@ def _usable_weights(stored: str | None, database: str) -> str | None:
     gone = f"{database} was built with the weights {stored!r}, which are not there"
     if not default_is_there():
         raise InputError(f"{gone}; name the place where they are now with --weights")
-    say(f"{gone}; the default weights are used if they are the same")
+    say(f"{gone}; the default weights are used if they are the same", logging.WARNING)
     return None
 
 
@@ -356,7 +358,7 @@ def _records(hits: Sequence[Hit], similarity: Similarity | None) -> list[dict[st
 def _format_hits(hits: Sequence[Hit], similarity: Similarity | None) -> str:
     if similarity is None:
         return "nothing was found"
-    rows = [["rank", "score", *similarity.experts, "from", "to", "file"]]
+    rows = [["rank", "score", *similarity.experts, "from (s)", "to (s)", "file"]]
     for rank, hit in enumerate(hits, start=1):
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
         times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..config import DOWNLOADS
 from ..storage.files import in_units
 from ..storage.text import format_table
-from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, print_result, report, say
+from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, report, say
 
 LIST_HEADER = ("name", "state", "size, about", "source", "SHA-256 that the publisher states")
 
@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
     convert = commands.add_parser("convert", help="write a model folder from any weights")
     convert.add_argument("source", metavar="IN", help=WEIGHTS_HELP)
     convert.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    convert.set_defaults(run=_convert)
+    convert.set_defaults(run=_convert, words={"weight_path": "IN"})
 
     export = commands.add_parser("export", help="write a tower as an ONNX file")
     export.add_argument("modality", choices=["video", "text"])
@@ -53,7 +53,7 @@ def add_commands(commands: Commands) -> None:
         "what is missing, device and precision",
     )
     info.add_argument("weights", metavar="PATH", nargs="?", help=WEIGHTS_HELP)
-    info.set_defaults(run=_info)
+    info.set_defaults(run=_info, words={"weight_path": "PATH"})
 
 
 def _download(arguments: argparse.Namespace) -> int:
@@ -86,8 +86,7 @@ def _listed(name: str) -> Iterator[tuple[str, ...]]:
 def _convert(arguments: argparse.Namespace) -> int:
     from ..weights.convert import convert
 
-    print_result(f"model folder written to {convert(arguments.source, arguments.out)}")
-    return 0
+    return report([], f"model folder written to {convert(arguments.source, arguments.out)}")
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -144,7 +144,7 @@ class PretrainedExpert(Expert):
             f"the expert {cls.name} needs its weights, {' or '.join(cls.files)} ({where}): "
             f"`mdmmt download --only {cls.name}` fetches them; or get them from {cls.published}, "
             f"and put them into {EXPERTS_FOLDER} or a folder that {EXPERTS_VARIABLE} names; or "
-            f"leave {cls.name} out of the experts (`experts` in Python, `--experts` of a command)"
+            f"leave {cls.name} out of `experts`"
         )
 
 

@@ -99,7 +99,7 @@ class VideoReader:
         name = _name(video, where)
         features = self._features(video, where, start_s, end_s)
         if truncation := describe_truncation(features, self.experts):
-            warn(f"{name} {truncation}; segments='windows' (--segments windows) takes all of it")
+            warn(f"{name} {truncation}; segments='windows' takes all of it")
         return [tokens_of(features, self.experts, name)], False
 
     def segment_tokens(

@@ -172,8 +172,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
         raise WeightsError(
             f"no tokenizer could be loaded from {source} ({reason}); put the files of "
             f"{BERT_BASE_CASED_ID} ({' or '.join(TOKENIZER_FILES)}) beside the weights, or name "
-            "their folder: mmttxt_params={'tokenizer': FOLDER} in Python, --tokenizer FOLDER on "
-            "the command line"
+            "their folder: mmttxt_params={'tokenizer': FOLDER}"
         ) from error
     return tokenizer
 

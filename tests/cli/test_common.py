@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from functools import partialmethod
 
 import pytest
@@ -88,3 +89,48 @@ def test_video_progress_goes_by_the_seconds_that_are_read(tmp_path, capsys, monk
     with video_progress(paths, at_most_s=1.0) as finish:
         extract(paths[1], ["frame"])
         assert last().startswith("0/3 videos:  60%")  # 3 seconds, and 1 for each of the others
+
+
+def test_quiet_shows_results_and_errors_alone(videos, tmp_path, capsys, monkeypatch):
+    (videos / ".hidden.mkv").touch()  # which a line counts
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    command = ["extract", str(videos), "--experts=frame", f"--out={tmp_path / 'out'}", "-q"]
+    assert main(command) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["extract", str(tmp_path / "none.mkv"), *command[1:]]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and "none.mkv" in printed.err
+    assert main([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "have their features" in printed.out and printed.err == ""  # that is the result
+
+
+def test_quiet_hides_warnings(tmp_path, capsys, monkeypatch):
+    def warn(*_: object) -> int:
+        warnings.warn("a warning", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("mdmmt.cli.operator_folder._install_operator", warn)
+    for option, shown in (("--quiet", ""), ("--verbose", "mdmmt: a warning\n")):
+        assert main(["install-operator", option]) == 0
+        assert capsys.readouterr().err == shown
+
+
+def test_verbose_shows_each_step_and_where_an_error_arose(videos, tmp_path, capsys):
+    paths = [str(videos / "a.mkv"), str(videos / "notes.txt")]
+    command = ["embed", *paths, "--weights=sample", "--device=cpu", f"--out={tmp_path / 'a.npy'}"]
+    assert main([*command, "--verbose"]) == 1
+    error = capsys.readouterr().err
+    assert "in precision exact on cpu" in error
+    assert re.search(r"a\.mkv took \d+\.\d seconds", error) and "Traceback" in error
+    assert all(line.startswith("mdmmt: ") for line in error.splitlines())
+    assert main([*command[:2], str(tmp_path / "none"), *command[3:]]) == 1
+    assert "took" not in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "none"), "--verbose"]) == 1
+    assert "find_weights" in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["info", "--quiet", "--verbose"])
+    assert "not allowed with" in capsys.readouterr().err
