@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fresh import ROOT, clone, parsed
 from packaging.version import Version
 
@@ -30,10 +33,14 @@ BUILD = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv
 SIZE_BUDGET = 4_000_000  # bytes of the wheel; the sample model is most of it
 
 
-def build(kind: str, folder: Path) -> Path:
+def build(kind: str, folder: Path, files: Iterable[str] = ()) -> Path:
+    """Build from a clone, in which these files lie as well, and some litter."""
     source = clone(folder / "clone")
-    for litter in ("mdmmt/__pycache__/model.pyc", "tests/test_model.py", "demo/found.png"):
-        (source / litter).parent.mkdir(exist_ok=True)
+    for name in files:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    for litter in ("mdmmt/__pycache__/model.pyc", "tests/__pycache__/a.pyc", "demo/found.png"):
+        (source / litter).parent.mkdir(parents=True, exist_ok=True)
         (source / litter).write_text("litter")
     command = [sys.executable, "-c", BUILD, f"build_{kind}", str(folder)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
@@ -69,19 +76,47 @@ def test_wheel_describes_itself(wheel: Path) -> None:
         metadata = Parser().parsestr(archive.read(f"{folder}/METADATA").decode())
         entry_points = archive.read(f"{folder}/entry_points.txt").decode()
     assert metadata["Version"] == VERSION
+    assert len(metadata.get_all("Project-URL")) == 2
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
     assert entry_points.split() == ["[console_scripts]", "mdmmt", "=", "mdmmt.cli:main"]
 
 
-def test_sdist_holds_what_the_wheel_is_built_from(tmp_path: Path) -> None:
-    with tarfile.open(build("sdist", tmp_path)) as archive:
+@pytest.fixture(scope="module")
+def repository() -> set[str]:
+    """The files that git tracks."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone, so git does not tell which files belong to it")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    return {name for name in listed.stdout.decode().splitlines() if (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def sdist(repository: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sdist", tmp_path_factory.mktemp("sdist"), repository)
+
+
+@pytest.mark.slow
+def test_sdist_holds_the_whole_repository(sdist: Path, repository: set[str]) -> None:
+    with tarfile.open(sdist) as archive:
         files = {member.name for member in archive if member.isfile()}
     names = {name.partition("/")[2] for name in files}
-    papers = {"LICENSE", "MANIFEST.in", "NOTICE", "README.md", "pyproject.toml"}
-    made = {"PKG-INFO", "setup.cfg"}
     names = {name for name in names if not name.startswith("mdmmt.egg-info/")}
-    assert names == package_files() | papers | made
+    assert names == repository | {"PKG-INFO", "setup.cfg"}
+
+
+@pytest.mark.slow
+def test_sdist_runs_its_tests(sdist: Path, tmp_path: Path) -> None:
+    """All are collected, and those run that look at the files around the package."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    for arguments in (["--collect-only"], ["-m", "not slow", "tests/docs", "tests/test_tests.py"]):
+        done = subprocess.run(
+            [*pytest_there, *arguments], cwd=unpacked, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
 
 
 def pyproject() -> dict[str, Any]:
@@ -115,6 +150,17 @@ def test_ci_runs_the_command_that_readme_gives() -> None:
     assert "\nmake test " in (ROOT / "README.md").read_text()
     commands = (ROOT / ".ci/run").read_text().splitlines()
     assert commands[-2:] == ["make test", "make release-check"]
+
+
+def test_hosted_ci_runs_what_ci_runs() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["linux"]["steps"][-1] == {"run": ".ci/run"}
+    supported = re.findall(r":: (3\.\d+)", "\n".join(pyproject()["classifiers"]))
+    assert jobs["linux"]["strategy"]["matrix"]["python"] == [supported[0], supported[-1]]
+    systems = jobs["elsewhere"]["strategy"]["matrix"]["system"]
+    assert systems == ["macos-latest", "windows-latest"]
+    commands = [step["run"] for step in jobs["elsewhere"]["steps"] if "run" in step]
+    assert 'python -m pytest -m "not slow and not towhee and not browser"' in commands
 
 
 def test_makefile_help_lists_every_target() -> None:

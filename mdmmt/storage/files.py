@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,9 +102,10 @@ def visible_files(folder: Path, followlinks: bool = False) -> Iterator[Path]:
 
 def flush_to_disk(path: Path) -> None:
     """Wait until the disk has a file's bytes, or the names in a folder (where a system can)."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+    is_windows = sys.platform == "win32"
+    if path.is_dir() and is_windows:  # which cannot open a folder
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)  # or its fsync fails
     try:
         os.fsync(descriptor)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_atomic_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch
     with atomic_file(tmp_path / "a") as part:
         part.write_bytes(b"content")
     assert calls == [(tmp_path / "a").stat().st_ino, "replace", tmp_path.stat().st_ino]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it stands for Windows elsewhere")
+def test_atomic_file_flushes_by_a_descriptor_that_windows_takes(tmp_path, monkeypatch):
+    """There, os.fsync refuses a descriptor that cannot be written to, and folders do not open."""
+    import fcntl
+
+    modes = []
+
+    def fsync(descriptor):
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with atomic_file(tmp_path / "a") as part:
+        part.write_bytes(b"content")
+    assert modes == [os.O_RDWR] and (tmp_path / "a").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize(
