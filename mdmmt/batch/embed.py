@@ -35,7 +35,8 @@ def embed_texts(model: Model, texts: Iterable[str]) -> Iterator[EmbeddingRow]:
 
     _ = model.text_encoder  # missing weights end the run, they are not each text's own error
     for batch in _batches(texts, BATCH_SIZE):
-        yield from _encode(model.encode_text, run_each(zip(batch, batch, strict=True), checked))
+        outcomes = run_each(zip(batch, batch, strict=True), checked)
+        yield from _encode(model.encode_text, outcomes, again=False)
 
 
 def embed_videos(model: Model, paths: Iterable[str], jobs: int = 1) -> Iterator[EmbeddingRow]:
@@ -49,7 +50,7 @@ def embed_videos(model: Model, paths: Iterable[str], jobs: int = 1) -> Iterator[
     outcomes = run_each(((path, path) for path in paths), model.read_tokens, jobs)
     for first in outcomes:  # the next batch is read ahead while the tower works on this one
         batch = chain([first], islice(outcomes, VIDEOS_AT_ONCE - 1))
-        yield from _encode(model.encode_tokens, batch)
+        yield from _encode(model.encode_tokens, batch, again=True)
 
 
 def embed_windows(
@@ -85,12 +86,18 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _encode(
-    encode: Callable[[list[Any]], NDArray[np.float32]], outcomes: Iterable[Outcome[Any]]
+    encode: Callable[[list[Any]], NDArray[np.float32]],
+    outcomes: Iterable[Outcome[Any]],
+    again: bool,
 ) -> Iterator[EmbeddingRow]:
     """Embed the results of outcomes together; errors stay in their places.
 
     If Ctrl-C interrupts the reading, the results so far are embedded before the interruption
-    goes on to the caller.
+    goes on to the caller. A second one goes on at once.
+
+    Args:
+        again: whether an interrupted embedding is done again, as if the reading were interrupted;
+            for what takes long to read.
     """
     interruption: KeyboardInterrupt | None = None
     read: list[Outcome[Any]] = []
@@ -101,9 +108,16 @@ def _encode(
         interruption = error
     outcomes = read
     good = [(outcome.name, outcome.result) for outcome in outcomes if outcome.error is None]
+    items = [item for _, item in good]
     embedded: Iterator[Outcome[NDArray[np.float32]]]
     try:
-        vectors = encode([item for _, item in good]) if good else ()
+        try:
+            vectors = encode(items) if good else ()
+        except KeyboardInterrupt as error:
+            if interruption is not None or not again:
+                raise
+            interruption = error
+            vectors = encode(items)
         embedded = iter([Outcome(name, v) for (name, _), v in zip(good, vectors, strict=True)])
     except Exception:  # of one item, which is unknown, so each goes through alone
         embedded = run_each(good, lambda item: encode([item])[0])

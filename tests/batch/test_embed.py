@@ -134,6 +134,28 @@ def test_embed_videos_embeds_what_was_read_before_an_interruption(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_embed_videos_embeds_again_what_an_interruption_would_lose(
+    tiny_model, feature_files, monkeypatch, times
+):
+    encode, left = tiny_model.encode_tokens, [KeyboardInterrupt()] * times
+
+    def interrupted(videos):
+        if left:
+            raise left.pop()
+        return encode(videos)
+
+    monkeypatch.setattr(tiny_model, "encode_tokens", interrupted)
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        for row in embed_videos(tiny_model, feature_files):
+            done.append(row)
+    assert len(done) == (0 if times == 2 else 4)
+    assert [row.name for row in done if row.vector is not None] == [
+        path for path in feature_files if times == 1 and not path.endswith("2.mp4.safetensors")
+    ]
+
+
 def test_videos_give_the_same_bits_and_warnings_for_any_number_of_jobs(long, short, tmp_path):
     model = mdmmt.load("sample", "cpu")
     (tmp_path / "broken.mp4").write_bytes(b"this is no video" * 100)
