@@ -31,7 +31,7 @@ PUBLIC = {
         windows write_features
     """,
     "mdmmt.search": """
-        Hit Identity Index Outcome index_file index_files read_metadata write_page
+        Hit Identity Index IndexedFile Outcome index_file index_files read_metadata write_page
     """,
 }
 # What a model is made of, to be passed on and not to be looked into.

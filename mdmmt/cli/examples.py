@@ -21,10 +21,18 @@ EXAMPLES = {
         "mdmmt index build demo/clips --db demo.db --weights sample",
         "mdmmt index build videos/ --db library.db --metadata facts.jsonl --jobs 4",
     ),
-    "index delete": ("mdmmt index delete videos/old.mp4 --db library.db",),
+    "index list": ("mdmmt index list --db library.db",),
+    "index info": ("mdmmt index info --db library.db",),
+    "index prune": (
+        "mdmmt index prune --db library.db --dry-run",
+        "mdmmt index prune --db library.db",
+    ),
+    "index delete": ("mdmmt index delete videos/old.mp4 videos/drafts --db library.db",),
     "search": (
         'mdmmt search "a dog jumps into water" --db library.db',
         'mdmmt search "a dog" --db library.db -k 50 --html found.html',
+        "mdmmt search --queries queries.txt --db library.db --json",
+        'mdmmt search "a dog barks" --db library.db --expert-weights tf_vggish=2',
         'mdmmt search --video videos/a.mp4 --db library.db --filter "year >= 2020" --json',
     ),
     "evaluate": (

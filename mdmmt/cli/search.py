@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
     """Add these commands to the parser."""
     index = commands.add_parser(
         "index", help="keep a collection of videos to be searched"
-    ).add_subparsers(required=True, metavar="build|delete")
+    ).add_subparsers(required=True, metavar="build|list|info|prune|delete")
     build = index.add_parser(
         "build", help="add videos, window by window; a video that is there already is skipped"
     )
@@ -74,9 +74,27 @@ def add_commands(commands: Commands) -> None:
         metavar="FOLDER",
         help="folder of feature files, which are read instead of their videos",
     )
+    build.add_argument(
+        "--restore",
+        action="store_true",
+        help="also add videos again that `mdmmt index delete` has removed",
+    )
     build.set_defaults(run=_build)
-    delete = index.add_parser("delete", help="remove videos")
-    delete.add_argument("videos", nargs="+", metavar="FILE", help="files, not folders")
+    list_ = index.add_parser("list", help="list the videos")
+    list_.add_argument("--db", required=True, help=DATABASE_HELP)
+    list_.add_argument("--json", action="store_true", help="print JSON lines")
+    list_.set_defaults(run=_list)
+    info = index.add_parser("info", help="tell the model, and how many videos there are")
+    info.add_argument("--db", required=True, help=DATABASE_HELP)
+    info.set_defaults(run=_info)
+    prune = index.add_parser("prune", help="remove videos whose files are gone from disk")
+    prune.add_argument("--db", required=True, help=DATABASE_HELP)
+    prune.add_argument("--dry-run", action="store_true", help="name them, and remove nothing")
+    prune.set_defaults(run=_prune)
+    delete = index.add_parser(
+        "delete", help="remove videos, which later builds leave out unless they --restore them"
+    )
+    delete.add_argument("videos", nargs="+", metavar="FILE", help="videos, folders of videos")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
 
@@ -147,10 +165,23 @@ def _build(arguments: argparse.Namespace) -> int:
     state = "is to be opened again"
     try:
         with Index.open(arguments.db, model) as index:
+            left_out: set[str] = set()
+            if not arguments.restore:
+                left_out = {path for path in paths if index.is_deleted(os.path.abspath(path))}
+            if left_out:
+                say(f"{len(left_out)} videos were deleted and are left out; --restore adds them")
             run = index_files(
-                index, model, paths, window_s, stride_s, metadata, arguments.features, jobs
+                index,
+                model,
+                paths,
+                window_s,
+                stride_s,
+                metadata,
+                arguments.features,
+                jobs,
+                restore=arguments.restore,
             )
-            with video_progress(paths) as finish:
+            with video_progress(set(paths) - left_out) as finish:
                 for outcome in run:
                     outcomes.append(outcome)
                     finish(outcome.name)
@@ -177,16 +208,79 @@ def _build(arguments: argparse.Namespace) -> int:
     )
 
 
+def _list(arguments: argparse.Namespace) -> int:
+    from ..search import Index
+
+    with Index.open(arguments.db) as index:
+        files = index.files()
+    if arguments.json:
+        for file in files:
+            _print_json(file._asdict() | {"on_disk": _is_on_disk(file.path)})
+        return 0
+    words = {True: "yes", False: "no", None: "unknown"}
+    rows = [[str(file.segments), words[_is_on_disk(file.path)], file.path] for file in files]
+    print(format_table([["windows", "on disk", "file"], *rows]))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from ..search import Index
+
+    with Index.open(arguments.db) as index:
+        files = index.files()
+        lines = {
+            "model": str(index.model),
+            "weights": index.weights or "unknown",
+            "experts": ", ".join(index.experts or ["unknown"]),
+            "files": str(len(files)),
+            "windows": str(sum(file.segments for file in files)),
+            "not on disk": str(sum(_is_on_disk(file.path) is False for file in files)),
+            "metadata": ", ".join(index.metadata_names()) or "none",
+        }
+    print(format_table([[name, value] for name, value in lines.items()], flush_left=(0, 1)))
+    return 0
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from ..search import Index
+
+    with Index.open(arguments.db) as index:
+        paths = [file.path for file in index.files()]
+        gone = [path for path in paths if _is_on_disk(path) is False]
+        if gone and len(gone) == len(paths):
+            raise InputError(
+                f"all {len(paths)} files of {arguments.db} are gone from disk; expected some to be "
+                "there, so look whether their disk is mounted; `mdmmt index delete` removes files "
+                "in any case"
+            )
+        if not arguments.dry_run:
+            index.delete(*gone)
+    for path in gone:
+        print_result(path)
+    print_result(f"{len(gone)} videos {'to be removed' if arguments.dry_run else 'removed'}")
+    return 0
+
+
+def _is_on_disk(path: str) -> bool | None:
+    """Whether a file is there. None: another program has added it under its relative path."""
+    return os.path.exists(path) if os.path.isabs(path) else None
+
+
 def _delete(arguments: argparse.Namespace) -> int:
     from ..search import Index
 
     with Index.open(arguments.db) as index:
-        # Another program may have added a file under its relative path.
-        windows_of = {
-            path: sum(map(index.delete, {os.path.abspath(path), path})) for path in arguments.videos
-        }
-    failures = [f"{path}: is not in the index" for path, count in windows_of.items() if not count]
-    return report(failures, f"{len(arguments.videos) - len(failures)} videos removed")
+        indexed = {file.path for file in index.files()}
+        found: dict[str, set[str]] = {}
+        for path in arguments.videos:
+            # Another program may have added a file under its relative path.
+            names = {os.path.abspath(path), path}
+            folders = tuple(os.path.join(name, "") for name in names)
+            found[path] = names & indexed or {file for file in indexed if file.startswith(folders)}
+        removed = set().union(*found.values())
+        index.delete(*removed, keep_out=True)
+    failures = [f"{path}: is not in the index" for path, files in found.items() if not files]
+    return report(failures, f"{len(removed)} videos removed")
 
 
 def _search(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from .. import lazy
 from ..batch.outcome import Outcome
 from ..weights.identity import Identity
 from .build import index_file, index_files, read_metadata
-from .index import Hit, Index
+from .index import Hit, Index, IndexedFile
 
 if TYPE_CHECKING:
     from .page import write_page
@@ -22,6 +22,7 @@ __all__ = (
     "Hit",
     "Identity",
     "Index",
+    "IndexedFile",
     "Outcome",
     "index_file",
     "index_files",

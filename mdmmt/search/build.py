@@ -30,6 +30,7 @@ def index_files(
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
     features: Path | None = None,
     jobs: int = 1,
+    restore: bool = False,
 ) -> Iterator[Outcome[int]]:
     """Add the windows of each file, one file after the other, unless the index has them.
 
@@ -41,9 +42,11 @@ def index_files(
         features: a folder of feature files. A video is not decoded if the folder has the features
             of all experts of the model for the same content.
         jobs: how many files are read at once. They are added in the order of the paths.
+        restore: whether files are added again that `Index.delete` has removed with `keep_out`.
 
     Returns:
-        An outcome for each path, with the result of `index_file`.
+        An outcome for each path, with the result of `index_file`. A file that is left out, as it
+        was deleted, has none.
 
     Raises:
         InputError: `features` holds no feature file, or `jobs` is not above 0.
@@ -56,7 +59,10 @@ def index_files(
         files = folder.files_of(os.path.basename(path)) if folder else ()
         return _read_file(index, mixture, model, path, window_s, stride_s, about, files)
 
-    return _add_each(run_each(((path, path) for path in paths), read, jobs))
+    wanted = (
+        (path, path) for path in paths if restore or not index.is_deleted(os.path.abspath(path))
+    )
+    return _add_each(run_each(wanted, read, jobs))
 
 
 def _add_each(outcomes: Iterable[Outcome[Callable[[], int]]]) -> Iterator[Outcome[int]]:

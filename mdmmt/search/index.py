@@ -69,6 +69,14 @@ class Hit(NamedTuple):
         )
 
 
+class IndexedFile(NamedTuple):
+    """A file in the index."""
+
+    path: str
+    segments: int  # how many the index has of it
+    metadata: dict[str, Any]
+
+
 class Index:
     """Embeddings of segments, with their files and times.
 
@@ -99,6 +107,7 @@ class Index:
         self._local = milvus.is_local(uri)
         self._closing = ExitStack()
         self._closed = False
+        self._deleted = milvus.read_deleted(client)
         self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
         self._log_rows = 0
         self._has_pending_deletes = False  # rows that were replaced still wait for their deletion
@@ -236,6 +245,7 @@ class Index:
                 self._has_pending_deletes = True
                 self._call("delete", ids=leftover)
                 self._has_pending_deletes = False
+            self._mark_deleted(set(), {path})
             if self._log_rows * vectors[0].nbytes >= MAX_LOG_BYTES:
                 self._flush()
 
@@ -252,6 +262,29 @@ class Index:
         with self._lock if self._local else nullcontext():
             rows = self._call("query", filter=filter, output_fields=["path", "source"], limit=1)
         return (rows[0]["path"], rows[0]["source"]) if rows else None
+
+    def files(self) -> list[IndexedFile]:
+        """All files, in the order of their paths."""
+        # The first segment stands for its file.
+        filter, fields = 'id like "%-0" and segments > 0', ["path", "segments", "metadata"]
+        if self._local:
+            with self._lock:
+                rows = self._call("query", filter=filter, output_fields=fields)
+        else:  # which gives at most MAX_HITS rows at once
+            rows = []
+            pages = self._call("query_iterator", filter=filter, output_fields=fields)
+            with self._translated_errors():
+                while page := pages.next():
+                    rows += page
+                pages.close()
+        return sorted(
+            IndexedFile(row["path"], row["segments"], dict(row["metadata"])) for row in rows
+        )
+
+    def is_deleted(self, path: str | os.PathLike[str]) -> bool:
+        """Whether `delete` has removed a file to be kept out, and it was not added again."""
+        path = checked_path(path)
+        return _deletion_mark(path) in self._deleted and not self._segment_count(path)
 
     def segments(self, path: str | os.PathLike[str]) -> Segments:
         """The segments that a file was added with.
@@ -355,15 +388,33 @@ class Index:
         rows = checked_vectors(vectors, self.dim, "vectors")
         return (rows * np.repeat(weights, self.dim // len(weights))).reshape(np.shape(vectors))
 
-    def delete(self, path: str | os.PathLike[str]) -> int:
-        """Remove a file; returns the number of its segments, 0 if the index does not have it."""
-        path = checked_path(path)
+    def delete(self, *paths: str | os.PathLike[str], keep_out: bool = False) -> int:
+        """Remove files, and all files below folders.
+
+        Args:
+            paths: of files as they were added; one that the index does not have is a folder.
+            keep_out: whether `index_files` leaves these files out from now on, unless it is told
+                to `restore` them. `add` ends that.
+
+        Returns:
+            The number of segments that were removed; 0 if the index has none of these files.
+        """
+        checked = list(dict.fromkeys(map(checked_path, paths)))
+        folders = [os.path.join(path, "") for path in checked if not self._segment_count(path)]
+        if folders:
+            checked += [file.path for file in self.files() if file.path.startswith(tuple(folders))]
+        removed = 0
         with self._lock:
-            ids = [_id(path, i) for i in range(self._segment_count(path))]
-            # The first row holds the number of rows, so it goes last.
-            for i in reversed(range(0, len(ids), ROWS_AT_ONCE)):
-                self._call("delete", ids=ids[i : i + ROWS_AT_ONCE])
-        return len(ids)
+            counts = {path: count for path in checked if (count := self._segment_count(path))}
+            if keep_out:
+                self._mark_deleted(set(counts), set())
+            for path, count in counts.items():
+                ids = [_id(path, i) for i in range(count)]
+                # The first row holds the number of rows, so it goes last.
+                for i in reversed(range(0, len(ids), ROWS_AT_ONCE)):
+                    self._call("delete", ids=ids[i : i + ROWS_AT_ONCE])
+                removed += count
+        return removed
 
     def count(self) -> int:
         """The number of segments in the index."""
@@ -400,6 +451,16 @@ class Index:
         for i in range(0, len(rows), ROWS_AT_ONCE):
             self._call(method, rows[i : i + ROWS_AT_ONCE])
         self._log_rows += len(rows)
+
+    def _mark_deleted(self, deleted: set[str], added: set[str]) -> None:
+        """Keep which files are deleted, if that changes."""
+        deleted, added = set(map(_deletion_mark, deleted)), set(map(_deletion_mark, added))
+        if deleted - self._deleted or added & self._deleted:
+            with self._translated_errors():
+                # Another process may have changed those of a server in the meantime.
+                marks = (milvus.read_deleted(self._client) | deleted) - added
+                milvus.write_deleted(self._client, marks)
+            self._deleted = marks
 
     def _flush(self) -> None:
         """Move new rows out of the log, so that they are searched as fast as the others."""
@@ -523,6 +584,11 @@ def stored_weights(uri: str) -> str | None:
 
 def _id(path: str, segment: int) -> str:
     return f"{hashlib.sha256(path.encode()).hexdigest()[:40]}-{segment}"
+
+
+def _deletion_mark(path: str) -> str:
+    """A short mark, as a server bounds the size of all marks together."""
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
 def _hit(row: Mapping[str, Any]) -> Hit:

@@ -29,6 +29,7 @@ FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "v
 # Properties of the collection.
 MODEL_PROPERTY = "mdmmt.model"  # the model that made its embeddings
 ORIGIN_PROPERTY = "mdmmt.origin"  # where that model is
+DELETED_PROPERTY = "mdmmt.deleted"  # marks of the files that were deleted
 METRIC = "IP"  # inner product
 # For Milvus Lite, a single cell that holds all vectors: a search compares all of them, so it is
 # exact. Milvus Lite reads the settings of an index from a dict inside the parameters.
@@ -246,6 +247,18 @@ def read_origin(client: MilvusClient) -> Origin:
 def write_origin(client: MilvusClient, origin: Origin) -> None:
     """Keep what `read_origin` reads."""
     properties = {ORIGIN_PROPERTY: json.dumps(origin._asdict())}
+    client.alter_collection_properties(COLLECTION, properties=properties)
+
+
+def read_deleted(client: MilvusClient) -> set[str]:
+    """The marks that `write_deleted` has kept."""
+    properties = client.describe_collection(COLLECTION).get("properties", {})
+    return set(json.loads(properties.get(DELETED_PROPERTY, "[]")))
+
+
+def write_deleted(client: MilvusClient, marks: set[str]) -> None:
+    """Keep the marks of the files that were deleted."""
+    properties = {DELETED_PROPERTY: json.dumps(sorted(marks))}
     client.alter_collection_properties(COLLECTION, properties=properties)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from index_windows import MODEL, segments
 from safetensors.numpy import load_file, save_file
 
 import mdmmt
@@ -348,3 +350,95 @@ def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_p
     assert run(query) == [video + text, text]  # hashed, then read to embed the sentence
     assert run(query) == [text]
     assert run("--video", str(clips / "0.mp4")) == [video]
+
+
+@pytest.fixture
+def stored(tmp_path) -> str:
+    """A database of two files on disk, one that is gone, and one with a relative path."""
+    db = str(tmp_path / "library.db")
+    with Index.open(db, MODEL) as index:
+        for name in ("videos/a.mp4", "videos/b.mp4", "videos/old/c.mp4"):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            index.add(path, segments(2), metadata={"name": name})
+        index.add("d.mp4", segments(1))
+    (tmp_path / "videos" / "b.mp4").unlink()
+    return db
+
+
+def paths_in(db: str) -> list[str]:
+    with Index.open(db) as index:
+        return [file.path for file in index.files()]
+
+
+def test_index_list_and_info_commands_tell_what_is_in(stored, tmp_path, capsys):
+    assert main(["index", "list", "--db", stored]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    folder = str(tmp_path / "videos")
+    assert lines == [
+        ["windows", "on", "disk", "file"],
+        ["2", "yes", f"{folder}/a.mp4"],
+        ["2", "no", f"{folder}/b.mp4"],
+        ["2", "yes", f"{folder}/old/c.mp4"],
+        ["1", "unknown", "d.mp4"],
+    ]
+    assert main(["index", "list", "--db", stored, "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["on_disk"] for record in records] == [True, False, True, None]
+    metadata = {"name": "videos/a.mp4"}
+    expected = {"path": f"{folder}/a.mp4", "segments": 2, "metadata": metadata, "on_disk": True}
+    assert records[0] == expected
+    assert main(["index", "info", "--db", stored]) == 0
+    told = dict(re.split("  +", line) for line in capsys.readouterr().out.splitlines())
+    assert told == {
+        "model": str(MODEL),
+        "weights": "unknown",
+        "experts": "unknown",
+        "files": "4",
+        "windows": "7",
+        "not on disk": "1",
+        "metadata": "name",
+    }
+
+
+def test_index_prune_command_removes_what_is_gone(stored, tmp_path, capsys):
+    gone = str(tmp_path / "videos" / "b.mp4")
+    assert main(["index", "prune", "--db", stored, "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"{gone}\n1 videos to be removed\n"
+    assert gone in paths_in(stored)
+    assert main(["index", "prune", "--db", stored]) == 0
+    assert capsys.readouterr().out == f"{gone}\n1 videos removed\n"
+    assert gone not in paths_in(stored) and len(paths_in(stored)) == 3
+    with Index.open(stored) as index:
+        assert not index.is_deleted(gone)  # a build adds it when it is back
+        index.delete("d.mp4")
+    shutil.rmtree(tmp_path / "videos")  # as if their disk were not mounted
+    assert main(["index", "prune", "--db", stored]) == 1
+    assert "all 2 files" in capsys.readouterr().err and len(paths_in(stored)) == 2
+
+
+def test_index_delete_command_takes_folders(stored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["index", "delete", "videos/old/", "vid", "d.mp4", "--db", stored]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "mdmmt: vid: is not in the index\n"
+    assert printed.out == "2 videos removed\n"
+    assert paths_in(stored) == [str(tmp_path / "videos" / name) for name in ("a.mp4", "b.mp4")]
+    assert main(["index", "delete", "videos", "--db", stored]) == 0
+    assert paths_in(stored) == []
+
+
+def test_index_build_command_leaves_deleted_videos_out(clips, model, tmp_path, capsys):
+    db, first = str(tmp_path / "library.db"), str(clips / "0.mp4")
+    with Index.open(db, model) as index:
+        index.add(first, model.encode_segments(first))
+        index.delete(first, keep_out=True)
+    command = ["index", "build", first, "--db", db, "--device=cpu"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "1 videos were deleted and are left out; --restore adds them" in printed.err
+    assert "0 windows of 0 videos added, 0 videos skipped" in printed.out
+    assert main([*command, "--restore"]) == 0
+    assert "1 windows of 1 videos added" in capsys.readouterr().out
+    assert paths_in(db) == [first]

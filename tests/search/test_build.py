@@ -70,6 +70,20 @@ def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
         np.testing.assert_allclose([hit.vector for hit in mine], expected.vectors, atol=1e-6)
 
 
+def test_index_files_leaves_out_what_is_kept_out(clips, tmp_path, model):
+    paths = [str(clips / f"{number}.mp4") for number in range(2)]
+    with Index.open(tmp_path / "a.db", model) as index:
+        for path in paths:
+            index.add(path, model.encode_segments(paths[0]))
+        index.delete(*paths, keep_out=True)
+        index.delete(paths[1])  # it is not there, so nothing changes
+        assert list(index_files(index, model, paths)) == []
+        (outcome,) = index_files(index, model, paths[:1], restore=True)
+        assert outcome.result == 1
+        (outcome,) = index_files(index, model, paths)
+        assert (outcome.name, outcome.result) == (paths[0], 0)
+
+
 def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, model):
     for folder, clip in (("a", "1.mp4"), ("b", "2.mp4")):
         (tmp_path / "videos" / folder).mkdir(parents=True)

@@ -180,6 +180,64 @@ def test_add_replaces_the_metadata(database):
             assert index.search(query)[0].metadata == {}
 
 
+def test_files_gives_each_file_once(index):
+    assert index.files() == []
+    for number in range(25):  # a second page of a server
+        index.add(f"/b/{24 - number:02}.mp4", segments(12 - number % 2), metadata={"n": number})
+    index.add("/b/03.mp4", segments(1))
+    index.delete("/b/04.mp4")
+    files = index.files()
+    assert [file.path for file in files] == [f"/b/{i:02}.mp4" for i in range(25) if i != 4]
+    assert files[0] == ("/b/00.mp4", 12, {"n": 24})
+    assert files[3] == ("/b/03.mp4", 1, {})
+
+
+def test_delete_takes_files_and_folders(index):
+    for path in ("/a/b/1.mp4", "/a/b/2.mp4", "/a/b.mp4", "/a/bc/3.mp4", "/d.mp4", "/d.mp4/4.mp4"):
+        index.add(path, segments(2))
+    assert index.delete("/a/b", "/d.mp4", "/nowhere") == 6
+    assert [file.path for file in index.files()] == ["/a/b.mp4", "/a/bc/3.mp4", "/d.mp4/4.mp4"]
+    assert index.delete("/a/b", "/a/") == 4
+    assert index.count() == 2
+
+
+def test_is_deleted_until_the_file_is_added_again(database):
+    with Index.open(database, MODEL) as index:
+        for path in ("a.mp4", "b.mp4", "c.mp4"):
+            index.add(path, segments(2))
+        index.delete("a.mp4", "b.mp4", "never.mp4", keep_out=True)
+        index.delete("c.mp4")
+    for _ in range(2):
+        with Index.open(database, MODEL) as index:
+            deleted = [path for path in "abc" if index.is_deleted(f"{path}.mp4")]
+            assert deleted == ["a", "b"] and not index.is_deleted("never.mp4")
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(1))
+        assert not index.is_deleted("a.mp4")
+        index.delete("a.mp4")
+        assert not index.is_deleted("a.mp4")
+    with Index.open(database, MODEL) as index:
+        assert index.is_deleted("b.mp4") and not index.is_deleted("a.mp4")
+
+
+def test_is_deleted_knows_a_file_that_a_kill_has_kept(database, monkeypatch):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(2))
+        call = Index._call
+
+        def kill(self, method, *args, **kwargs):
+            if method == "delete":
+                raise KeyboardInterrupt
+            return call(self, method, *args, **kwargs)
+
+        monkeypatch.setattr(Index, "_call", kill)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete("a.mp4", keep_out=True)
+        assert not index.is_deleted("a.mp4")  # so a build goes on to compare it with its file
+        monkeypatch.undo()
+        assert index.delete("a.mp4", keep_out=True) == 2 and index.is_deleted("a.mp4")
+
+
 def test_delete_removes_all_segments_of_a_file(database, index):
     index.add("a.mp4", segments(3))
     index.add("b.mp4", segments(2))
