@@ -39,15 +39,30 @@ logger = logging.getLogger(__name__)
 class MDMMT(NNOperator):
     """Embeds texts or videos into the space of MDMMT (arXiv 2103.10699).
 
+        from towhee import ops, pipe
+        embed = ops.video_text_embedding.mdmmt(modality='text', weight_path='sample')
+        p = pipe.input('text').map('text', 'vec', embed).output('vec')
+        p('A red ball moves left.').get()
+
+    Compare the embeddings of a text and a video by their inner product.
+
     Args:
         modality: 'text'; 'video'; or 'features', which runs the experts on a video and returns
             the dict that 'video' takes.
-        weight_path, device, mmtvid_params, mmttxt_params, experts: see `mdmmt.load`.
-        precision, compiled, time_limit_s: see `mdmmt.load`.
-        segments, window_s, stride_s: parts of each video that get a vector of their own, see
-            `mdmmt.Model.encode_segments`. None: a video gets one vector.
+        weight_path: a weights file, a model folder, 'owner/name' on Hugging Face, or 'sample'.
+            None finds the released model, or downloads it once.
+        device: 'cpu', 'cuda' or 'cuda:1'. None takes CUDA if it is there, else the CPU.
+        mmtvid_params, mmttxt_params: what differs from the released model, by the argument names
+            of `MMTVID` and `MMTTXT` of towhee.models.
+        experts: the experts to run on video files, such as ['CLIP']. None: all of the model's.
+        segments: 'windows' or a list of (start_s, end_s): parts of each video that get a vector
+            of their own. None: a video gets one vector.
+        window_s, stride_s: length and step of the windows, in seconds.
+        precision: 'exact', 'bfloat16', 'int8' or 'auto', the arithmetic of the towers.
+        compiled: whether `torch.compile` fuses their operations, on CUDA.
         on_error: what an input that cannot be used becomes, after its error is logged: 'raise'
             raises it, 'none' returns None, or a row of NaN in a list, or no segments.
+        time_limit_s: the seconds that one video file may take.
 
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
@@ -72,6 +87,7 @@ class MDMMT(NNOperator):
         on_error: Literal["raise", "none"] = "raise",
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
+        """Prepare the operator; see the class for its arguments."""
         check_towhee("the operator")
         super().__init__()
         if modality not in MODALITIES:

@@ -28,18 +28,20 @@ ENTRY_FILE = "__init__.py"
 STAND_IN_FILE = f"{REPOSITORY}.py"
 MANIFEST_FILE = "MANIFEST.json"  # path -> SHA-256 of every other file
 REQUIREMENTS_FILE = "requirements.txt"
+README_FILE = "README.md"  # the operator's page on the hub
 LICENCE_FILES = ("LICENSE", "NOTICE")
 WEIGHTS = "weights"  # the user's own, beside the operator
 CACHES = "__pycache__"
 # All names that an operator folder may hold.
 NAMES = (
-    *(ENTRY_FILE, STAND_IN_FILE, MANIFEST_FILE, REQUIREMENTS_FILE, *LICENCE_FILES),
+    *(ENTRY_FILE, STAND_IN_FILE, MANIFEST_FILE, REQUIREMENTS_FILE, README_FILE, *LICENCE_FILES),
     *(PACKAGE.name, WEIGHTS),
 )
-# The contents of the first two. The repository's root `__init__.py` is a copy of the first, which
+# The contents of these files. The repository's root `__init__.py` is a copy of the first, which
 # a wheel cannot hold; a test holds them equal.
 ENTRY = PACKAGE / "operator_entry.py.txt"
 STAND_IN = PACKAGE / "operator_stand_in.py.txt"
+README = PACKAGE / "operator_readme.md"
 # The command line, the sample's training and other files that the operator does not import, as
 # patterns of paths in this package; a test compares them with the operator's imports.
 LEFT_OUT = (
@@ -118,6 +120,7 @@ def write_operator_folder(out: str | os.PathLike[str]) -> None:
             (built / name).write_text(content, encoding="utf-8")
         shutil.copyfile(ENTRY, built / ENTRY_FILE)
         shutil.copyfile(STAND_IN, built / STAND_IN_FILE)
+        shutil.copyfile(README, built / README_FILE)
         (built / REQUIREMENTS_FILE).write_text(requirements, encoding="utf-8")
         (built / MANIFEST_FILE).write_text(_manifest(built), encoding="utf-8")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def test_mdmmt_is_the_operator_class_and_has_its_documented_signature():
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in first)
     assert all(p.default is None for p in first[1:])
     assert others and all(p.kind is p.KEYWORD_ONLY for p in others)
+
+
+def test_mdmmt_tells_a_notebook_all_its_arguments():
+    """`mdmmt.mdmmt?` shows the docstrings of the class and of its constructor."""
+    text = inspect.getdoc(mdmmt.mdmmt)
+    for name in inspect.signature(mdmmt.mdmmt).parameters:
+        assert re.search(rf"^ {{4}}(\w+, )?{name}(, \w+)*: ", text, re.M), name
+    assert inspect.getdoc(mdmmt.mdmmt.__init__).startswith("Prepare the operator")  # not Towhee's
 
 
 WITHOUT_TOWHEE = """

@@ -26,6 +26,7 @@ DATA = {
     "mdmmt/sample/model/report.json",
     "mdmmt/search/page.html",
     "mdmmt/operator_entry.py.txt",
+    "mdmmt/operator_readme.md",
     "mdmmt/operator_stand_in.py.txt",
     "mdmmt/weights/model_card.md",
 }

@@ -10,6 +10,7 @@ import pytest
 from pages import LINK, README, ROOT, read_anchors, run_blocks
 
 import mdmmt
+from mdmmt.operator_folder import README as HUB_README
 
 MAX_LINES = 200
 # The outline of an operator's page on Towhee's hub.
@@ -23,6 +24,28 @@ def test_readme_code_runs(demo_clips: Path, capsys: pytest.CaptureFixture[str]) 
     match = names["match"]
     assert match.score.shape == (2, 2) and match.by_expert.shape == (2, 2, 3)
     assert capsys.readouterr().out.count("shape=(384,)") == 3  # text, features, a video file
+
+
+@pytest.mark.towhee
+@pytest.mark.slow
+def test_hub_readme_code_runs(demo_clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_blocks(HUB_README)
+    assert capsys.readouterr().out.count("shape=(384,)") == 3  # text, features, a video file
+
+
+def test_hub_readme_stands_alone_and_tells_what_readme_tells() -> None:
+    text, readme = HUB_README.read_text(), README.read_text()
+    assert re.findall(r"^## (.+)$", text, re.M) == HUB_OUTLINE
+    assert all(link.startswith("https://") for link in LINK.findall(text))
+    rows, wanted = rows_of_arguments(text), rows_of_arguments(readme)
+    assert rows.pop("`weight_path`") and wanted.pop("`weight_path`")  # README links to its section
+    assert rows == wanted
+
+
+def rows_of_arguments(text: str) -> dict[str, str]:
+    """The rows of the table of arguments, by their first cell."""
+    constructor = text.split("## Factory Constructor")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| (`.+?) \| (.+) \|$", constructor, re.M))
 
 
 def test_readme_is_short_and_has_the_outline_of_the_hub() -> None:
