@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from .background import in_caller
 from .config import ModelConfig
 from .device import resolve_device
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, WeightsError
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import (
     Span,
@@ -36,11 +37,13 @@ from .features.tokens import InputDict, VideoTokens
 from .items import as_items
 from .media.limits import TIME_LIMIT_S, check_time_limit
 from .storage.checkpoint import load_file, load_strict
+from .storage.huggingface import is_repository, upload_folder
 from .storage.text import is_unicode
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
 from .upstream import read_bert_config, with_bert_of, with_mmttxt_params, with_mmtvid_params
+from .weights.folder import check_replaceable, write_towers
 from .weights.layout import TEXT_PREFIXES, VIDEO_PREFIXES, read_config, read_tower, weights_file
 from .weights.locate import find_weights
 
@@ -377,6 +380,61 @@ class Model:
         else:
             load_file(tower, file, lambda: read_tower(self.path, TEXT_PREFIXES))
         return tower.to(self.device).eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write this model as a model folder, with its tokenizer and a model card.
+
+        `load` takes the folder, and so does `load` of the repository that it is uploaded to. The
+        experts' weights are not part of it.
+
+        Args:
+            folder: a leading `~` is the home folder. It appears whole or not at all, and replaces
+                a model folder there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder exists and is not a model folder, or cannot be written.
+            WeightsError: the weights or the tokenizer cannot be read.
+            OSError: the disk fails, or is full; an old folder remains as it was.
+        """
+        out = Path(folder).expanduser()
+        check_replaceable(out)  # before the towers are read
+        origin = self.path.name
+        if isinstance(self._txt_bert, nn.Module):
+            origin += ", with the BERT of a module"
+        towers = self.read_video_tower(), self.read_text_tower()
+        write_towers(self.path, out, self.config, *towers, self.tokenizer.tokenizer, origin)
+        return out
+
+    def push_to_hub(self, repository: str, private: bool | None = None) -> str:
+        """Upload this model to Hugging Face, as `save_pretrained` writes it.
+
+        The token is that of `hf auth login` or of the variable HF_TOKEN.
+
+        Args:
+            repository: 'owner/name', or 'owner/name@branch'; made if it is not there.
+            private: whether a new repository is private. None: the owner's default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: not the name of a repository.
+            WeightsError: the upload fails, or see `save_pretrained`.
+        """
+        if not isinstance(repository, str) or not is_repository(repository):
+            raise InputError(f"repository is {repository!r}, expected 'owner/name'")
+        with tempfile.TemporaryDirectory(prefix="mdmmt-") as scratch:
+            folder = self.save_pretrained(Path(scratch, "model"))
+            try:
+                return upload_folder(folder, repository, private)
+            except WeightsError as error:
+                raise WeightsError(
+                    f"the model could not be uploaded to {repository} on Hugging Face ({error}); "
+                    "`hf auth login` stores a token that may write there"
+                ) from error
 
     def _find_tokenizer(self) -> Any:
         """The given tokenizer, or that of `txt_bert`, or the weights' own, or BERT's."""

@@ -7,6 +7,8 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas
@@ -15,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY
 from towhee import ops, pipe
+from transformers import BertConfig, BertModel
 
 import mdmmt
 from mdmmt import InputError, InputTypeError, WeightsError
@@ -444,3 +447,76 @@ def test_encode_takes_any_default_device(precision, tiny_folder, tiny_video):
         torch.set_default_device(None)
     np.testing.assert_array_equal(text, expected.encode_text(TEXTS))
     np.testing.assert_array_equal(video, expected.encode_video([tiny_video(1), tiny_video(2)]))
+
+
+# Models that are written
+
+
+@pytest.mark.parametrize("change", ["nothing", "max_length", "module"])
+def test_save_pretrained_writes_a_model_that_gives_the_same(
+    change, tiny_folder, tiny, tiny_video, tmp_path
+):
+    """Changed parameters and another BERT are part of what is written."""
+    bert = BertModel(BertConfig(**vars(TINY.text.bert)))
+    params = {"max_length": {"max_length": 7}, "module": {"txt_bert": bert}}.get(change)
+    model = mdmmt.load(tiny_folder, "cpu", mmttxt_params=params)
+    assert model.save_pretrained(tmp_path / "saved") == tmp_path / "saved"
+    again = mdmmt.load(tmp_path / "saved", "cpu")
+    text = "the man is playing with a red ball now"
+    np.testing.assert_array_equal(again.encode_text(text), model.encode_text(text))
+    np.testing.assert_array_equal(
+        again.encode_video(tiny_video()), model.encode_video(tiny_video())
+    )
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert ("with the BERT of a module" in card) == (change == "module")
+    assert model.save_pretrained(str(tmp_path / "saved"))  # it replaces a model folder
+
+
+def test_save_pretrained_replaces_no_other_folder(tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "letter.txt").write_text("mine")
+    monkeypatch.setattr(mdmmt.Model, "read_video_tower", None)  # a call would raise
+    with pytest.raises(InputError, match="is not a model folder"):
+        tiny_model.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+class Api:
+    """Stands for `huggingface_hub.HfApi`, and notes what it is asked."""
+
+    asked: ClassVar[list] = []
+
+    def __init__(self, **_):
+        pass
+
+    def create_repo(self, name, private, exist_ok):
+        if name == "nobody/there":
+            raise OSError("401")
+        self.asked.append(("repo", name, private))
+
+    def create_branch(self, name, branch, exist_ok):
+        self.asked.append(("branch", name, branch))
+
+    def upload_folder(self, repo_id, folder_path, revision, commit_message):
+        names = sorted(path.name for path in folder_path.iterdir())
+        self.asked.append((repo_id, revision, names, mdmmt.load(folder_path, "cpu").dim))
+        return SimpleNamespace(commit_url="https://huggingface.co/me/tiny/commit/1")
+
+
+def test_push_to_hub_uploads_a_model_folder(tiny_model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr(Api, "asked", [])
+    assert tiny_model.push_to_hub("me/tiny@v2", private=True).endswith("/commit/1")
+    repo, branch, (name, revision, names, dim) = Api.asked
+    assert repo == ("repo", "me/tiny", True) and branch == ("branch", "me/tiny", "v2")
+    assert (name, revision, dim) == ("me/tiny", "v2", 72)
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(names)
+
+
+def test_push_to_hub_says_why_it_fails(tiny_model, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="repository is 'tiny', expected 'owner/name'"):
+        tiny_model.push_to_hub("tiny")
+    with pytest.raises(WeightsError, match=r"could not be uploaded to me/tiny .*HF_HUB_OFFLINE"):
+        tiny_model.push_to_hub("me/tiny")  # as all tests are offline
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(WeightsError, match=r"nobody/there on .*OSError: 401\); `hf auth login`"):
+        tiny_model.push_to_hub("nobody/there")

@@ -137,6 +137,35 @@ def fetch_file(repository: str, names: Sequence[str]) -> Path:
     raise WeightsError(_reason(cause, revision)) from cause
 
 
+def upload_folder(folder: Path, repository: str, private: bool | None) -> str:
+    """Upload all files of a folder in one commit; returns the address of the commit.
+
+    The repository, and a branch that `@revision` names, are made if they are not there.
+
+    Args:
+        private: whether a new repository is private; None leaves that to the hub.
+
+    Raises:
+        WeightsError: the hub cannot be reached or refuses; its message is the reason alone.
+    """
+    from huggingface_hub import HfApi
+
+    name, revision = _parse(repository)
+    api = HfApi(library_name="mdmmt", library_version=VERSION)
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        message = f"Upload a model with mdmmt {VERSION}"
+        return str(
+            api.upload_folder(
+                repo_id=name, folder_path=folder, revision=revision, commit_message=message
+            ).commit_url
+        )
+    except Exception as error:  # see `fetch_snapshot`
+        raise WeightsError(_reason(error, revision)) from error
+
+
 def repository_of(folder: Path) -> str | None:
     """The repository and commit of a folder that `fetch_snapshot` gave; None for another one."""
     match = SNAPSHOT.fullmatch("/".join(folder.parts[-3:]))

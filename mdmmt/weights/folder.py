@@ -104,19 +104,36 @@ def write_model_folder(source: Path, out: Path, tokenizer: Any | None, origin: s
         InputError: see `check_replaceable`.
         OSError: the disk fails, or is full; an old folder remains as it was.
     """
-    out = out.absolute()
-    check_replaceable(out)
+    check_replaceable(out.absolute())
     config = read_config(source)
     with torch.device("meta"):
         video, text = VideoTower(config.video), TextTower(config.text)
     file = weights_file(source)
     load_strict(video, read_tower(source, VIDEO_PREFIXES), file)
     load_strict(text, read_tower(source, TEXT_PREFIXES), file)
+    write_towers(source, out, config, video, text, tokenizer, origin)
+
+
+def write_towers(
+    source: Path,
+    out: Path,
+    config: ModelConfig,
+    video: VideoTower,
+    text: TextTower,
+    tokenizer: Any | None,
+    origin: str,
+) -> None:
+    """Write a model folder from both towers, which were read from `source`.
+
+    The other arguments and the errors are those of `write_model_folder`.
+    """
+    out = out.absolute()
+    check_replaceable(out)
     if tokenizer is not None:
         check_vocabulary(tokenizer, config.text)
     facts = {
         "origin": origin,
-        "origin_sha256": sha256_of(file),
+        "origin_sha256": sha256_of(weights_file(source)),
     }
     try:
         with atomic_folder(out) as built:
