@@ -11,8 +11,9 @@ EXAMPLES = {
     ),
     "embed": (
         "mdmmt embed videos/ --out videos.npy",
-        "mdmmt embed a.mp4 --segments windows --window 10 --out windows.jsonl",
+        "mdmmt embed a.mp4 --window 10 --out windows.jsonl",
         'mdmmt embed --text "a red circle moves left" --weights sample --out text.npy',
+        "mdmmt embed --texts captions.csv --column caption --out captions.npz",
     ),
     "dumps read": ("mdmmt dumps read CLIP=dumps/clip VIDEO=dumps/video --out features/",),
     "dumps write": ("mdmmt dumps write features/*.safetensors --out dumps/",),
