@@ -468,7 +468,8 @@ def load(
             tensors, a model folder, 'owner/name' or 'owner/name@revision' on Hugging Face, or
             'sample'. None: `weights/` beside the operator, else the path in the variable
             MDMMT_WEIGHTS, else the released model in this user's cache, downloaded if need be.
-        device: as torch spells it; None takes CUDA if it is there, else the CPU.
+        device: as torch spells it; None takes CUDA if it is there, else the CPU. 'mps', the GPU of
+            Apple's processors, was never tried.
         mmtvid_params: changes to the configuration of the released model or the model folder, by
             the names of upstream's `MMTVID`: expert_dims, vid_bert_config, same_dim, hidden_size.
         mmttxt_params: changes by the names of `MMTTXT`: txt_bert (folder, hub id or module),

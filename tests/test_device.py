@@ -16,6 +16,16 @@ def test_resolve_device_refuses_a_cuda_device_beyond_the_last(monkeypatch):
         resolve_device("cuda:2")
 
 
+def test_resolve_device_takes_apples_gpu_by_its_name_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("mps") == torch.device("mps")
+    assert resolve_device(torch.device("mps", 0)).type == "mps"
+    assert resolve_device(None).type == "cpu"
+    with pytest.raises(InputError, match="device is 'mps:1', which torch does not see here"):
+        resolve_device("mps:1")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_resolve_device_takes_cuda_if_there_is_one(there, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)

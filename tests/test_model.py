@@ -197,7 +197,7 @@ def test_encode_text_refuses_a_text_without_tokens(tiny_folder):
 @pytest.mark.parametrize(
     ("device", "error", "words"),
     [
-        ("gpu", InputError, "device is 'gpu', expected 'cpu', 'cuda', 'cuda:N' or None"),
+        ("gpu", InputError, "device is 'gpu', expected 'cpu', 'cuda', 'cuda:N', 'mps' or None"),
         ("", InputError, "device is ''"),
         ("cuda:x", InputError, "device is 'cuda:x'"),
         ("meta", InputError, "device is 'meta'"),
@@ -205,10 +205,12 @@ def test_encode_text_refuses_a_text_without_tokens(tiny_folder):
         ("cuda", InputError, "device is 'cuda', but torch sees 0 CUDA devices"),
         ("cuda:0", InputError, "device is 'cuda:0', but torch sees 0 CUDA devices"),
         (torch.device("cuda", 1), InputError, "device is 'cuda:1'"),
+        ("mps", InputError, "device is 'mps', which torch does not see here; device='cpu' needs"),
     ],
 )
 def test_load_refuses_bad_devices(device, error, words, tiny_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(error, match=words):
         mdmmt.load(tiny_folder, device)
 

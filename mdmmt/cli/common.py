@@ -33,7 +33,7 @@ WEIGHTS_DEFAULT = (
 logger = logging.getLogger(__package__)
 
 MAX_USUAL_JOBS = 16  # each takes the memory of a decoder and of some batches of frames
-DEVICE_HELP = "cpu, cuda or cuda:N; default CUDA if there is one"
+DEVICE_HELP = "cpu, cuda, cuda:N or mps; default CUDA if there is one"
 
 
 def add_model_options(

@@ -14,7 +14,7 @@ WORDS = {
     "mmttxt_params={'tokenizer': FOLDER}": "--tokenizer FOLDER",
     "`experts`": "--experts",
     "device is": "--device is",
-    ", 'cuda:N' or None": " or 'cuda:N'",
+    ", 'mps' or None": " or 'mps'",
     "device='cpu'": "--device cpu",
     "device=None": "no --device",
     "k is": "-k is",

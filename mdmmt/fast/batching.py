@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,13 @@ MAX_TOKENS, MAX_TOKENS_ON_CUDA = 768, 1 << 13
 MAX_IMBALANCE = 1.2  # the largest batch, as a multiple of the mean; threads would wait for more
 
 Batch = list[int]  # indices of sequences
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in the dtypes of the tensors; old releases of torch know no autocast on MPS."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class BatchPlan(NamedTuple):
@@ -47,7 +55,7 @@ def encode_in_batches(
     """
     order = sorted(range(len(shapes)), key=shapes.__getitem__)
     vectors = []
-    with torch.autocast(device.type, enabled=False):  # whatever the caller has enabled
+    with no_autocast(device):  # whatever the caller has enabled
         for start in range(0, len(order), batch_size or len(order)):
             chosen = order[start : start + (batch_size or len(order))]
             plan = plan_batches([shapes[i][0] for i in chosen], device, min_tokens_per_thread)

@@ -37,7 +37,7 @@ def test_in_words_of_commands(message: str, shown: str) -> None:
         ("embed --text a --weights none --out a.npy", "--weights is 'none', which does not exist"),
         (
             "embed --text a --weights sample --device gpu --out a.npy",
-            "--device is 'gpu', expected 'cpu', 'cuda' or 'cuda:N'",
+            "--device is 'gpu', expected 'cpu', 'cuda', 'cuda:N' or 'mps'",
         ),
         (
             "extract none.mp4 --experts frame --out out",
