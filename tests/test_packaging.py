@@ -25,6 +25,7 @@ DATA = {
     "mdmmt/py.typed",
     "mdmmt/sample/model/report.json",
     "mdmmt/search/page.html",
+    "mdmmt/search/page.js",
     "mdmmt/operator_entry.py.txt",
     "mdmmt/operator_readme.md",
     "mdmmt/operator_stand_in.py.txt",

@@ -225,10 +225,11 @@ def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[It
     """Yield the items, with a progress bar if stderr is a terminal and no --quiet is given."""
     from tqdm import tqdm
 
-    return iter(tqdm(items, total=total, unit=unit, disable=not _shows_bars()))
+    return iter(tqdm(items, total=total, unit=unit, disable=not shows_bars()))
 
 
-def _shows_bars() -> bool:
+def shows_bars() -> bool:
+    """Whether there is a terminal to show progress bars on, and no --quiet."""
     return sys.stderr.isatty() and not is_quiet()
 
 
@@ -249,7 +250,7 @@ def video_progress(
         A function to be called with the path of each video that is finished.
     """
     unfinished = set(paths)
-    if not unfinished or not _shows_bars():
+    if not unfinished or not shows_bars():
         yield lambda path: None
         return
     from tqdm import tqdm

@@ -27,6 +27,7 @@ from .common import (
     print_result,
     report,
     say,
+    shows_bars,
     video_progress,
 )
 
@@ -327,7 +328,9 @@ def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> in
     if arguments.html is not None:
         from ..search import write_page
 
-        write_page(arguments.html, arguments.text or arguments.video, hits, similarity)
+        write_page(
+            arguments.html, arguments.text or arguments.video, hits, similarity, shows_bars()
+        )
         say(f"{len(hits)} results; the page is {arguments.html}", logging.INFO)
     return 0
 

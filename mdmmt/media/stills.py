@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from .tracks import best_track
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+NEAR_S = 2.0  # decoding on so far costs less than a seek, which ends at a key frame before it
 SEARCHED_S = 1.0  # after a time whose picture is empty: longer than a blink or a cut to black
 LOW_CONTRAST = 5.0  # of 255: what noise leaves of an empty picture once it is small
 SMALL = (32, 32)  # pixels of the picture whose contrast is measured
@@ -33,7 +35,8 @@ def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Ite
     """The pictures that a video shows at given times, cropped, turned and mirrored as it says.
 
     An empty picture, such as a black one, gives way to the first one of the next `SEARCHED_S`
-    seconds that shows something. The next picture is decoded only when it is asked for.
+    seconds that shows something. The next picture is decoded only when it is asked for. Times in
+    ascending order take one pass over the file.
 
     Args:
         path: any local file that FFmpeg reads.
@@ -52,8 +55,9 @@ def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Ite
             if video is None:
                 raise LookupError("the file has no video stream")
             video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            frames = _Frames(container, video)
             for time_s in times_s:
-                yield _still_at(container, video, time_s)
+                yield _still_at(frames, video, time_s)
     except InputError:
         raise
     except Exception as error:  # of any kind, since the file has caused it
@@ -70,6 +74,15 @@ def has_sound(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def end_s(path: str | os.PathLike[str]) -> float | None:
+    """The second at which a file ends, by its header; None if it cannot be read or does not say."""
+    try:
+        with open_media(path) as container:
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.FFmpegError, OSError, InputError):
+        return None
+
+
 def is_still(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds one picture and nothing else; False if it cannot be read."""
     try:
@@ -80,18 +93,50 @@ def is_still(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _still_at(
-    container: av.container.InputContainer, stream: av.VideoStream, time_s: float
-) -> Image:
-    assert stream.time_base is not None  # a stream that is being demuxed has one
+class _Frames:
+    """The frames of a stream from any time on; what lies a little ahead is reached without a seek.
+
+    Times are seconds from the first picture.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        assert stream.time_base is not None  # a stream that is being demuxed has one
+        self.container, self.stream, self.time_base = container, stream, stream.time_base
+        self.first_s = float((stream.start_time or 0) * stream.time_base)
+        self.decoded: Iterator[av.VideoFrame] = iter(())
+        self.recent: deque[av.VideoFrame] = deque(maxlen=2)  # the last two, decoded in this order
+
+    def time_s(self, frame: av.VideoFrame) -> float | None:
+        return None if frame.time is None else frame.time - self.first_s
+
+    def _is_near(self, time_s: float) -> bool:
+        times_s = [self.time_s(frame) for frame in self.recent]
+        if not times_s or times_s[0] is None or times_s[-1] is None:
+            return False
+        return times_s[0] <= time_s <= times_s[-1] + NEAR_S
+
+    def since(self, time_s: float) -> Iterator[av.VideoFrame]:
+        """Yield frames from one at or before this time on, or from the first."""
+        if self._is_near(time_s):
+            yield from tuple(self.recent)
+        else:
+            # Seeking ends at a key frame at or before the time.
+            offset = int((self.first_s + time_s) / self.time_base)
+            self.container.seek(offset, stream=self.stream)
+            self.decoded = self.container.decode(self.stream)
+            self.recent.clear()
+        for frame in self.decoded:
+            self.recent.append(frame)
+            yield frame
+
+
+def _still_at(frames: _Frames, stream: av.VideoStream, time_s: float) -> Image:
     if stream.width and stream.height:  # a header may leave them open
         check_picture(stream.width, stream.height)
-    first_s = float((stream.start_time or 0) * stream.time_base)
-    # Seeking ends at a key frame at or before the time; the frames from there on are decoded.
-    container.seek(int((first_s + time_s) / stream.time_base), stream=stream)
     shown = None  # the picture of this time, or the last one before it
-    for frame in container.decode(stream):
-        later_s = -1.0 if frame.time is None else frame.time - first_s - time_s
+    for frame in frames.since(time_s):
+        frame_s = frames.time_s(frame)
+        later_s = -1.0 if frame_s is None else frame_s - time_s
         if shown is None or later_s <= 0:
             shown = frame
         elif later_s > SEARCHED_S or contrast(shown.to_image()) >= LOW_CONTRAST:

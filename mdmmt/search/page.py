@@ -1,41 +1,39 @@
-"""Search results as one HTML file that needs nothing else: no script, no server, no network.
+"""Search results as one HTML file that needs nothing else: no server, no network.
 
 The text and the style of the page are the Jinja2 template `page.html`, which escapes every value.
+Its only script is `page.js`: the page's policy names the hash of that script, and no other runs.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL.Image import Image
+from tqdm import tqdm
 
 from ..errors import InputError
-from ..media.stills import each_still_at, has_sound
+from ..media.stills import each_still_at, end_s, has_sound
 from ..model import Similarity
 from ..storage.files import atomic_file
 from .index import Hit
 
 TEMPLATE = Path(__file__).with_name("page.html")
-POSTER_SIZE, STRIP_SIZE = (640, 360), (240, 135)  # pixels; pictures are made to fit into it
-STRIP = (1 / 6, 1 / 2, 5 / 6)  # where in a segment its three small pictures are taken
-POSTER = 1  # the picture of the strip that is also the poster of the player
-JPEG_QUALITY = 80
-
-
-class Picture(NamedTuple):
-    """A small picture of a segment."""
-
-    time_s: float
-    url: str  # holds the JPEG itself
+SCRIPT = Path(__file__).with_name("page.js")
+# The sizes in pixels into which a poster is made to fit, each with the qualities of its JPEG. The
+# first that gives a small enough file is taken, or else the last.
+POSTERS = {(320, 180): (80, 65, 50), (240, 135): (50, 35, 20)}
+SMALL_POSTER = 8_000  # bytes, so that the posters of 200 hits take 2.1 MB of text
 
 
 class Bar(NamedTuple):
@@ -52,28 +50,35 @@ class Card(NamedTuple):
 
     hit: Hit
     name: str  # of the file
+    folder: str  # of the file, with the separator at its end
     facts: str  # the metadata
     bars: Sequence[Bar]
-    strip: Sequence[Picture] = ()  # empty for a file without pictures
+    end_s: float  # of the segment, and not later than that of the file
     poster_url: str = ""
-    note: str = ""  # is shown instead of missing pictures
-    url: str = ""  # of the segment in its file; empty if it can be neither seen nor heard
+    note: str = ""  # is shown instead of a missing poster
+    url: str = ""  # of the segment in its file; empty if the file is not there
+    kind: str = ""  # the element that plays it, `video` or `audio`; empty if none does
 
 
 def write_page(
-    out: Path, query: str, hits: Sequence[Hit], similarity: Similarity | None = None
+    out: Path,
+    query: str,
+    hits: Sequence[Hit],
+    similarity: Similarity | None = None,
+    show_progress: bool = False,
 ) -> None:
     """Write search results as an HTML page, atomically.
 
-    Each hit shows its pictures and plays from its start to its end, if the browser can play the
-    file. The page finds the files relative to its own place. A file that cannot be read or that
-    has sound alone gets a note instead of pictures.
+    Each hit shows a picture of its middle. A click on it plays the segment from its start to its
+    end, if the browser can play the file. The page finds the files relative to its own place. A
+    file that cannot be read or that has sound alone gets a note instead of a picture.
 
     Args:
         out: the file to write.
         query: the text, or the name of the video, that was searched for.
         hits: best first.
         similarity: of the query and these hits, (1, len(hits)), for the share of each expert.
+        show_progress: whether to draw a progress bar of the files that are read on stderr.
 
     Raises:
         InputError: `similarity` has another shape.
@@ -87,10 +92,13 @@ def write_page(
     if similarity is not None and hits:
         summary += "; the experts' shares add up to the score"
         bars = _bars(similarity.by_expert[0], similarity.experts)
+    script = SCRIPT.read_text(encoding="utf-8")
     page = _template().render(
         query=query,
         summary=summary,
-        cards=[_card(hit, bars_of_hit, out) for hit, bars_of_hit in zip(hits, bars, strict=True)],
+        cards=_cards(hits, bars, out, show_progress),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     with atomic_file(out) as part:
         part.write_text(page, encoding="utf-8", errors="replace")  # names need not be Unicode
@@ -109,32 +117,68 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE.name)
 
 
-def _card(hit: Hit, bars: Sequence[Bar], out: Path) -> Card:
+def _cards(
+    hits: Sequence[Hit], bars: Sequence[Sequence[Bar]], out: Path, show_progress: bool
+) -> list[Card]:
+    """The cards of all hits, in their order; each file is read once."""
+    hits_of: dict[str, list[int]] = {}
+    for number, hit in enumerate(hits):
+        hits_of.setdefault(hit.path, []).append(number)
+    cards: dict[int, Card] = {}
+    for path, numbers in tqdm(hits_of.items(), unit=" files", disable=not show_progress):
+        numbers.sort(key=lambda number: _middle_s(hits[number]))
+        plain = [_card(hits[number], bars[number]) for number in numbers]
+        cards.update(zip(numbers, _with_pictures(plain, path, out), strict=True))
+    return [cards[number] for number in range(len(hits))]
+
+
+def _middle_s(hit: Hit) -> float:
+    return (hit.start_s + hit.end_s) / 2
+
+
+def _card(hit: Hit, bars: Sequence[Bar]) -> Card:
     facts = " · ".join(f"{name}: {value}" for name, value in hit.metadata.items())
-    card = Card(hit, Path(hit.path).name, facts, bars)
-    if not os.path.isfile(hit.path):
-        return card._replace(note="The file is not there.")
-    url = f"{_relative_url(hit.path, out)}#t={hit.start_s:.3f},{hit.end_s:.3f}"
-    times_s = [hit.start_s + part * (hit.end_s - hit.start_s) for part in STRIP]
-    strip, poster_url = [], ""
+    name = Path(hit.path).name
+    return Card(hit, name, hit.path.removesuffix(name), facts, bars, hit.end_s)
+
+
+def _with_pictures(cards: Sequence[Card], path: str, out: Path) -> list[Card]:
+    """The cards of one file, in the order of their times, with what the file shows."""
+    if not os.path.isfile(path):
+        return [card._replace(note="The file is not there.") for card in cards]
+    file_end_s = end_s(path)
+    located = []
+    for card in cards:
+        end = card.end_s if file_end_s is None else min(card.end_s, file_end_s)
+        url = f"{_relative_url(path, out)}#t={card.hit.start_s:.3f},{end:.3f}"
+        located.append(card._replace(end_s=end, url=url))
     try:
         # Pictures are made small one by one, since large ones fill the memory.
-        for k, still in enumerate(each_still_at(hit.path, times_s)):
-            strip.append(Picture(times_s[k], _jpeg_url(still, STRIP_SIZE)))
-            if k == POSTER:
-                poster_url = _jpeg_url(still, POSTER_SIZE)
+        stills = each_still_at(path, [_middle_s(card.hit) for card in cards])
+        posters = [_poster_url(still) for still in stills]
     except InputError:
-        note = "The file shows no picture."
-        return card._replace(note=note, url=url if has_sound(hit.path) else "")
-    return card._replace(strip=strip, poster_url=poster_url, url=url)
+        kind = "audio" if has_sound(path) else ""
+        return [card._replace(note="The file shows no picture.", kind=kind) for card in located]
+    return [
+        card._replace(poster_url=poster, kind="video")
+        for card, poster in zip(located, posters, strict=True)
+    ]
 
 
-def _jpeg_url(picture: Image, size: tuple[int, int]) -> str:
-    small = picture.convert("RGB")
-    small.thumbnail(size)
-    jpeg = io.BytesIO()
-    small.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+def _poster_url(picture: Image) -> str:
+    for jpeg in _jpegs(picture.convert("RGB")):
+        if len(jpeg) <= SMALL_POSTER:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _jpegs(picture: Image) -> Iterator[bytes]:
+    for size, qualities in POSTERS.items():
+        picture.thumbnail(size)
+        for quality in qualities:
+            jpeg = io.BytesIO()
+            picture.save(jpeg, "JPEG", quality=quality, optimize=True)
+            yield jpeg.getvalue()
 
 
 def _relative_url(path: str, out: Path) -> str:

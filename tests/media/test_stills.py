@@ -6,6 +6,7 @@ import pytest
 from media import BIKES, ffmpeg, flat, footage, write_video
 
 from mdmmt.errors import InputError
+from mdmmt.media import stills
 from mdmmt.media.stills import has_sound, stills_at
 
 
@@ -108,3 +109,23 @@ def test_stills_at_looks_no_further_than_a_second(tmp_path):
 def test_stills_at_keeps_the_empty_picture_of_its_time_if_all_are_empty(tmp_path):
     path = write_video(tmp_path / "a.mkv", flat([0, 20, 40, 60, 80, 100, 120, 140]), fps=4)
     assert [grey(one) for one in stills_at(path, [0.0, 0.5, 1.75])] == [0, 40, 140]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 3.0])
+def test_stills_at_takes_near_times_in_one_pass(tmp_path, monkeypatch, late_s):
+    values = [10 + 3 * n for n in range(60)]
+    path = write_video(tmp_path / "a.mkv", flat(values), fps=10, video_start_s=late_s)
+    sought = []
+    is_near = stills._Frames._is_near
+
+    def watched(self, time_s):
+        near = is_near(self, time_s)
+        sought.extend([] if near else [time_s])
+        return near
+
+    monkeypatch.setattr(stills._Frames, "_is_near", watched)
+    monkeypatch.setattr(stills, "SEARCHED_S", 0.0)  # all pictures are of one colour
+    times_s = [0.02, 0.04, 0.12, 0.12, 0.9, 2.8, 5.9, 9.0, 1.0, 1.1]
+    shown = [grey(one) for one in stills_at(path, times_s)]
+    assert shown == [values[int(10 * min(time_s, 5.91))] for time_s in times_s]
+    assert sought == [0.02, 5.9, 9.0, 1.0]  # first, far ahead, and back

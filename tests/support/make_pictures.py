@@ -71,7 +71,7 @@ def search_page(folder: Path, path: Path) -> None:
     with webdriver.Chrome(browser_options, service) as browser:
         browser.set_window_size(1180, 1020)
         browser.get(page.as_uri())
-        time.sleep(2)  # until the videos have shown their posters
+        time.sleep(2)  # until the posters are shown
         browser.save_screenshot(str(path))
 
 
