@@ -211,13 +211,15 @@ def logging_to_stderr(arguments: argparse.Namespace) -> Iterator[None]:
         level = logging.ERROR
     elif arguments.verbose:
         level = logging.DEBUG
-    before = package.level
+    before = package.level, package.propagate
     package.addHandler(handler)
     package.setLevel(level)
+    package.propagate = False  # or a handler of the root, such as Towhee's, would show it again
     try:
         yield
     finally:
-        package.setLevel(before)
+        level, package.propagate = before
+        package.setLevel(level)
         package.removeHandler(handler)
 
 

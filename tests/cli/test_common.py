@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -134,3 +135,16 @@ def test_quiet_and_verbose_exclude_each_other(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["info", "--quiet", "--verbose"])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_messages_are_shown_once_though_the_root_logs(tmp_path, capsys):
+    """Towhee gives the root logger a handler for stderr."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        assert main(["info", str(tmp_path / "none")]) == 1
+        assert capsys.readouterr().err.count("which does not exist") == 1
+        logging.getLogger("mdmmt").error("after the command")
+        assert "after the command" in capsys.readouterr().err
+    finally:
+        root.removeHandler(handler)

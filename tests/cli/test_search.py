@@ -189,7 +189,7 @@ def test_search_command_prints_a_table_and_writes_a_page(database, query, tmp_pa
     columns = "rank score frame motion sound from (s) to (s) file"
     assert header.split() == columns.split()
     assert len(rows) == CLIPS and rows[0].endswith("0.mp4") and str(out) in printed.err
-    assert out.read_text().count("<video") == CLIPS
+    assert out.read_text().count('data-kind="video"') == CLIPS
 
 
 def test_index_and_search_commands_name_the_error(clips, database, model, tmp_path, capsys):

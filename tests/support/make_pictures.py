@@ -76,8 +76,10 @@ def search_page(folder: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        search_page(Path(folder), ROOT / "pictures" / "search.png")
+    videos = Path(tempfile.gettempdir(), "videos")  # whose name is in the picture
+    videos.mkdir()
+    search_page(videos, ROOT / "pictures" / "search.png")
+    shutil.rmtree(videos)
     picture(shown("text", TEXT, "text"), ROOT / "text_emb_result.png")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
