@@ -212,7 +212,7 @@ def _build(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from ..search import Index
 
-    with Index.open(arguments.db) as index:
+    with Index.open(arguments.db, read_only=True) as index:
         files = index.files()
     if arguments.json:
         for file in files:
@@ -227,7 +227,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     from ..search import Index
 
-    with Index.open(arguments.db) as index:
+    with Index.open(arguments.db, read_only=True) as index:
         files = index.files()
         lines = {
             "model": str(index.model),
@@ -300,7 +300,7 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
     lines = None if one_query else _read_queries(arguments.queries)
-    with Index.open(arguments.db) as index:
+    with Index.open(arguments.db, read_only=True) as index:
         if arguments.weights is None:
             arguments.weights = _usable_weights(index.weights, arguments.db)
         model = load_model(arguments)

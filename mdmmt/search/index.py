@@ -34,7 +34,9 @@ from .checks import (
     checked_vectors,
 )
 from .filters import fields_of, spell_name
+from .local_server import DatabaseInUse
 from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, Origin, redact_password
+from .snapshot import private_copy
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -107,6 +109,7 @@ class Index:
         self._local = milvus.is_local(uri)
         self._closing = ExitStack()
         self._closed = False
+        self._read_only = False
         self._deleted = milvus.read_deleted(client)
         self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
         self._log_rows = 0
@@ -128,6 +131,7 @@ class Index:
         model: Model | Identity | None = None,
         *,
         create: bool = True,
+        read_only: bool = False,
     ) -> Index:
         """Open a database, or make a new one.
 
@@ -140,6 +144,9 @@ class Index:
                 checked, and no database is made; `weights` then names the model, and `check_model`
                 checks it.
             create: whether to make a database if there is none.
+            read_only: refuse `add` and `delete`, and make no database. If a local database is open
+                elsewhere, as by a build, a private copy of its present state is opened, which
+                takes time and disk space as the database does.
 
         Raises:
             InputError, InputTypeError: there is no database and none is to be made; it is open
@@ -154,7 +161,7 @@ class Index:
                 f"model is a {type(model).__name__}, expected what `mdmmt.load` gives, or None"
             )
         milvus.import_pymilvus()
-        create = create and model is not None
+        create = create and model is not None and not read_only
         if milvus.is_local(uri):  # before the weights are hashed, which may take seconds
             uri = os.path.expanduser(uri)
             milvus.check_database(Path(uri), create)
@@ -162,10 +169,19 @@ class Index:
         if isinstance(model, Model):
             origin = _origin_of(model)
             model = identity_of(model.path, model.config)
-        if model is not None and milvus.is_local(uri) and not Path(uri).exists():
+        if create and milvus.is_local(uri) and not Path(uri).exists():
+            assert model is not None
             milvus.make_local_database(Path(uri), model)
         with ExitStack() as stack:
-            client = stack.enter_context(milvus.connect(uri))
+            try:
+                client = stack.enter_context(milvus.connect(uri))
+                folder = Path(uri)
+            except DatabaseInUse:
+                if not read_only:
+                    raise
+                folder = stack.enter_context(private_copy(Path(uri)))
+                (folder / UNCLEAN).touch()  # as it is that of a process that was killed
+                client = stack.enter_context(milvus.connect(str(folder)))
             with milvus.translate_errors(uri):
                 identity = _open_collection(client, uri, model, create)
                 stored = milvus.read_origin(client)
@@ -173,8 +189,9 @@ class Index:
                     milvus.write_origin(client, origin)
             index = cls(client, uri, identity, *(stored if origin == Origin() else origin))
             if index._local:
-                index._mark_unclean()
-                stack.callback(index._close_cleanly)
+                index._mark_unclean(folder)
+                stack.callback(index._close_cleanly, folder)
+            index._read_only = read_only
             index._closing = stack.pop_all()
         return index
 
@@ -214,6 +231,7 @@ class Index:
                 the disk is full. After that, only a new `open` lets the index be used again; the
                 files that were added before are in it.
         """
+        self._check_not_read_only()
         path = checked_path(path)
         if not isinstance(segments, Segments):
             raise InputTypeError(
@@ -399,6 +417,7 @@ class Index:
         Returns:
             The number of segments that were removed; 0 if the index has none of these files.
         """
+        self._check_not_read_only()
         checked = list(dict.fromkeys(map(checked_path, paths)))
         folders = [os.path.join(path, "") for path in checked if not self._segment_count(path)]
         if folders:
@@ -470,20 +489,27 @@ class Index:
                 milvus.index_if_large(self._client)
         self._log_rows = 0
 
-    def _mark_unclean(self) -> None:
+    def _check_not_read_only(self) -> None:
+        if self._read_only:
+            raise InputError(
+                f"the index {redact_password(self._uri)} was opened with read_only, expected one "
+                "that can be changed"
+            )
+
+    def _mark_unclean(self, folder: Path) -> None:
         """Mark a local database as open, and repair it if a process left the mark behind."""
-        mark = Path(self._uri) / UNCLEAN
+        mark = folder / UNCLEAN
         if mark.exists():
             self._repair()
         mark.touch()
 
-    def _close_cleanly(self) -> None:
+    def _close_cleanly(self, folder: Path) -> None:
         """Flush, and remove the mark, which a killed process leaves behind."""
         if self._failure:
             return  # the log holds the rows; a second flush would delete it unread
         self._flush()
         if not self._has_pending_deletes:
-            (Path(self._uri) / UNCLEAN).unlink(missing_ok=True)
+            (folder / UNCLEAN).unlink(missing_ok=True)
 
     def _repair(self) -> None:
         """Repair a local database whose process was killed."""

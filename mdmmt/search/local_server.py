@@ -37,11 +37,16 @@ logger = logging.getLogger(__name__)
 _open_folders: set[str] = set()  # those that `_serve_as_pymilvus` serves in this process
 
 
+class DatabaseInUse(InputError):
+    """The database is open elsewhere."""
+
+
 def serve(folder: Path) -> AbstractContextManager[str]:
     """Serve a local database while the context is entered, which gives the server's address.
 
     Raises:
-        InputError: the database is open already, or the installed Milvus Lite cannot serve it.
+        DatabaseInUse: the database is open already.
+        InputError: the installed Milvus Lite cannot serve it.
         MissingDependency: Milvus Lite is not installed.
     """
     way = _tested_way()
@@ -119,7 +124,7 @@ def _serve_directly(folder: Path) -> Iterator[str]:
         try:
             server, database, port = start_server_in_thread(str(folder), host=host, port=0)
         except DataDirLockedError as error:
-            raise InputError(
+            raise DatabaseInUse(
                 f"the database {str(folder)!r} is open elsewhere, in this process or another; "
                 "expected one at a time, or a Milvus server, which takes many"
             ) from error
@@ -167,7 +172,7 @@ def _serve_as_pymilvus(folder: Path) -> Iterator[str]:
     # For a folder that it serves already, the manager would give the same server again.
     address = None if path in _open_folders else manager.start_and_get_uri(path)
     if address is None:
-        raise InputError(
+        raise DatabaseInUse(
             f"the database {str(folder)!r} cannot be opened; it may be open elsewhere, in this "
             "process or another; expected one at a time, or a Milvus server, which takes many"
         )

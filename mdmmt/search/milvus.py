@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 COLLECTION = "mdmmt"
+MANIFEST = "manifest.json"  # of Milvus Lite, in the folder of the collection
 FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
 # Properties of the collection.
 MODEL_PROPERTY = "mdmmt.model"  # the model that made its embeddings
@@ -127,15 +128,13 @@ def check_files(folder: Path) -> None:
     collection = folder / "collections" / COLLECTION
     if not collection.is_dir():
         return
-    manifest = collection / "manifest.json"  # comes with the first flush
+    manifest = collection / MANIFEST  # comes with the first flush
     needed = [collection / "schema.json"]
     if any(collection.glob("manifest.json.*")) or any(collection.glob("partitions/*/*/*")):
         needed.append(manifest)
     try:
-        partitions = json.loads(manifest.read_text(encoding="utf-8"))["partitions"]
-        for name, partition in partitions.items():
-            files = [*partition["data_files"], *partition["delta_files"]]
-            needed += [collection / "partitions" / name / file for file in files]
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        needed += [collection / name for name in files_in_manifest(content)]
     except (OSError, LookupError, TypeError, ValueError, AttributeError):
         pass  # missing, or of another version: Milvus Lite knows
     missing = [str(file.relative_to(folder)) for file in needed if not file.exists()]
@@ -144,6 +143,19 @@ def check_files(folder: Path) -> None:
             f"the database {str(folder)!r} lacks {len(missing)} of its files, such as "
             f"{missing[0]!r}; expected all, so restore them, or delete the folder and build it anew"
         )
+
+
+def files_in_manifest(manifest: Any) -> list[str]:
+    """The files that a manifest of Milvus Lite names, relative to the collection's folder.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is of an unknown version.
+    """
+    return [
+        f"partitions/{name}/{file}"
+        for name, partition in manifest["partitions"].items()
+        for file in (*partition["data_files"], *partition["delta_files"])
+    ]
 
 
 def remove_local_database(folder: Path) -> None:

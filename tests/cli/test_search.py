@@ -352,6 +352,16 @@ def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_p
     assert run("--video", str(clips / "0.mp4")) == [video]
 
 
+def test_search_and_list_commands_read_a_database_that_is_open(database, model, query, capsys):
+    alone = search(database, query, capsys=capsys)
+    with Index.open(database, model):
+        assert search(database, query, capsys=capsys) == alone
+        assert main(["index", "list", "--db", database]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1 + CLIPS
+        assert main(["index", "delete", "0.mp4", "--db", database]) == 1
+        assert "open elsewhere" in capsys.readouterr().err
+
+
 @pytest.fixture
 def stored(tmp_path) -> str:
     """A database of two files on disk, one that is gone, and one with a relative path."""
