@@ -192,7 +192,8 @@ class Model:
 
         Args:
             video: one video, or N of them: a list, a generator of paths or dicts, a column of
-                pandas, an array of paths. A video is
+                pandas, an array of paths, or a folder, of which
+                `mdmmt.features.find_videos_or_features` lists the files. A video is
                 - a dict of expert features (see `mdmmt.features.tokens`), which with a leading
                   axis b on its arrays is a batch of b videos and must not be in a list;
                 - `mdmmt.features.VideoFeatures`;

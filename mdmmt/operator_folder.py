@@ -55,7 +55,6 @@ LEFT_OUT = (
     "evaluation/*",
     "features/dumps.py",
     "installation.py",
-    "media/stills.py",
     "sample/*.py",
     "sample/model/report.json",
     "search/*",

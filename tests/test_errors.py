@@ -92,7 +92,7 @@ def test_warn_ends_where_the_stack_ends():
 
 def test_warn_points_past_callbacks_to_the_callers_line(tmp_path, recwarn):
     """`os.walk` calls back into the package."""
-    from mdmmt.batch.extract import find_videos
+    from mdmmt.features.listing import find_videos
 
     (tmp_path / "a.mp4").touch()
     locked = tmp_path / "locked"

@@ -27,8 +27,8 @@ PUBLIC = {
     """,
     "mdmmt.features": """
         ExpertFeatures FeatureFile FeatureFolder FeatureHeader InputDict SourceVideo Span Tokens
-        VideoFeatures VideoInput VideoTokens duration_s extract overlaps read_features select
-        windows write_features
+        VideoFeatures VideoInput VideoTokens duration_s extract find_videos_or_features
+        overlaps read_features select windows write_features
     """,
     "mdmmt.search": """
         Hit Identity Index IndexedFile Outcome index_file index_files read_metadata write_page

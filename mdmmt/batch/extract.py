@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,92 +19,10 @@ from ..features.files import (
 )
 from ..media.limits import TIME_LIMIT_S, check_time_limit
 from ..media.specs import Clock
-from ..storage.files import check_file, visible_files
+from ..storage.files import check_file
 from .outcome import Outcome, run_each
 
 logger = logging.getLogger(__name__)
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
-    *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
-)  # suffixes of the videos in a folder; a named file may have any suffix
-STILL_SUFFIX = ".gif"  # the one of these that still pictures have too
-
-
-def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
-    """List videos.
-
-    Args:
-        paths: files, and folders, which are searched for videos however deep they are. Hidden
-            files and folders in them (`.name`) are left out, and so are still pictures. A log
-            line counts each of the two.
-
-    Returns:
-        the path of each video, and its path relative to the given folder.
-
-    Raises:
-        InputError: a folder without videos.
-    """
-    videos: list[tuple[Path, Path]] = []
-    for given in map(Path, paths):
-        if not given.is_dir():
-            videos.append((given, Path(given.name)))
-            continue
-        in_folder, _ = _files_in(given)
-        if not in_folder:
-            raise InputError(_nothing_in(given, "video"))
-        videos += [(video, video.relative_to(given)) for video in in_folder]
-    return videos
-
-
-def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """List videos and feature files.
-
-    Args:
-        paths: files, and folders, each of which stands for all videos in it, see `find_videos`, or
-            for all feature files if it has no video. A log line counts those that are left out
-            because of videos, of which they may be.
-
-    Raises:
-        InputError: a folder with neither.
-    """
-    files: list[Path] = []
-    for given in map(Path, paths):
-        if not given.is_dir():
-            files.append(given)
-            continue
-        videos, features = _files_in(given)
-        if not videos and not features:
-            raise InputError(_nothing_in(given, "video and no feature file"))
-        if videos and features:
-            logger.info(
-                "%d feature files in %s are left out, since it holds videos; any file can be named",
-                len(features),
-                given,
-            )
-        files += videos or features
-    return [str(file) for file in files]
-
-
-def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The videos and the feature files in a folder."""
-    from ..media.stills import is_still  # imports PyAV
-
-    files = sorted(visible_files(folder, followlinks=True))
-    named_so = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    videos = [
-        file for file in named_so if file.suffix.lower() != STILL_SUFFIX or not is_still(file)
-    ]
-    if stills := len(named_so) - len(videos):
-        logger.info("%d still pictures in %s are left out", stills, folder)
-    return videos, [file for file in files if file.suffix == SUFFIX]
-
-
-def _nothing_in(folder: Path, what: str) -> str:
-    return (
-        f"there is no {what} in the folder {str(folder)!r}: its files are still pictures, or have "
-        f"none of the suffixes of videos {', '.join(VIDEO_SUFFIXES)}; any file can be named"
-    )
 
 
 def plan(videos: Iterable[tuple[Path, Path]], out: Path) -> dict[Path, Path]:

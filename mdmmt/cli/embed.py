@@ -86,9 +86,9 @@ def _embed(arguments: argparse.Namespace) -> int:
     """Embed all items that can be embedded; name the others at the end, with the reason."""
     from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
     from ..batch.embedding_files import json_line
-    from ..batch.extract import find_videos_or_features
     from ..batch.outcome import INTERRUPTED
     from ..batch.texts import PlacedText, read_texts
+    from ..features.listing import find_videos_or_features
 
     windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
     _check(arguments, windows)

@@ -60,8 +60,9 @@ def add_commands(commands: Commands) -> None:
 def _extract(arguments: argparse.Namespace) -> int:
     from .. import experts
     from ..batch.estimate import estimate_extraction
-    from ..batch.extract import extract_files, find_videos, plan
+    from ..batch.extract import extract_files, plan
     from ..device import resolve_device
+    from ..features.listing import find_videos
     from ..storage.files import check_folder
 
     check_folder(arguments.out)

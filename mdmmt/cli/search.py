@@ -145,8 +145,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ..batch.extract import find_videos_or_features
     from ..features.files import find_feature_files
+    from ..features.listing import find_videos_or_features
     from ..search import Index, index_files, read_metadata
     from ..search.index import stored_weights
     from ..search.milvus import is_local, remove_local_database

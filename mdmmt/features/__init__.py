@@ -9,6 +9,7 @@ from .files import (
     read_features,
     write_features,
 )
+from .listing import find_videos_or_features
 from .reader import Span, VideoInput
 from .segments import duration_s, overlaps, select, windows
 from .tokens import InputDict, Tokens, VideoTokens
@@ -28,6 +29,7 @@ __all__ = [
     "VideoTokens",
     "duration_s",
     "extract",
+    "find_videos_or_features",
     "overlaps",
     "read_features",
     "select",

@@ -32,6 +32,7 @@ from ..media.specs import Clock
 from ..storage.files import check_file
 from .extraction import extract
 from .files import SUFFIX, read_features, read_header, versions_of
+from .listing import find_videos_or_features
 from .segments import check_windows, duration_s, overlaps, select, windows
 from .tokens import (
     InputDict,
@@ -267,13 +268,16 @@ class VideoReader:
 def split_list(video: Any) -> tuple[list[tuple[str, Any]], bool]:
     """The videos of a list, each with its name in messages, and whether there is a list.
 
-    A list is whatever `as_items` takes for one. Its first item tells it from the frames of one
+    A folder stands for the list of its videos or feature files, in the order of their names. Else a
+    list is whatever `as_items` takes for one. Its first item tells it from the frames of one
     video, which are in a list or an iterator as well. Of an iterator that item is taken out, so
     only the videos that are returned are whole.
 
     Raises:
-        InputError: the list is empty.
+        InputError: the list is empty, or the folder has nothing to embed.
     """
+    if isinstance(video, str | os.PathLike) and os.path.isdir(video):
+        video = find_videos_or_features([video])
     if isinstance(video, Iterator):
         first = list(islice(video, 1))
         video = chain(first, video)

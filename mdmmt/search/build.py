@@ -11,6 +11,7 @@ from ..background import in_caller
 from ..batch.outcome import Outcome, run_each
 from ..errors import InputError
 from ..features.files import SUFFIX, FeatureFolder, read_header
+from ..features.listing import find_videos_or_features
 from ..model import Model
 from ..storage.files import check_file, sha256_of
 from ..storage.text import numbered_lines, parse_json, read_text
@@ -24,7 +25,7 @@ PATH = "path"  # the field of a line of metadata that names the file
 def index_files(
     index: Index,
     model: Model,
-    paths: Iterable[str],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     window_s: float | None = None,
     stride_s: float | None = None,
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
@@ -35,7 +36,8 @@ def index_files(
     """Add the windows of each file, one file after the other, unless the index has them.
 
     Args:
-        paths: video files and feature files; the index stores their absolute paths.
+        paths: video files, feature files and folders of them, see
+            `mdmmt.features.find_videos_or_features`; the index stores their absolute paths.
         window_s, stride_s: see `Model.encode_segments`.
         metadata: of files, by absolute path, see `read_metadata`; a file that it leaves out keeps
             the metadata that the index has.
@@ -51,6 +53,8 @@ def index_files(
     Raises:
         InputError: `features` holds no feature file, or `jobs` is not above 0.
     """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    found = find_videos_or_features(given)
     folder = FeatureFolder(features) if features else None
     mixture = MixtureCheck(index)
 
@@ -60,7 +64,7 @@ def index_files(
         return _read_file(index, mixture, model, path, window_s, stride_s, about, files)
 
     wanted = (
-        (path, path) for path in paths if restore or not index.is_deleted(os.path.abspath(path))
+        (path, path) for path in found if restore or not index.is_deleted(os.path.abspath(path))
     )
     return _add_each(run_each(wanted, read, jobs))
 

@@ -11,9 +11,10 @@ from media import film
 
 from mdmmt.batch import estimate
 from mdmmt.batch.estimate import estimate_extraction, seconds_of
-from mdmmt.batch.extract import extract_files, find_videos, plan
+from mdmmt.batch.extract import extract_files, plan
 from mdmmt.cli import main
 from mdmmt.errors import InputError
+from mdmmt.features.listing import find_videos
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 
 import numpy as np
@@ -16,6 +17,7 @@ from mdmmt.batch.extract import extract_file
 from mdmmt.errors import InputError, InputTypeError
 from mdmmt.features import ExpertFeatures, extract
 from mdmmt.features.files import FeatureFile, SourceVideo, write_features
+from mdmmt.features.listing import find_videos_or_features
 from mdmmt.features.reader import split_list
 from mdmmt.features.segments import select, windows
 from mdmmt.features.tokens import tokens_of
@@ -263,11 +265,32 @@ def test_split_list_takes_what_gives_paths_in_order(make, tmp_path):
     assert several and sorted(str(video) for _, video in videos) == [str(path) for path in paths]
 
 
+def test_encode_video_takes_a_folder_in_the_order_of_its_names(model, videos, feature_file):
+    paths = find_videos_or_features([videos])
+    assert [os.path.relpath(path, videos) for path in paths] == [
+        *("a.mkv", os.path.join("deep", "a.mkv"), "silent.mkv")
+    ]
+    vectors = model.encode_video(videos)
+    np.testing.assert_array_equal(vectors, model.encode_video(paths))
+    scores = model.similarity(vectors, str(videos)).score
+    np.testing.assert_array_equal(scores, model.similarity(vectors, vectors).score)
+    with pytest.warns(UserWarning, match="is longer"):  # a folder of feature files
+        assert model.encode_video(feature_file.parent).shape == (1, 384)
+    operator = mdmmt.MDMMT("video", "sample", "cpu", on_error="none")
+    np.testing.assert_array_equal(operator(str(videos)), vectors)
+
+
 def test_split_list_leaves_frames_and_single_videos_whole(tmp_path):
     frames = list(towhee_frames(write_video(tmp_path / "a.mkv", flat(range(0, 60, 10)))))
     for given in (frames, iter(frames)):
         [(name, video)], several = split_list(given)
         assert name == "video" and not several
         assert [frame.timestamp for frame in video] == [frame.timestamp for frame in frames]
-    for given in ("a.mp4", tmp_path, {"features": {}}, np.zeros((3, 4, 3), np.uint8), None):
+    for given in (
+        "a.mp4",
+        tmp_path / "a.mp4",
+        {"features": {}},
+        np.zeros((3, 4, 3), np.uint8),
+        None,
+    ):
         assert split_list(given) == ([("video", given)], False)

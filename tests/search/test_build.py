@@ -70,6 +70,15 @@ def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
         np.testing.assert_allclose([hit.vector for hit in mine], expected.vectors, atol=1e-6)
 
 
+def test_index_files_takes_a_folder(videos, tmp_path, model):
+    with Index.open(tmp_path / "a.db", model) as index:
+        outcomes = list(index_files(index, model, str(videos)))
+        wanted = [videos / "a.mkv", videos / "deep" / "a.mkv", videos / "silent.mkv"]
+        assert [outcome.name for outcome in outcomes] == [str(path) for path in wanted]
+        assert [outcome.result for outcome in outcomes] == [1, 1, 1]
+        assert [one.result for one in index_files(index, model, [videos, wanted[0]])] == [0] * 4
+
+
 def test_index_files_leaves_out_what_is_kept_out(clips, tmp_path, model):
     paths = [str(clips / f"{number}.mp4") for number in range(2)]
     with Index.open(tmp_path / "a.db", model) as index:
