@@ -225,7 +225,7 @@ class Model:
     def encode_segments(
         self,
         video: VideoInput,
-        segments: Literal["windows"] | Sequence[Span] = "windows",
+        segments: Literal["windows"] | Iterable[Span] = "windows",
         window_s: float | None = None,
         stride_s: float | None = None,
         batch_size: int = BATCH_SIZE,
@@ -235,7 +235,8 @@ class Model:
         Args:
             video: the path of a video file or of a file that `mdmmt extract` has written,
                 `mdmmt.features.VideoFeatures`, or the frames of one of Towhee's video decoders.
-            segments: 'windows', which cover all of the video, or a list of (start_s, end_s).
+            segments: 'windows', which cover all of the video, or a list of (start_s, end_s), or an
+                array (n, 2).
             window_s: the length of a window in seconds. None: the longest in which every expert
                 stays within the tokens that the model was trained on, 28.8 for the released model.
             stride_s: seconds from one window's start to the next one's. None: one window.
@@ -453,7 +454,7 @@ def load(
     device: str | torch.device | None = None,
     mmtvid_params: Mapping[str, Any] | None = None,
     mmttxt_params: Mapping[str, Any] | None = None,
-    experts: Sequence[str] | None = None,
+    experts: Iterable[str] | None = None,
     precision: Precision = "exact",
     compiled: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
@@ -505,7 +506,7 @@ def load(
     if txt_bert is not None:
         text = replace(text, bert=read_bert_config(txt_bert))
     if experts is not None:
-        check_experts(experts, [expert.name for expert in video.experts])
+        experts = check_experts(experts, [expert.name for expert in video.experts])
     resolved_precision = resolve_precision(precision, resolved)
     logger.debug("the model is %s, in precision %s on %s", path, resolved_precision, resolved)
     return Model(

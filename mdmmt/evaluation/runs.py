@@ -69,7 +69,7 @@ def evaluate(
     """
     known = tuple(expert.name for expert in model.config.video.experts)
     if experts is not None:
-        check_experts(experts, known)
+        experts = check_experts(experts, known)
     subset = tuple(name for name in known if experts is None or name in experts)
     return _run(model, captions, features, protocol, [subset], skip_missing, progress)[0]
 

@@ -106,7 +106,7 @@ class VideoReader:
     def segment_tokens(
         self,
         video: VideoInput,
-        segments: str | Sequence[Span],
+        segments: str | Iterable[Span],
         window_s: float | None,
         stride_s: float | None,
     ) -> list[tuple[Span, VideoTokens]]:
@@ -179,7 +179,7 @@ class VideoReader:
     def _segments(
         self,
         video: VideoInput,
-        segments: str | Sequence[Span],
+        segments: str | Iterable[Span],
         window_s: float | None,
         stride_s: float | None,
     ) -> list[tuple[Span, VideoFeatures]]:
@@ -198,7 +198,7 @@ class VideoReader:
             return windows(self._read(video, "video", 0.0, math.inf), *lengths_s)
         if (window_s, stride_s) != (None, None):
             raise InputError("window_s and stride_s are for segments='windows', not for a list")
-        if not isinstance(segments, Sequence):
+        if isinstance(segments, Mapping) or not isinstance(segments, Iterable):
             raise InputTypeError(
                 f"segments is a {type(segments).__name__}, expected 'windows' or a list of "
                 "(start_s, end_s)"
@@ -293,15 +293,15 @@ def split_list(video: Any) -> tuple[list[tuple[str, Any]], bool]:
     return [(f"video {index}", item) for index, item in enumerate(items)], True
 
 
-def check_experts(experts: Any, known: Sequence[str]) -> None:
-    """Raise an InputError or InputTypeError unless these are some of the model's experts."""
-    if isinstance(experts, str) or not isinstance(experts, Sequence):
+def check_experts(experts: Any, known: Sequence[str]) -> list[str]:
+    """The names of experts; an InputError or InputTypeError unless they are some of the model's."""
+    names = as_items(experts)
+    if names is None:
         raise InputTypeError(f"experts is {experts!r}, expected a list of names")
-    unknown = [str(name) for name in experts if name not in known]
-    if unknown or not experts:
-        raise InputError(
-            f"experts is {list(experts)}, expected some of the model's: {', '.join(known)}"
-        )
+    unknown = [str(name) for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f"experts is {names}, expected some of the model's: {', '.join(known)}")
+    return [str(name) for name in names]
 
 
 def _is_input_dict(video: Any) -> bool:

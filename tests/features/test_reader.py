@@ -179,6 +179,8 @@ def test_reader_takes_segments_by_their_seconds(model, long):
         ({"window_s": 0}, InputError, "window_s is 0"),
         ({"window_s": "5"}, InputTypeError, "window_s is '5'"),
         ({"segments": 5}, InputTypeError, "segments is a int"),
+        ({"segments": {0: 1}}, InputTypeError, "segments is a dict"),
+        ({"segments": np.zeros((0, 2))}, InputError, "empty list"),
         ({"batch_size": 0}, InputError, "batch_size is 0"),
         ({"window_s": 3, "stride_s": 4}, InputError, "holes"),
     ],
@@ -186,6 +188,19 @@ def test_reader_takes_segments_by_their_seconds(model, long):
 def test_reader_refuses_bad_segments(options, error, words, model, long):
     with pytest.raises(error, match=words):
         model.encode_segments(long, **options)
+
+
+def test_reader_takes_what_gives_segments_and_experts_in_order(model, long):
+    wanted = model.encode_segments(long, [(0, 1), (3.5, 7)])
+    for spans_s in (wanted.spans_s, map(tuple, wanted.spans_s.tolist())):
+        segments = model.encode_segments(long, spans_s)
+        np.testing.assert_array_equal(segments.spans_s, wanted.spans_s)
+        np.testing.assert_array_equal(segments.vectors, wanted.vectors)
+    for names in (("frame", "sound"), np.array(["frame", "sound"]), iter(["frame", "sound"])):
+        assert mdmmt.load("sample", "cpu", experts=names).expert_names == ("frame", "sound")
+    for names in ("frame", {"frame"}, 3):
+        with pytest.raises(InputTypeError, match=r"experts is .*, expected a list of names"):
+            mdmmt.load("sample", "cpu", experts=names)
 
 
 def test_no_segments_of_a_dict(model, short):
