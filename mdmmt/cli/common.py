@@ -78,7 +78,7 @@ def add_time_limit_option(command: argparse.ArgumentParser) -> None:
     """Add the time limit of each file, to a command that reads videos."""
     command.add_argument(
         "--time-limit",
-        type=float,
+        type=seconds,
         default=TIME_LIMIT_S,
         metavar="S",
         help="seconds that one video may take; it then counts as failed; default: %(default)g",
@@ -94,6 +94,17 @@ def add_jobs_option(command: argparse.ArgumentParser) -> None:
         help="videos that are read at once; default: 2, or one for each core, up to "
         f"{MAX_USUAL_JOBS}, if the experts run on a GPU",
     )
+
+
+def seconds(text: str) -> float:
+    """The number of seconds that an option gives, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of seconds above 0")
+    return number
 
 
 def _number_of_jobs(text: str) -> int:

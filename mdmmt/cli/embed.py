@@ -23,6 +23,7 @@ from .common import (
     progress,
     report,
     say,
+    seconds,
     video_progress,
 )
 
@@ -74,10 +75,13 @@ def add_commands(commands: Commands) -> None:
         "limit gives one embedding, of its beginning",
     )
     embed.add_argument(
-        "--window", type=float, metavar="S", help="seconds of each window; implies --segments"
+        "--window", type=seconds, metavar="S", help="seconds of each window; implies --segments"
     )
     embed.add_argument(
-        "--stride", type=float, metavar="S", help="seconds between their starts; implies --segments"
+        "--stride",
+        type=seconds,
+        metavar="S",
+        help="seconds between their starts; implies --segments",
     )
     embed.set_defaults(run=_embed)
 

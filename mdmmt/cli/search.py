@@ -27,6 +27,7 @@ from .common import (
     print_result,
     report,
     say,
+    seconds,
     shows_bars,
     video_progress,
 )
@@ -60,8 +61,8 @@ def add_commands(commands: Commands) -> None:
     add_experts_option(build, "all of the model, the others count as absent")
     add_jobs_option(build)
     add_time_limit_option(build)
-    build.add_argument("--window", type=float, metavar="S", help="seconds of each window")
-    build.add_argument("--stride", type=float, metavar="S", help="seconds between their starts")
+    build.add_argument("--window", type=seconds, metavar="S", help="seconds of each window")
+    build.add_argument("--stride", type=seconds, metavar="S", help="seconds between their starts")
     build.add_argument(
         "--metadata",
         type=Path,

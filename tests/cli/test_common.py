@@ -148,3 +148,13 @@ def test_messages_are_shown_once_though_the_root_logs(tmp_path, capsys):
         assert "after the command" in capsys.readouterr().err
     finally:
         root.removeHandler(handler)
+
+
+@pytest.mark.parametrize("command", ["embed a.mkv --out a.npy", "index build a.mkv --db a.db"])
+@pytest.mark.parametrize("option", ["--window", "--stride", "--time-limit"])
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "x"])
+def test_seconds_are_refused_before_the_work(command, option, text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), f"{option}={text}"])
+    expected = f"argument {option}: {text!r}, expected a number of seconds above 0\n"
+    assert capsys.readouterr().err.endswith(expected)

@@ -44,8 +44,9 @@ def test_in_words_of_commands(message: str, shown: str) -> None:
             "there is no file 'none.mp4', expected a video file",
         ),
         (
-            "index build none.mp4 --weights sample --window=-1 --db a.db",
-            "--window is -1, expected a number of seconds above 0",
+            "index build none.mp4 --weights sample --window=2 --stride=3 --db a.db",
+            "--stride is 3 and --window 2, which would leave holes between the windows; expected a "
+            "stride of at most one window",
         ),
     ],
 )

@@ -197,8 +197,9 @@ def test_commands_keep_to_the_time_limit(short, tmp_path, command, capsys):
     command = [part.format(folder=tmp_path) for part in command] + [str(short)]
     assert main([*command, "--time-limit=1e-6"]) == 1
     assert f"{str(short)!r} takes more than 1e-06 seconds" in capsys.readouterr().err
-    assert main([*command, "--time-limit=nan"]) == 1
-    assert "time limit of a file is nan" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--time-limit=nan"])
+    assert "'nan', expected a number of seconds above 0" in capsys.readouterr().err
     assert main([*command, "--time-limit=3600"]) == 0
 
 
