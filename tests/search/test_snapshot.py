@@ -158,11 +158,12 @@ def test_private_copy_removes_the_copies_of_killed_processes(database, temporary
 @pytest.mark.slow  # many copies
 def test_open_never_reads_half_of_a_file_while_a_build_runs(database, monkeypatch):
     monkeypatch.setattr(index_module, "MAX_LOG_BYTES", 4000)  # many flushes
-    done = threading.Event()
+    opened, done = threading.Event(), threading.Event()
 
     def build() -> None:
         rng = np.random.default_rng(0)
         with Index.open(database, MODEL) as index:
+            opened.set()
             for generation in range(1, 10_000):
                 if done.is_set():
                     return
@@ -172,9 +173,9 @@ def test_open_never_reads_half_of_a_file_while_a_build_runs(database, monkeypatc
                 index.add(f"{generation % 3}.mp4", Segments(vectors, spans_s))
                 time.sleep(0.01)
 
-    Index.open(database, MODEL).close()
     builder = threading.Thread(target=build)
     builder.start()
+    assert opened.wait(60)
     seen = set()
     try:
         for _ in range(25):
