@@ -22,6 +22,7 @@ from ..model import Similarity, load
 from ..storage.files import check_folder
 from ..storage.paths import SAMPLE
 from ..storage.text import format_table
+from . import NOTHING_FOUND, THRESHOLD
 from .captions import PHRASES, caption
 from .clips import COMBINATIONS, draw
 
@@ -96,7 +97,10 @@ def run(out: Path) -> Demo:
 
 
 def format_result(result: SearchResult, paths: Sequence[Path]) -> str:
-    """The ranked table of one query. The experts' shares add up to the score."""
+    """The ranked table of one query. The experts' shares add up to the score.
+
+    Above it stands a note if no clip scores as much as the clips that a query describes.
+    """
     experts = result.similarity.experts
     header = ["", "rank", "score", *experts, "clip"]
     rows = [header]
@@ -105,7 +109,9 @@ def format_result(result: SearchResult, paths: Sequence[Path]) -> str:
         numbers = [result.similarity.score[0, clip], *shares]
         right = "*" if clip == result.target else ""
         rows.append([right, str(rank), *(f"{x:.3f}" for x in numbers), paths[clip].name])
-    return f'"{result.query}"\n{format_table(rows)}'
+    found = result.similarity.score[0].max() >= THRESHOLD
+    note = "" if found else f"\n{NOTHING_FOUND}"
+    return f'"{result.query}"{note}\n{format_table(rows)}'
 
 
 def draw_results(results: Sequence[SearchResult], paths: Sequence[Path], picture: Path) -> None:

@@ -2,10 +2,13 @@
 
     python -m mdmmt.sample.train --out mdmmt/sample/model
 
+Each batch has full captions, queries that name a part of a clip, and sentences about other things.
 The loss is the bidirectional max-margin ranking loss of MMT (Gabeur et al., 2020) over the inner
-product, and a term that keeps all experts in use. Training has no combination of HELD_OUT and none
-of the combinations of both tests. The same seed gives the same weights on the same machine. On
-another processor the last bits may differ, and with them the weights.
+product, where a text has all the clips that it describes, terms that hold the scores themselves
+where they belong, and one that keeps all experts in use. Training has no combination of HELD_OUT,
+none of the combinations of both tests, and none of the wordings of `trials`. The same seed gives
+the same weights on the same machine. On another processor the last bits may differ, and with them
+the weights.
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower
 from ..weights.folder import save_model
 from .batches import pad_texts, pad_videos
-from .captions import caption, words
+from .captions import caption, query, words
 from .clips import COMBINATIONS, Combination, draw
+from .others import other_sentence
+from .trials import OTHER_SENTENCES, trial_queries
 
 HELD_OUT = (  # pairs of attributes that never occur together in training
     {"colour": "red", "shape": "star"},
@@ -57,14 +62,31 @@ HELD_OUT = (  # pairs of attributes that never occur together in training
 TRAIN_CLIPS = 3000
 TEST_CLIPS = 200
 # The first part of the seed of each draw.
-TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW, TRAIN_CAPTIONS, TEST_CAPTIONS = range(5)
+(
+    TRAIN_DRAW,
+    SEEN_DRAW,
+    UNSEEN_DRAW,
+    TRAIN_CAPTIONS,
+    TEST_CAPTIONS,
+    TRIALS,
+    THRESHOLD_DRAW,
+) = range(7)
+TRIAL_QUERIES = 200
+THRESHOLD_TEXTS = 500
+THRESHOLD_QUANTILE = 0.95
 PROCESSES = 2  # that draw and extract
 THREADS = 1  # of torch: towers this small gain nothing from more
 
 WIDTH = 128
-EPOCHS = 30
-BATCH_SIZE = 64
+EPOCHS = 16
+BATCH_SIZE = 64  # clips, each with a query
+CAPTIONS = 32  # of the clips of a batch
+OTHERS = 16  # sentences of a batch about other things
+NAMED = (0.35, 0.4, 0.15, 0.1)  # shares of the queries that name one attribute, two, three, four
 MARGIN = 0.2
+RANKING = 10.0  # weight of the ranking losses beside the other terms
+SHORT = 2  # attributes that a query names at most to be held to RIGHT
+RIGHT, WRONG, OTHER = 0.6, 0.35, 0.15  # bounds of scores: see `score_loss`
 BALANCE = 0.05  # weight of `imbalance` beside the ranking loss
 LEARNING_RATE = 2e-3
 BETA2 = 0.98  # of Adam, which must follow gradients that shrink a hundredfold
@@ -172,16 +194,28 @@ def read_clip_tokens(
     return [tokens_of(read_features(file).features, experts, str(file)) for file in files]
 
 
-def max_margin_loss(scores: Tensor) -> Tensor:
-    """The max-margin ranking loss: a pair must score MARGIN above all others of its text and video.
+def max_margin_loss(scores: Tensor, matches: Tensor) -> Tensor:
+    """The max-margin ranking loss: what matches a row must score MARGIN above all that does not.
 
-    [b, b] inner products of texts (rows) and videos, pairs on the diagonal -> []
+    scores [r, c], matches [r, c] bool -> [], the mean over the rows
     """
-    own = scores.diagonal()
-    text_to_video = F.relu(MARGIN + scores - own[:, None])
-    video_to_text = F.relu(MARGIN + scores - own[None, :])
-    others = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    return (text_to_video + video_to_text)[others].mean()
+    margins = F.relu(MARGIN + scores[:, None, :] - scores[:, :, None])  # [r, match, other]
+    pairs = matches[:, :, None] & ~matches[:, None, :]
+    return ((margins * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).mean()
+
+
+def score_loss(queries: Tensor, matches: Tensor, named: Tensor, others: Tensor) -> Tensor:
+    """The loss that gives one threshold to all texts.
+
+    A short query scores RIGHT or more with the clips that it describes. A query of one attribute
+    scores WRONG or less with the other clips, and a sentence about other things OTHER or less with
+    its best clip.
+
+    queries [q, v] scores, matches [q, v] bool, named [q] attributes, others [o, v] scores -> []
+    """
+    right = F.relu(RIGHT - queries)[matches & (named <= SHORT)[:, None]].mean()
+    wrong = F.relu(queries - WRONG)[~matches & (named == 1)[:, None]].mean()
+    return right + wrong + F.relu(others - OTHER).amax(1).mean()
 
 
 def imbalance(text: Tensor, experts: int) -> Tensor:
@@ -226,15 +260,30 @@ def train(
         optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=WARM_UP
     )
     inputs = pad_videos(clips.videos, config.video.experts)
+    values = [list(combination) for combination in clips.combinations]
+    codes = torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1, len(values[0])))
     with tqdm(total=epochs * steps, desc=f"train, seed {seed}") as progress:
         for _ in range(epochs):
             order = rng.permutation(len(clips.videos))
             for rows in order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE):
-                texts = [caption(clips.combinations[row], rng) for row in rows]
+                texts, named = batch_of_texts([clips.combinations[row] for row in rows], rng)
+                same = codes[rows][:, None] == codes[rows]  # [clip, clip, attribute]
+                matches = torch.cat([same[:CAPTIONS].all(2), (same | ~named[:, None]).all(2)])
+                described = len(matches)
                 video = video_tower(*({k: v[rows] for k, v in part.items()} for part in inputs))
-                text = text_tower(*pad_texts(tokenizer(texts), tokenizer))
-                loss = max_margin_loss(text @ video.T)
-                loss = loss + BALANCE * imbalance(text, len(config.text.experts))
+                # Texts of one kind are about as long as each other, so little is padding.
+                firsts = [
+                    text_tower.txt_bert(*pad_texts(ids, tokenizer))[:, 0]
+                    for ids in map(tokenizer, texts)
+                ]
+                text = text_tower.heads(torch.cat(firsts))
+                scores = text @ video.T
+                none = torch.zeros(len(scores) - described, len(rows), dtype=torch.bool)
+                loss = RANKING * max_margin_loss(scores[:described], matches)
+                loss = loss + RANKING * max_margin_loss(scores.T, torch.cat([matches, none]).T)
+                queries, others = scores[CAPTIONS:described], scores[described:]
+                loss = loss + score_loss(queries, matches[CAPTIONS:], named.sum(1), others)
+                loss = loss + BALANCE * imbalance(text[:CAPTIONS], len(config.text.experts))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -242,6 +291,28 @@ def train(
                 progress.update()
             progress.set_postfix(loss=f"{loss.item():.4f}")
     return video_tower.eval(), text_tower.eval()
+
+
+def batch_of_texts(
+    clips: Sequence[Combination], rng: np.random.Generator
+) -> tuple[tuple[list[str], list[str], list[str]], Tensor]:
+    """Draw the texts of a batch of clips.
+
+    Returns:
+        The captions of the first clips, a query for each clip, sentences about other things; and
+        which attributes each query names, [b, attributes] bool.
+    """
+    captions = [caption(clip, rng) for clip in clips[:CAPTIONS]]
+    named = np.zeros((len(clips), len(Combination._fields)), dtype=bool)
+    for row in named:
+        count = rng.choice(len(NAMED), p=NAMED) + 1
+        row[rng.permutation(len(row))[:count]] = True
+    queries = []
+    for clip, row in zip(clips, named, strict=True):
+        chosen = zip(clip._asdict().items(), row, strict=True)
+        queries.append(query(dict(pair for pair, is_named in chosen if is_named), rng))
+    others = [other_sentence(rng) for _ in range(OTHERS)]
+    return (captions, queries, others), torch.from_numpy(named)
 
 
 @torch.inference_mode()
@@ -255,16 +326,71 @@ def evaluate(
     """
     rng = np.random.default_rng((TEST_CAPTIONS, seed))
     texts = [caption(combination, rng) for combination in clips.combinations]
-    experts = video_tower.config.experts
-    video = video_tower(*pad_videos(clips.videos, experts))
-    text = text_tower(*pad_texts(tokenizer(texts), tokenizer))
-    scores = text @ video.T
+    scores = score(texts, clips.videos, video_tower, text_tower, tokenizer)
     ranks = (scores >= scores.diagonal()[:, None]).sum(dim=1)
     return {
         "R@1": round(100 * (ranks <= 1).double().mean().item(), 1),
         "R@5": round(100 * (ranks <= 5).double().mean().item(), 1),
         "MedR": ranks.median().item(),
     }
+
+
+@torch.inference_mode()
+def evaluate_trials(
+    clips: Clips,
+    video_tower: VideoTower,
+    text_tower: TextTower,
+    tokenizer: Tokenizer,
+    threshold: float,
+    seed: int,
+) -> dict[str, float]:
+    """Evaluate queries and sentences of `trials`, in percent.
+
+    Returns:
+        The first hits that are what a query of one or two attributes names, and the queries and the
+        sentences about other things whose first hit scores less than the threshold.
+    """
+    rng = np.random.default_rng((TRIALS, seed))
+    queries = trial_queries(clips.combinations, TRIAL_QUERIES, rng)
+    towers = (video_tower, text_tower, tokenizer)
+    scores = score([text for text, _ in queries], clips.videos, *towers)
+    others = score(OTHER_SENTENCES, clips.videos, *towers)
+    right = [
+        values.items() <= clips.combinations[first]._asdict().items()
+        for (_, values), first in zip(queries, scores.argmax(1).tolist(), strict=True)
+    ]
+    return {
+        "first hits right": round(100 * float(np.mean(right)), 1),
+        "queries below": round(100 * (scores.amax(1) < threshold).double().mean().item(), 1),
+        "others below": round(100 * (others.amax(1) < threshold).double().mean().item(), 1),
+    }
+
+
+@torch.inference_mode()
+def find_threshold(
+    clips: Clips, video_tower: VideoTower, text_tower: TextTower, tokenizer: Tokenizer, seed: int
+) -> float:
+    """Find the score below which the best clip is for most sentences about other things.
+
+    The sentences are in the wordings of training, and the clips should be those of training.
+    """
+    rng = np.random.default_rng((THRESHOLD_DRAW, seed))
+    texts = [other_sentence(rng) for _ in range(THRESHOLD_TEXTS)]
+    videos = clips.videos[:TEST_CLIPS]
+    best = score(texts, videos, video_tower, text_tower, tokenizer).amax(1)
+    return round(best.quantile(THRESHOLD_QUANTILE).item(), 3)
+
+
+def score(
+    texts: Sequence[str],
+    videos: Sequence[VideoTokens],
+    video_tower: VideoTower,
+    text_tower: TextTower,
+    tokenizer: Tokenizer,
+) -> Tensor:
+    """The inner products of texts and videos, [texts, videos]."""
+    video = video_tower(*pad_videos(videos, video_tower.config.experts))
+    return text_tower(*pad_texts(tokenizer(texts), tokenizer)) @ video.T
 
 
 def main() -> None:
@@ -310,14 +436,18 @@ def main() -> None:
         }
         seconds["extract"] = time.perf_counter() - started
 
-    results = []
+    results: list[dict[str, Any]] = []
     for seed in args.seeds:
         started = time.perf_counter()
         towers = train(clips["train"], config, tokenizer, seed)
         seconds[f"train, seed {seed}"] = time.perf_counter() - started
-        results.append({"seed": seed})
+        threshold = find_threshold(clips["train"], *towers, tokenizer, seed)
+        results.append({"seed": seed, "threshold": threshold})
         for name in names[1:]:
-            results[-1][name] = evaluate(clips[name], *towers, tokenizer, seed)
+            results[-1][name] = {
+                **evaluate(clips[name], *towers, tokenizer, seed),
+                **evaluate_trials(clips[name], *towers, tokenizer, threshold, seed),
+            }
         print(json.dumps(results[-1]))
         if seed == args.seeds[0]:
             save_model(args.out, config, *towers, hf_tokenizer)

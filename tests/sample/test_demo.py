@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT
 from PIL import Image
 
 import mdmmt
 from mdmmt.media.stills import LOW_CONTRAST, contrast
-from mdmmt.sample import demo
+from mdmmt.sample import NOTHING_FOUND, THRESHOLD, demo
 from mdmmt.sample.clips import Combination, draw
 
 
@@ -64,3 +66,39 @@ def test_label_lines_name_the_clip_and_its_sound() -> None:
     result = demo.SearchResult("a query", 0, [1, 0], similarity)
     path = Path("01-red-star-left-grow-pulse.mp4")
     assert demo.label_lines(result, 0, path) == ["1.  0.750", path.name, "Sound: a pulsing tone"]
+
+
+@pytest.mark.parametrize("best, found", [(THRESHOLD - 0.01, False), (THRESHOLD + 0.01, True)])
+def test_format_result_says_when_nothing_is_found(best: float, found: bool) -> None:
+    similarity = mdmmt.Similarity(np.array([[0.0, best]]), np.zeros((1, 2, 3)), ("a", "b", "c"))
+    result = demo.SearchResult("a dog", 0, [1, 0], similarity)
+    table = demo.format_result(result, [Path("x.mp4"), Path("y.mp4")])
+    assert (NOTHING_FOUND in table) is not found
+
+
+@pytest.mark.slow
+@pytest.mark.towhee
+def test_page_prints_what_the_demo_prints(demo_folder: Path) -> None:
+    model = mdmmt.load("sample", "cpu")
+    videos = np.load(demo_folder / "video_embeddings.npy")
+    text = np.load(demo_folder / "text_embeddings.npy")[2]
+    paths = sorted((demo_folder / "clips").iterdir())
+    similarity = model.similarity(text, videos)
+    ranking = np.argsort(-similarity.score[0])[: demo.SHOWN].tolist()
+    page = (ROOT / "docs" / "index.md").read_text()
+    query = page.split('```\n"', 1)[1].split('"\n', 1)[0]
+    result = demo.SearchResult(query, 2, ranking, similarity)
+    printed = demo.format_result(result, paths)
+    shown = f'"{query}"' + page.split(f'"{query}"', 1)[1].split("```", 1)[0].rstrip()
+    assert [line.split() for line in shown.splitlines()] == [
+        line.split() for line in printed.splitlines()
+    ]
+    # The example below it, and those of README.
+    best = (
+        model.similarity(model.encode_text("A cyan star stands still."), videos).score[0].argmax()
+    )
+    assert paths[best].name == "02-cyan-star-still-same-fall.mp4"
+    assert f"# {best}: {paths[best].name}" in page
+    texts = re.findall(r"'(A (?:green|blue) triangle [^']*)'", (ROOT / "README.md").read_text())
+    match = model.similarity(model.encode_text(texts), videos[:2])
+    assert match.score.argmax(axis=1).tolist() == [0, 1]

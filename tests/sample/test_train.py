@@ -12,8 +12,11 @@ from mdmmt.sample.clips import COMBINATIONS
 from mdmmt.sample.train import (
     HELD_OUT,
     MARGIN,
+    OTHER,
+    RIGHT,
     TEST_CLIPS,
     TRAIN_CLIPS,
+    WRONG,
     Clips,
     evaluate,
     is_held_out,
@@ -21,6 +24,7 @@ from mdmmt.sample.train import (
     make_tokenizer,
     max_margin_loss,
     read_clip_tokens,
+    score_loss,
     split,
     train,
 )
@@ -51,15 +55,30 @@ def test_split_keeps_tests_and_pairs_from_training():
 
 def test_max_margin_loss_follows_its_definition():
     scores = torch.tensor([[0.9, 0.85, 0.1], [0.2, 0.3, 0.4], [0.0, 0.6, 0.5]])
-    naive = [
-        max(0.0, MARGIN + float(scores[i, j] - scores[i, i]))
-        + max(0.0, MARGIN + float(scores[i, j] - scores[j, j]))
-        for i in range(3)
-        for j in range(3)
-        if i != j
-    ]
-    assert max_margin_loss(scores).item() == pytest.approx(sum(naive) / 6)
-    assert max_margin_loss(torch.eye(3)).item() == 0
+    matches = torch.tensor([[True, False, True], [False, True, False], [False, False, False]])
+    rows = []
+    for row, is_match in zip(scores.tolist(), matches.tolist(), strict=True):
+        pairs = [
+            max(0.0, MARGIN + other - right)
+            for right, yes in zip(row, is_match, strict=True)
+            for other, also in zip(row, is_match, strict=True)
+            if yes and not also
+        ]
+        rows.append(sum(pairs) / max(1, len(pairs)))
+    assert max_margin_loss(scores, matches).item() == pytest.approx(sum(rows) / 3)
+    assert max_margin_loss(torch.eye(3), torch.eye(3).bool()).item() == 0
+
+
+def test_score_loss_follows_its_definition():
+    queries = torch.tensor([[0.5, 0.4], [0.9, 0.9], [0.1, 0.2]])
+    matches = torch.tensor([[True, False], [True, False], [True, False]])
+    named = torch.tensor([1, 2, 3])  # the last query is held to nothing
+    others = torch.tensor([[0.1, 0.25], [0.0, 0.0]])
+    right = (RIGHT - 0.5 + 0) / 2
+    wrong = 0.4 - WRONG
+    other = (0.25 - OTHER) / 2
+    loss = score_loss(queries, matches, named, others)
+    assert loss.item() == pytest.approx(right + wrong + other)
 
 
 @pytest.mark.slow
