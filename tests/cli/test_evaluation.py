@@ -58,6 +58,7 @@ def test_evaluate_prints_tables_and_writes_results_and_a_plot(dataset, tmp_path,
     assert f"first: {out}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_takes_other_protocols_and_a_list_of_videos(dataset, tmp_path, capsys):
     file = dataset / "captions.jsonl"
     command = ["evaluate", f"--dataset={file}", *SAMPLE]

@@ -280,6 +280,7 @@ def test_index_build_command_removes_an_empty_database_of_its_own(
         assert f"~/library.db {state}" in printed.out
 
 
+@pytest.mark.slow
 def test_index_build_command_tells_which_videos_are_in_on_a_full_disk(
     clips, model, tmp_path, monkeypatch, capsys
 ):

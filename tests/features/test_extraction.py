@@ -105,6 +105,7 @@ def test_extract_describes_real_footage(name, seconds, experts):
         assert abs(times[-1, 1] - seconds) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(start_s=st.floats(0, 25), length_s=st.floats(0.01, 20))
 def test_extract_of_a_part_gives_what_a_selection_of_the_whole_gives(

@@ -183,6 +183,7 @@ def test_a_model_and_the_operator_keep_to_the_time_limit(short):
             call(short)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -171,6 +171,7 @@ LISTS = {
 SUFFIXES = (".mp4", ".m3u8", ".mpd", ".txt", ".idx", ".sdp", ".ffconcat", ".jpg", ".ts", "")
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("kind", LISTS)
 def test_open_media_follows_no_list(tmp_path, listener, kind):

@@ -73,6 +73,7 @@ def test_resampler_equals_the_plain_sum_for_coprime_rates():
     assert np.abs(made - naive).max() <= 2e-6 < np.abs(naive).max()
 
 
+@pytest.mark.slow
 def test_resampler_takes_little_memory_at_any_rate_and_length():
     tracemalloc.start()
     resampler = Resampler(44101, 16000)

@@ -35,6 +35,7 @@ def test_index_if_large_keeps_a_search_exact(database, monkeypatch):
         index.close()
 
 
+@pytest.mark.slow
 def test_load_collection_replaces_an_index_file_cut_short(database, monkeypatch):
     monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 100)
     with Index.open(database, MODEL) as index:

@@ -125,6 +125,7 @@ def test_atomic_folder_leaves_the_old_or_the_new_one_when_it_is_killed(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_atomic_folder_makes_a_new_folder_whole_or_not_at_all(way, tmp_path, no_flush):
     out = tmp_path / "parent" / "out"
 
