@@ -3,6 +3,7 @@
     python benchmarks/experts.py networks   # beside the plain network and the matrix limit
     python benchmarks/experts.py files      # decoding, each expert, all in one pass, authors' way
     python benchmarks/experts.py cost       # seconds, memory and disk for a minute of video
+    python benchmarks/experts.py rounding   # how far VIDEO in 8 bits is from the exact one
 
 All weights are random, which changes no time. The variants that are compared run in turns in one
 process. VIDEO is measured beside the same network written plainly, and beside the bare matrix
@@ -29,16 +30,26 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mdmmt.batch.extract import extract_file
+from mdmmt.experts import ExpertPrecision
 from mdmmt.experts.clip import ClipExpert
-from mdmmt.experts.ircsn import MEAN, STD, PublishedIrCSN, VideoExpert
+from mdmmt.experts.ircsn import (
+    CLIP_FRAMES,
+    CLIP_SIZE,
+    MEAN,
+    STD,
+    PublishedIrCSN,
+    VideoExpert,
+)
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.features import extract
+from mdmmt.kernels import cpu
 from mdmmt.media.decode import read_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 import seeded
+from closeness import centred_cosines, different_clips, unchanged_neighbours
 from media import BIG_BUCK_BUNNY, footage
-from plain_csn import PlainCSN
+from plain_csn import PlainCSN, lively
 
 CPU = torch.device("cpu")
 
@@ -99,17 +110,24 @@ def networks(rounds: int) -> dict[str, float]:
     video, plain = make_video()
     frames = seeded.pictures(0, 32, 224)[None]
     clip = plain_input(frames)
+    runs = {}
+    if has_int8():
+        int8 = video_of(plain, "int8")
+        runs["VIDEO in int8"] = lambda: int8.features(frames)
     took = measure(
         rounds,
         plain=lambda: plain(clip),
         VIDEO=lambda: video.features(frames),
         products=products(plain, clip),
+        **runs,
     )
     facts = {
         "VIDEO clips a processor-second": 1 / took["VIDEO"],
         "VIDEO to plain": took["plain"] / took["VIDEO"],
         "VIDEO to matrix limit": took["products"] / took["VIDEO"],
     }
+    if runs:
+        facts["VIDEO in int8 to VIDEO"] = took["VIDEO"] / took["VIDEO in int8"]
     clip_expert, vggish = make_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
@@ -171,15 +189,38 @@ def cost(path: Path, name: str) -> dict[str, float]:
     }
 
 
+def rounding() -> dict[str, float]:
+    """The features in 8 bits beside the exact ones, of clips that they tell apart."""
+    clips = different_clips(40, CLIP_FRAMES, CLIP_SIZE)
+    plain = lively(torch.cat([plain_input(clip[None]) for clip in clips[::5]]))
+    exact, int8 = (video_of(plain, name).features(clips) for name in ("exact", "int8"))
+    cosines = centred_cosines(exact, int8)
+    return {
+        "median cosine of centred features": float(np.median(cosines)),
+        "least cosine of centred features": float(cosines.min()),
+        "share of unchanged neighbours": unchanged_neighbours(exact, int8),
+    }
+
+
+def has_int8() -> bool:
+    return cpu.has_onednn(CPU) and cpu.has_instructions("avx512_vnni")
+
+
 def make_video() -> tuple[VideoExpert, PlainCSN]:
     """The expert and the network as it is written plainly, with the same random weights."""
     with torch.device("meta"):
-        plain, published = PlainCSN(), PublishedIrCSN()
+        plain = PlainCSN()
     shapes = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
-    state = seeded.state(0, shapes)
-    plain.load_state_dict(state, assign=True)
-    published.load_state_dict(state, assign=True)
-    return VideoExpert(published, CPU), plain.eval()
+    plain.load_state_dict(seeded.state(0, shapes), assign=True)
+    return video_of(plain), plain.eval()
+
+
+def video_of(plain: PlainCSN, precision: ExpertPrecision = "exact") -> VideoExpert:
+    """The expert with the weights of a plain network."""
+    with torch.device("meta"):
+        published = PublishedIrCSN()
+    published.load_state_dict(plain.state_dict(), assign=True)
+    return VideoExpert(published.eval(), CPU, precision=precision)
 
 
 def make_clip() -> ClipExpert:
@@ -199,7 +240,7 @@ def plain_input(frames: np.ndarray) -> torch.Tensor:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawHelp)
-    parser.add_argument("what", choices=["networks", "files", "cost"])
+    parser.add_argument("what", choices=["networks", "files", "cost", "rounding"])
     parser.add_argument("--video", type=Path, default=footage(BIG_BUCK_BUNNY))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--expert", help="for `cost`, which measures one in a fresh process")
@@ -208,6 +249,8 @@ def main() -> None:
         facts = networks(args.rounds)
     elif args.what == "files":
         facts = files(args.video, args.rounds)
+    elif args.what == "rounding":
+        facts = rounding()
     elif args.expert:
         facts = cost(args.video, args.expert)
     else:
@@ -218,7 +261,7 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name, value in facts.items():
-        print(f"{name:42} {value:10.2f}")
+        print(f"{name:42} {value:10.4g}")
 
 
 if __name__ == "__main__":

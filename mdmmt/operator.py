@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .errors import InputError, MissingDependency, WeightsError, describe_error
+from .experts import ExpertPrecision
 from .features.reader import split_list
 from .items import as_items
 from .media.limits import TIME_LIMIT_S
@@ -63,6 +64,7 @@ class MDMMT(NNOperator):
         on_error: what an input that cannot be used becomes, after its error is logged: 'raise'
             raises it, 'none' returns None, or a row of NaN in a list, or no segments.
         time_limit_s: the seconds that one video file may take.
+        experts_precision: 'exact' or 'int8', the arithmetic of the experts.
 
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
@@ -86,6 +88,7 @@ class MDMMT(NNOperator):
         compiled: bool = False,
         on_error: Literal["raise", "none"] = "raise",
         time_limit_s: float = TIME_LIMIT_S,
+        experts_precision: ExpertPrecision = "exact",
     ) -> None:
         """Prepare the operator; see the class for its arguments."""
         check_towhee("the operator")
@@ -110,6 +113,7 @@ class MDMMT(NNOperator):
             precision=precision,
             compiled=compiled,
             time_limit_s=time_limit_s,
+            experts_precision=experts_precision,
         )
 
     def __call__(self, data: Any) -> Any:

@@ -47,8 +47,8 @@ def add_model_options(
     )
 
 
-def add_experts_option(command: argparse.ArgumentParser, default: str) -> None:
-    """Add the option that names experts, to a command that runs them.
+def add_experts_options(command: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of experts to a command that runs them.
 
     Args:
         default: which experts run without the option, for the help.
@@ -58,6 +58,13 @@ def add_experts_option(command: argparse.ArgumentParser, default: str) -> None:
         type=_names_of_experts,
         metavar="NAME,NAME",
         help=f"the experts that run; default: {default}",
+    )
+    command.add_argument(
+        "--experts-precision",
+        choices=("exact", "int8"),
+        default="exact",
+        help="the arithmetic of the experts; int8 takes less time on processors with AVX512-VNNI; "
+        "default: %(default)s",
     )
 
 
@@ -140,6 +147,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         experts=getattr(arguments, "experts", None),
         precision=arguments.precision,
         time_limit_s=getattr(arguments, "time_limit", TIME_LIMIT_S),
+        experts_precision=getattr(arguments, "experts_precision", "exact"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from .common import (
     Commands,
-    add_experts_option,
+    add_experts_options,
     add_jobs_option,
     add_model_options,
     add_time_limit_option,
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
         "--column", metavar="NAME", help="that holds the texts of --texts; default: text"
     )
     add_model_options(embed)
-    add_experts_option(embed, "all of the model, the others count as absent")
+    add_experts_options(embed, "all of the model, the others count as absent")
     add_tokenizer_option(embed)
     add_jobs_option(embed)
     add_time_limit_option(embed)

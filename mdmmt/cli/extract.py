@@ -11,7 +11,7 @@ from ..storage.files import in_units
 from .common import (
     DEVICE_HELP,
     Commands,
-    add_experts_option,
+    add_experts_options,
     add_jobs_option,
     add_time_limit_option,
     jobs_of,
@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     extract.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="folder for the feature files"
     )
-    add_experts_option(
+    add_experts_options(
         extract,
         "those of the model in weights/ beside the operator, else of the one that MDMMT_WEIGHTS "
         "names, else VIDEO,CLIP,tf_vggish; frame,motion,sound for the sample model",
@@ -69,7 +69,11 @@ def _extract(arguments: argparse.Namespace) -> int:
     planned = plan(find_videos(arguments.videos), arguments.out)
     device = resolve_device(arguments.device)
     jobs = jobs_of(arguments, device)
-    running = experts.load(arguments.experts or _default_experts(), device=device)
+    running = experts.load(
+        arguments.experts or _default_experts(),
+        device=device,
+        precision=arguments.experts_precision,
+    )
     if arguments.dry_run:
         return _tell_estimate(
             estimate_extraction(planned, running, arguments.clock, jobs), len(planned)

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..storage.text import format_table, numbered_lines, read_text
 from .common import (
     Commands,
-    add_experts_option,
+    add_experts_options,
     add_jobs_option,
     add_model_options,
     add_time_limit_option,
@@ -58,7 +58,7 @@ def add_commands(commands: Commands) -> None:
     )
     build.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(build, WEIGHTS_DEFAULT)
-    add_experts_option(build, "all of the model, the others count as absent")
+    add_experts_options(build, "all of the model, the others count as absent")
     add_jobs_option(build)
     add_time_limit_option(build)
     build.add_argument("--window", type=seconds, metavar="S", help="seconds of each window")
@@ -117,7 +117,7 @@ def add_commands(commands: Commands) -> None:
     )
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search, WEIGHTS_DEFAULT)
-    add_experts_option(search, "all of the model; for --video")
+    add_experts_options(search, "all of the model; for --video")
     add_tokenizer_option(search)
     add_time_limit_option(search)
     search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")

@@ -1,7 +1,7 @@
 """The experts: pretrained networks and hand-made rules that turn clips into features."""
 
 from ..media.specs import AudioSpec, FrameSpec
-from .base import Expert, WeightsSource
+from .base import Expert, ExpertPrecision, WeightsSource
 from .registry import LIGHT_EXPERTS, PRETRAINED_EXPERTS, expert_classes, load
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "PRETRAINED_EXPERTS",
     "AudioSpec",
     "Expert",
+    "ExpertPrecision",
     "FrameSpec",
     "WeightsSource",
     "expert_classes",

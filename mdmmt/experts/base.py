@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..kernels import cpu, private
 from ..media.specs import AudioSpec, FrameSpec
 
+ExpertPrecision = Literal["exact", "int8"]
+PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it, or 'owner/name'
 
 
@@ -28,9 +32,12 @@ class Expert(ABC):
 
     @classmethod
     def load(
-        cls, weights: WeightsSource | None = None, device: str | torch.device = "cpu"
+        cls,
+        weights: WeightsSource | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "exact",
     ) -> Expert:
-        """Load the expert, ready to run. Light experts ignore the weights and the device."""
+        """Load the expert, ready to run. Light experts ignore all arguments."""
         return cls()
 
     @abstractmethod
@@ -44,3 +51,32 @@ class Expert(ABC):
         Returns:
             (k, d) float32.
         """
+
+
+def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
+    """Check that experts can compute in a precision on a device.
+
+    Returns:
+        The precision; 'exact' for 'int8' where torch's operators for it have changed.
+
+    Raises:
+        InputError: not one of `PRECISIONS`, or one that the device or the processor lacks.
+    """
+    if precision == "exact":
+        return "exact"
+    if precision != "int8":
+        raise InputError(
+            f"the precision of the experts is {precision!r}, expected {' or '.join(PRECISIONS)}"
+        )
+    if not cpu.has_onednn(device) or not cpu.has_instructions("avx512_vnni"):
+        raise InputError(
+            "the precision of the experts is 'int8', which needs an x86 processor with "
+            f"AVX512-VNNI; on this {device.type} device, use 'exact'"
+        )
+    has_all = (
+        private.has_packed_convolution()
+        and private.has_int8_convolution()
+        and private.has_int8_linear(torch.float32)
+        and private.has_add_int8_linear()
+    )
+    return "int8" if has_all else "exact"

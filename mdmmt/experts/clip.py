@@ -64,5 +64,6 @@ class ClipExpert(PretrainedExpert):
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Clips (k, 1, 228, 228, 3) uint8 -> (k, 512) float32, projected and not normalised."""
-        pixels = normalise(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE], MEAN, STD, self.device)
+        frames = torch.from_numpy(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE]).to(self.device)
+        pixels = normalise(frames, MEAN, STD)
         return self.network(pixels.permute(0, 3, 1, 2)).image_embeds.cpu().numpy()

@@ -6,8 +6,9 @@ those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmactio
 
 `PublishedIrCSN` has the layout of the checkpoint, and only serves to check and load it. `IrCSN` is
 the same function arranged for speed: each batch norm is part of its convolution, and channels lie
-last in memory. It has two kinds of bottlenecks:
+last in memory. It has three kinds of bottlenecks:
 - `OneDnnBottleneck`, for x86 processors, adds and activates inside oneDNN's convolutions.
+- `Int8Bottleneck` computes the 1 x 1 x 1 convolutions, which are matrix products, in 8 bits.
 - `TorchBottleneck` uses torch's public operators, for CUDA and other processors.
 
 Shape notation: k clips, t frames, h w pixels, c channels inside a bottleneck, d channels between
@@ -27,9 +28,11 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..kernels import cpu, private
+from ..kernels.linear import Int8Linear
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
-from .pretrained import PretrainedExpert, normalise
+from .base import ExpertPrecision
+from .pretrained import PIXEL_MAX, PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
 STEM_CHANNELS = 64
@@ -37,7 +40,9 @@ STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels c, bot
 EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
 CLIP_FRAMES, CLIP_SIZE = 32, 224
-STEM_FRAMES = 4
+STEM_FRAMES = 4  # that a processor computes at once
+EXACT_BOTTLENECKS = 3  # the first stage, which 8 bits would make less exact but hardly faster
+INT8_MAX = 127
 CHANNELS_LAST = torch.channels_last_3d
 CPU = torch.device("cpu")
 # Of a batch norm. It has no effect in inference, and files ported from Caffe2 may lack it.
@@ -96,38 +101,91 @@ def _with_norm(convolution: nn.Conv3d) -> nn.Sequential:
 class IrCSN(nn.Module):
     """The network without its classifier, for inference only."""
 
-    weight: Tensor  # of the stem
-    bias: Tensor
-
-    def __init__(self, published: PublishedIrCSN, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        published: PublishedIrCSN,
+        device: torch.device = CPU,
+        precision: ExpertPrecision = "exact",
+    ) -> None:
+        """precision: 'int8' is for x86 processors."""
         super().__init__()
-        weight, bias = _folded(published.stem)
-        self.register_buffer("weight", weight.contiguous(memory_format=CHANNELS_LAST))
-        self.register_buffer("bias", bias)
-        self.bottlenecks = nn.ModuleList(_arranged(published, device))
+        self.stem = (Int8Stem if precision == "int8" else TorchStem)(published.stem)
+        self.bottlenecks = nn.ModuleList(_arranged(published, device, precision))
         self.to(device)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Normalised frames [k, t, h, w, 3] -> features [k, 2048] float32."""
-        x = self._stem(clips)
+        """Frames [k, t, h, w, 3] uint8 -> features [k, 2048] float32"""
+        x = self.stem(clips)
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
         return x.mean(dim=(2, 3, 4))
 
-    def _stem(self, clips: Tensor) -> Tensor:
-        """[k, t, h, w, 3] -> [k, 64, t, h / 4, w / 4]
 
-        A processor computes a few frames at a time: allocators return larger tensors to the system
-        at once, and it takes long to get the memory again for each clip.
-        """
+class TorchStem(nn.Module):
+    """The first convolution and its pooling, in float32.
+
+    A processor computes a few frames at a time: allocators return larger tensors to the system at
+    once, and it takes long to get the memory again for each clip.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, published: nn.Sequential) -> None:
+        super().__init__()
+        weight, bias = _folded(published)
+        self.register_buffer("weight", weight.contiguous(memory_format=CHANNELS_LAST))
+        self.register_buffer("bias", bias)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """[k, t, h, w, 3] uint8 -> [k, 64, t, h / 4, w / 4]"""
         step = STEM_FRAMES if clips.device.type == "cpu" else clips.shape[1]
-        x = F.pad(clips, (0, 0, 0, 0, 0, 0, 1, 1)).permute(0, 4, 1, 2, 3)  # a frame at each end
+        x = F.pad(normalise(clips, MEAN, STD), (0, 0, 0, 0, 0, 0, 1, 1))  # a frame at each end
+        x = x.permute(0, 4, 1, 2, 3)
         parts = []
         for first in range(0, clips.shape[1], step):
             frames = x[:, :, first : first + step + 2]
             y = F.conv3d(frames, self.weight, self.bias, (1, 2, 2), (0, 3, 3)).relu_()
             parts.append(F.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
         return torch.cat(parts, dim=2).contiguous(memory_format=CHANNELS_LAST)
+
+
+class Int8Stem:
+    """The first convolution in 8 bits, and its pooling.
+
+    The pixels are 8-bit numbers already; the convolution has their mean and deviation in its weight
+    and bias. It has few input channels and a stride, for which processors are slow. So three
+    frames, and squares of 2 x 2 pixels, lie side by side as channels: 36 in place of 3, without a
+    stride.
+    """
+
+    def __init__(self, published: nn.Sequential) -> None:
+        weight, bias = _folded(published)
+        weight = weight / (torch.tensor(STD) * PIXEL_MAX).view(-1, 1, 1, 1)
+        mean = torch.tensor(MEAN) * PIXEL_MAX
+        self.bias = bias - (weight.sum(dim=(2, 3, 4)) * mean).sum(dim=1)
+        self.scale = weight.abs().amax(dim=(1, 2, 3, 4)) / INT8_MAX
+        # A 7 x 7 kernel is an 8 x 8 one that begins with zeros, and that one 4 x 4 of squares.
+        rounded = F.pad(weight / self.scale.view(-1, 1, 1, 1, 1), (1, 0, 1, 0)).round()
+        kernel = rounded.view(STEM_CHANNELS, 3, 3, 4, 2, 4, 2).permute(0, 2, 4, 6, 1, 3, 5)
+        kernel = kernel.reshape(STEM_CHANNELS, -1, 4, 4).to(torch.int8)
+        size = (STEM_FRAMES, kernel.shape[1], *2 * (CLIP_SIZE // 2 + 3,))
+        self.weight = private.pack_int8_convolution(kernel, self.scale, 1.0, size)
+        self.border = mean.round().to(torch.uint8)
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """[1, t, h, w, 3] uint8, h and w even -> [1, 64, t, h / 4, w / 4]"""
+        _, t, h, w, _ = clips.shape
+        x = self.border.repeat(t + 2, h + 6, w + 6, 1)
+        x[1:-1, 4:-2, 4:-2] = clips[0]
+        squares = x.view(t + 2, h // 2 + 3, 2, w // 2 + 3, 2, 3).transpose(2, 3).flatten(3)
+        x = torch.cat([squares[:-2], squares[1:-1], squares[2:]], dim=3).permute(0, 3, 1, 2)
+        parts = []
+        for frames in x.split(STEM_FRAMES):
+            y = private.int8_convolution(frames, 1.0, self.weight, self.scale, self.bias)
+            parts.append(F.max_pool2d(y, 3, 2, 1))
+        y = torch.cat(parts).permute(1, 0, 2, 3)[None]
+        return y.contiguous(memory_format=CHANNELS_LAST)
 
 
 class OneDnnBottleneck(nn.Module):
@@ -167,6 +225,37 @@ class PackedConvolution:
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         """relu(out + the convolution of x), in the memory of `out`."""
         return private.add_packed_convolution(out, x, self.weight, self.bias, self.stencil)
+
+
+class Int8Bottleneck(nn.Module):
+    """A bottleneck whose 1 x 1 x 1 convolutions are products of 8-bit numbers.
+
+    The sum of all bottlenecks and the depth-wise convolutions stay in float32. It overwrites its
+    input.
+    """
+
+    def __init__(self, published: PublishedBottleneck, size: Sequence[int]) -> None:
+        """size: of the inputs, (t, h, w), for which the weights are laid out."""
+        super().__init__()
+        self.stride = published.stride
+        self.reduce = _int8(published.conv1)
+        self.depthwise = PackedConvolution(published.conv2, size)
+        self.expand = _int8(published.conv3)
+        self.project = None
+        if hasattr(published, "downsample"):
+            self.project = _int8(published.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, d_in, t, h, w] -> [1, d, t / stride, h / stride, w / stride]"""
+        rows = x.permute(0, 2, 3, 4, 1)
+        y = self.reduce(rows.flatten(0, 3), "relu").view(*rows.shape[:4], -1)
+        y = self.depthwise(y.permute(0, 4, 1, 2, 3), "relu").permute(0, 2, 3, 4, 1)
+        out = rows.flatten(0, 3)
+        if self.project is not None:
+            s = self.stride
+            out = self.project(rows[:, ::s, ::s, ::s].flatten(0, 3), may_overwrite=True)
+        out = self.expand.add_to(out, y.flatten(0, 3), may_overwrite=True)
+        return out.view(*y.shape[:4], -1).permute(0, 4, 1, 2, 3)
 
 
 class TorchBottleneck(nn.Module):
@@ -230,8 +319,10 @@ class TorchBottleneck(nn.Module):
         return rows.permute(0, 4, 1, 2, 3)
 
 
-def _arranged(published: PublishedIrCSN, device: torch.device) -> Iterator[nn.Module]:
-    """The bottlenecks for a device."""
+def _arranged(
+    published: PublishedIrCSN, device: torch.device, precision: ExpertPrecision
+) -> Iterator[nn.Module]:
+    """The bottlenecks for a device and a precision."""
     blocks = list(published.bottlenecks())
     if not cpu.has_onednn(device) or not private.has_packed_convolution():
         shift = torch.zeros(STEM_CHANNELS)
@@ -241,8 +332,9 @@ def _arranged(published: PublishedIrCSN, device: torch.device) -> Iterator[nn.Mo
             yield bottleneck
         return
     size = _strided((CLIP_FRAMES, *2 * (CLIP_SIZE,)), 1, 4)  # after the stem
-    for block in blocks:
-        yield OneDnnBottleneck(block, size)
+    for number, block in enumerate(blocks):
+        is_rounded = precision == "int8" and number >= EXACT_BOTTLENECKS
+        yield (Int8Bottleneck if is_rounded else OneDnnBottleneck)(block, size)
         size = _strided(size, block.stride)
 
 
@@ -269,10 +361,17 @@ def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
     return weight.detach(), bias.detach()
 
 
+def _int8(layer: nn.Sequential) -> Int8Linear:
+    """A 1 x 1 x 1 convolution and its norm, as a linear layer."""
+    weight, bias = _folded(layer)
+    return Int8Linear(weight.flatten(1), bias)
+
+
 class VideoExpert(PretrainedExpert):
     """A second of 32 frames -> a feature of the action in it."""
 
     name = "VIDEO"
+    precisions = ("exact", "int8")
     dim = 2048
     spec = FrameSpec(fps=32, short_side=CLIP_SIZE, crop=CLIP_SIZE, clip_frames=CLIP_FRAMES)
     files = (
@@ -301,7 +400,7 @@ class VideoExpert(PretrainedExpert):
 
     def arrange(self, network: nn.Module) -> nn.Module:
         assert isinstance(network, PublishedIrCSN)
-        return IrCSN(network, self.device)
+        return IrCSN(network, self.device, self.precision)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -309,5 +408,5 @@ class VideoExpert(PretrainedExpert):
 
         Clips run one at a time: one keeps a processor busy, and more would only take memory.
         """
-        rows = [self.network(normalise(clip[None], MEAN, STD, self.device)) for clip in clips]
+        rows = [self.network(torch.from_numpy(clip[None]).to(self.device)) for clip in clips]
         return torch.cat(rows).cpu().numpy()

@@ -15,9 +15,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
@@ -25,7 +23,7 @@ from ..storage.checkpoint import align
 from ..storage.facts import known_sha256
 from ..storage.huggingface import fetch_file, is_repository
 from ..storage.paths import WEIGHTS_FOLDER, cache_folder
-from .base import Expert, WeightsSource
+from .base import Expert, ExpertPrecision, WeightsSource, check_precision
 
 EXPERTS_NAME = "experts"  # of the folder, beside the operator and in this user's cache
 EXPERTS_FOLDER = WEIGHTS_FOLDER / EXPERTS_NAME
@@ -42,43 +40,62 @@ class PretrainedExpert(Expert):
     published: str  # where to get the weights, for error messages
     repository: str | None = None  # on Hugging Face, used if no folder holds the weights
 
-    def __init__(self, network: nn.Module, device: torch.device, file: Path | None = None) -> None:
+    precisions: tuple[ExpertPrecision, ...] = ("exact",)  # in any other one the expert is exact
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        file: Path | None = None,
+        precision: ExpertPrecision = "exact",
+    ) -> None:
         """Arrange a network for inference.
 
         Args:
             network: as `read` returns it.
             file: holds the weights. `version` contains its hash.
+            precision: from `check_precision`.
         """
         self.device = device
+        self.precision: ExpertPrecision = precision if precision in self.precisions else "exact"
         self.network = self.arrange(network).eval()
         self.file = file
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]  # nobody sets it
-        """The version of the code, and the hash of the weights."""
-        return f"{Expert.version}, weights {known_sha256(self.file) if self.file else 'unknown'}"
+        """The version of the code, the hash of the weights, and a precision other than 'exact'."""
+        weights = known_sha256(self.file) if self.file else "unknown"
+        precision = "" if self.precision == "exact" else f", {self.precision}"
+        return f"{Expert.version}, weights {weights}{precision}"
 
     def arrange(self, network: nn.Module) -> nn.Module:
-        """The network on the device of the expert."""
+        """The network on the device and in the precision of the expert."""
         return network.to(self.device)
 
     @classmethod
     def load(
-        cls, weights: WeightsSource | None = None, device: str | torch.device = "cpu"
+        cls,
+        weights: WeightsSource | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "exact",
     ) -> PretrainedExpert:
         """Find the weights, read them, and build the network.
 
         Args:
             weights: the file, a folder that holds it, or a Hugging Face repository. None: the
                 places that the docstring of `mdmmt.experts.pretrained` lists.
+            precision: one of `PRECISIONS`. An expert that lacks it computes exactly.
 
         Raises:
+            InputError: the device or the processor cannot compute in the precision.
             WeightsError: the weights are missing, cannot be read, or do not fit.
         """
+        device = torch.device(device)
+        checked = check_precision(precision, device)
         file = cls.find(weights)
         network = cls.read(file)
         align(network)
-        return cls(network, torch.device(device), file)
+        return cls(network, device, file, checked)
 
     @classmethod
     @abstractmethod
@@ -164,20 +181,15 @@ def usual_places() -> list[Path]:
     return [folder, *places]
 
 
-def normalise(
-    frames: NDArray[np.uint8],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-) -> Tensor:
+def normalise(frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Shift and scale colours by a mean and a deviation, which are given for colours from 0 to 1.
 
     Args:
         frames: RGB, [..., 3] uint8.
 
     Returns:
-        [..., 3] float32, on the device.
+        [..., 3] float32, on the device of the frames.
     """
-    colours = torch.from_numpy(frames).to(device, torch.float32)
-    colours.sub_(torch.tensor(mean, device=device) * PIXEL_MAX)
-    return colours.div_(torch.tensor(std, device=device) * PIXEL_MAX)
+    colours = frames.to(torch.float32)
+    colours.sub_(torch.tensor(mean, device=colours.device) * PIXEL_MAX)
+    return colours.div_(torch.tensor(std, device=colours.device) * PIXEL_MAX)

@@ -32,6 +32,7 @@ def load(
     names: Sequence[str],
     weights: WeightsSource | Mapping[str, WeightsSource] | None = None,
     device: str | torch.device = "cpu",
+    precision: str = "exact",
 ) -> dict[str, Expert]:
     """Load experts by name, ready to run on any number of files.
 
@@ -41,16 +42,19 @@ def load(
             name, a file, a folder or a Hugging Face repository. None: the places that
             `mdmmt.experts.pretrained` lists.
         device: where the pretrained experts run.
+        precision: 'exact', which is float32; or 'int8', for x86 processors with AVX512-VNNI: VIDEO
+            then computes most of its products in 8 bits. The other experts are exact in both.
 
     Raises:
-        InputError: an unknown expert in `names` or `weights`.
+        InputError: an unknown expert in `names` or `weights`, or a precision that is unknown or
+            that the device lacks.
         WeightsError: weights are missing or do not fit their expert.
     """
     if not isinstance(weights, Mapping):
         weights = {} if weights is None else dict.fromkeys(PRETRAINED_EXPERTS, weights)
     _check_names((*names, *weights))
     return {
-        name: expert_class.load(weights.get(name), device)
+        name: expert_class.load(weights.get(name), device, precision)
         for name, expert_class in expert_classes(names).items()
     }
 

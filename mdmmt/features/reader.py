@@ -27,6 +27,7 @@ from ..config import ExpertConfig
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
 from ..experts import load as load_experts
+from ..experts.base import ExpertPrecision
 from ..items import as_items
 from ..media.specs import Clock
 from ..storage.files import check_file
@@ -59,6 +60,7 @@ class VideoReader:
         names: Sequence[str],
         device: torch.device,
         time_limit_s: float,
+        precision: ExpertPrecision = "exact",
     ) -> None:
         """Prepare; nothing is loaded yet.
 
@@ -67,11 +69,13 @@ class VideoReader:
             names: the experts that are run.
             device: where the pretrained experts run.
             time_limit_s: how long a video file may take.
+            precision: of the pretrained experts, as `check_precision` returns it.
         """
         self.experts = experts
         self.names = tuple(names)
         self.device = device
         self.time_limit_s = time_limit_s
+        self.precision = precision
         self._lock = threading.Lock()
         self._running: dict[str, Expert] | None = None
 
@@ -241,7 +245,9 @@ class VideoReader:
         def load() -> dict[str, Expert]:
             with self._lock:
                 if self._running is None:
-                    self._running = load_experts(self.names, device=self.device)
+                    self._running = load_experts(
+                        self.names, device=self.device, precision=self.precision
+                    )
                 return self._running
 
         return in_caller(load)

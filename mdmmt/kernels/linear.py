@@ -23,6 +23,7 @@ from . import cpu, private
 # Without VNNI the processor adds two products in 16 bits, so the numbers must be smaller.
 RANGES, RANGES_WITHOUT_VNNI = (253, 127), (180, 89)
 NO_FRACTION = 3 << 22
+QUANTIZED_AT_ONCE = 1 << 21  # numbers, 8 MB
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -160,6 +161,18 @@ class Int8Linear:
             self.dtype, activation,
         )  # fmt: skip
 
+    def add_to(self, out: Tensor, x: Tensor, may_overwrite: bool = False) -> Tensor:
+        """relu(out + the layer's output), in the memory of `out`.
+
+        Args:
+            out: [t, d_out] float32.
+            x, may_overwrite: as for `__call__`.
+        """
+        quantized, step, zero = quantize(x, self.steps, may_overwrite)
+        return private.add_int8_linear(
+            out, quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias
+        )
+
 
 def take_weight(layer: nn.Linear) -> Tensor:
     """Move the weight [d_out, d_in] out of a layer, which has none afterwards."""
@@ -182,9 +195,13 @@ def quantize(x: Tensor, steps: int, may_overwrite: bool = False) -> tuple[Tensor
     low, high = (bound.item() for bound in x.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
     step = max((high - low) / steps, SMALLEST)
+    rows = max(1, QUANTIZED_AT_ONCE * len(x) // max(1, x.numel()))
     zero = math.floor(-low / step) + 1
     # A float32 of this size has no room for a fraction, and its lowest byte is the number added to
     # it, rounded. That takes two passes over x; `round` and `clamp` would take four.
     shift = torch.tensor(NO_FRACTION + zero, dtype=torch.float32, device="cpu")
-    shifted = torch.add(shift, x, alpha=1 / step, out=x if may_overwrite else None)
-    return shifted.view(torch.int32).to(torch.uint8), step, zero
+    rounded = torch.empty(x.shape, dtype=torch.uint8, device="cpu")
+    for part, rounded_part in zip(x.split(rows), rounded.split(rows), strict=True):
+        shifted = torch.add(shift, part, alpha=1 / step, out=part if may_overwrite else None)
+        rounded_part.copy_(shifted.view(torch.int32))
+    return rounded, step, zero

@@ -36,6 +36,7 @@ TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number 
 ROW_STEPS = 16  # numbers of rows that are computed from one power of two to the next
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
 NO_DILATION = (1, 1, 1)
+NO_STRIDE, NO_PADDING = (1, 1), (0, 0)  # of convolutions in two dimensions
 NOT_CAUSAL = 0  # the attention kernel's code for no mask beyond the bounds of the sequences
 HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple of this
 CPU = torch.device("cpu")
@@ -95,6 +96,28 @@ def int8_linear(
     return y[: len(x)]
 
 
+def add_int8_linear(
+    out: Tensor,
+    x: Tensor,
+    step: float,
+    zero: int,
+    weight: Tensor,
+    scale: Tensor,
+    weight_zeros: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """relu(out + the linear layer of x), in the memory of `out`: [t, d_in] -> [t, d_out]
+
+    Args:
+        out: [t, d_out] float32.
+        x, step, zero, weight, scale, weight_zeros, bias: as for `int8_linear`.
+    """
+    return torch.ops.onednn.qlinear_pointwise.binary(
+        x, step, zero, weight, scale, weight_zeros, out, bias,
+        1.0, 0, out.dtype, 1.0, 0, "sum", 1.0, "relu", [], "",
+    )  # fmt: skip
+
+
 def pad_rows(x: Tensor) -> Tensor:
     """Add rows of zeros up to the next of few numbers of rows: [t, d] -> [at least t, d]
 
@@ -148,6 +171,34 @@ def add_packed_convolution(
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         out, x, weight, bias, stencil.padding, stencil.stride, NO_DILATION, stencil.groups,
         "add", 1.0, "relu", [], "",
+    )  # fmt: skip
+
+
+def pack_int8_convolution(
+    weight: Tensor, scale: Tensor, step: float, size: Sequence[int]
+) -> Tensor:
+    """Lay out a weight [d_out, d_in, h, w] int8 as `int8_convolution` needs it.
+
+    Args:
+        scale, step: as for `int8_convolution`.
+        size: of the inputs to expect, [k, d_in, h, w]. Others are computed as well, but slower.
+    """
+    return torch.ops.onednn.qconv_prepack(
+        weight, scale, step, 0, NO_STRIDE, NO_PADDING, NO_STRIDE, 1, size
+    )
+
+
+def int8_convolution(x: Tensor, step: float, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """A convolution on 8-bit numbers and its ReLU: [k, d_in, h, w] -> [k, d_out, h', w'] float32
+
+    Args:
+        x: uint8, which stands for x * step; channels last in memory, and so is the output.
+        weight: from `pack_int8_convolution`; each kernel of it counts `scale` times, [d_out].
+    """
+    weight_zeros = torch.zeros(len(scale), dtype=torch.int32, device=CPU)
+    return torch.ops.onednn.qconv2d_pointwise(
+        x, step, 0, weight, scale, weight_zeros, bias, NO_STRIDE, NO_PADDING, NO_STRIDE, 1,
+        1.0, 0, torch.float32, "relu", [], "",
     )  # fmt: skip
 
 
@@ -230,6 +281,26 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
 
 
 @lru_cache
+def has_add_int8_linear() -> bool:
+    """Whether `add_int8_linear` computes what `F.linear` and a sum do."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        x, weight, bias = _small_layer()
+        step, zero = 0.25, 5
+        x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
+        scale = torch.full((len(weight),), 0.125, device=CPU)
+        weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
+        out = _small_numbers(len(x) * len(weight), 9).view(len(x), len(weight))
+        y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+        public = torch.relu(out + y)
+        packed = pack_int8_weight(weight)
+        add_int8_linear(out, x, step, zero, packed, scale, weight_zeros, bias)
+        yield out, public
+
+    return _agrees("onednn.qlinear_pointwise.binary", "the precision 'exact'", compare, CPU)
+
+
+@lru_cache
 def has_packed_convolution() -> bool:
     """Whether `packed_convolution` and `add_packed_convolution` compute what `F.conv3d` does."""
 
@@ -257,6 +328,29 @@ def has_packed_convolution() -> bool:
     return _agrees(
         "mkldnn._reorder_convolution_weight with mkldnn._convolution_pointwise",
         "torch.nn.functional.conv3d",
+        compare,
+        CPU,
+    )
+
+
+@lru_cache
+def has_int8_convolution() -> bool:
+    """Whether `int8_convolution` computes what `F.conv2d` does."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        step, d_in, d_out, size = 0.25, 12, 16, (2, 12, 7, 6)
+        x = (_small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = _small_numbers(d_out * d_in * 16, 5).to(torch.int8).view(d_out, d_in, 4, 4)
+        scale = 0.125 * (1 + torch.arange(d_out, device=CPU) % 3).to(torch.float32)
+        bias = _small_numbers(d_out, 3)
+        packed = pack_int8_convolution(weight, scale, step, size)
+        public = F.conv2d(x * step, weight * scale.view(-1, 1, 1, 1), bias)
+        yield int8_convolution(x, step, packed, scale, bias), torch.relu(public)
+
+    return _agrees(
+        "onednn.qconv_prepack with onednn.qconv2d_pointwise",
+        "the precision 'exact'",
         compare,
         CPU,
     )

@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
-from mdmmt.experts import LIGHT_EXPERTS, expert_classes
+import mdmmt
+from mdmmt.errors import InputError
+from mdmmt.experts import LIGHT_EXPERTS, expert_classes, load
+from mdmmt.experts.base import check_precision
+from mdmmt.kernels import cpu, private
 from mdmmt.media.specs import AudioSpec, FrameSpec
 
 EXPERTS = expert_classes(LIGHT_EXPERTS)
@@ -38,3 +43,29 @@ def test_light_experts_give_finite_features_of_emptiness(name, value):
     else:
         clips = np.full((1, 8000), value / 255, dtype=np.float32)
     assert np.isfinite(expert.features(clips)).all()
+
+
+def test_check_precision_refuses_an_unknown_one():
+    with pytest.raises(InputError, match="'int4', expected exact or int8"):
+        check_precision("int4", torch.device("cpu"))
+    with pytest.raises(InputError, match="'int4', expected exact or int8"):
+        mdmmt.load("sample", experts_precision="int4")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_check_precision_refuses_8_bits_without_their_instructions(device, monkeypatch):
+    monkeypatch.setattr(cpu, "has_instructions", lambda name: False)
+    with pytest.raises(InputError, match=rf"AVX512-VNNI; on this {device} device, use 'exact'"):
+        check_precision("int8", torch.device(device))
+
+
+def test_check_precision_is_exact_where_an_operator_has_changed(monkeypatch):
+    monkeypatch.setattr(cpu, "has_onednn", lambda device: True)
+    monkeypatch.setattr(cpu, "has_instructions", lambda name: True)
+    monkeypatch.setattr(private, "has_add_int8_linear", lambda: False)
+    assert check_precision("int8", torch.device("cpu")) == "exact"
+
+
+def test_light_experts_are_the_same_in_every_precision():
+    for name, expert in load(LIGHT_EXPERTS, precision="int8").items():
+        assert type(expert) is EXPERTS[name] and expert.version == EXPERTS[name].version

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import seeded
 import torch
+from closeness import centred_cosines, different_clips, unchanged_neighbours
+from fast_towers import on_x86
 from media import flat, write_video
-from plain_csn import PlainCSN
+from plain_csn import PlainCSN, lively
 from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import expert_classes
+from mdmmt.experts import expert_classes, ircsn
 from mdmmt.experts.ircsn import (
     MEAN,
     STD,
@@ -21,7 +23,7 @@ from mdmmt.experts.ircsn import (
     VideoExpert,
 )
 from mdmmt.features import extract
-from mdmmt.kernels import private
+from mdmmt.kernels import cpu, private
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
@@ -42,8 +44,19 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def clip(seed: int, frames: int, size: int) -> torch.Tensor:
-    """Normalised frames [1, t, h, w, 3]."""
-    return torch.from_numpy((seeded.pictures(seed, frames, size) / 255 - MEAN) / STD).float()[None]
+    """Frames [1, t, h, w, 3] uint8."""
+    return torch.from_numpy(seeded.pictures(seed, frames, size))[None]
+
+
+def noise(*size: int) -> torch.Tensor:
+    """Frames [k, t, h, w, 3] uint8 without any order."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+
+
+def normalised(frames: torch.Tensor) -> torch.Tensor:
+    """[k, t, h, w, 3] uint8 -> what the plain network takes, [k, 3, t, h, w] float32"""
+    colours = (frames / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    return colours.permute(0, 4, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +105,10 @@ def test_network_equals_torchvision_on_a_short_small_clip(expert):
 
 @pytest.mark.parametrize("size", [(1, 1, 33, 47), (2, 9, 40, 64), (3, 4, 17, 17)])
 def test_network_equals_the_plain_one(plain, expert, size):
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((*size, 3))).float()
+    frames = noise(*size)
     with torch.inference_mode():
-        ours = expert.network(x).numpy()
-        theirs = plain(x.permute(0, 4, 1, 2, 3)).numpy()
+        ours = expert.network(frames).numpy()
+        theirs = plain(normalised(frames)).numpy()
     assert relative(ours, theirs) <= 1e-5
 
 
@@ -105,10 +118,36 @@ def test_network_without_private_operators_equals_the_plain_one(state, plain, mo
     published.load_state_dict(state)
     network = IrCSN(published.eval())
     assert {type(block) for block in network.bottlenecks} == {TorchBottleneck}
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 9, 40, 64, 3))).float()
+    frames = noise(2, 9, 40, 64)
     with torch.inference_mode():
-        theirs = plain(x.permute(0, 4, 1, 2, 3)).numpy()
-        assert relative(network(x).numpy(), theirs) <= 1e-5
+        theirs = plain(normalised(frames)).numpy()
+        assert relative(network(frames).numpy(), theirs) <= 1e-5
+
+
+@pytest.mark.slow
+@on_x86
+def test_int8_keeps_clips_apart(monkeypatch):
+    """Features less their mean are close to the exact ones, which a constant output is not."""
+    if not cpu.has_instructions("avx512_vnni"):
+        pytest.skip("this processor has no AVX512-VNNI, so 'int8' is refused")
+    monkeypatch.setattr(ircsn, "CLIP_FRAMES", 16)  # so that weights are laid out for these clips
+    monkeypatch.setattr(ircsn, "CLIP_SIZE", 112)
+    clips = different_clips(32, frames=16, size=112)
+    published = PublishedIrCSN()
+    published.load_state_dict(lively(normalised(torch.from_numpy(clips[::4]))).state_dict())
+    exact, rounded = (
+        VideoExpert(published.eval(), torch.device("cpu"), precision=precision)
+        for precision in ("exact", "int8")
+    )
+    wanted, features = exact.features(clips), rounded.features(clips)
+    assert "int8" in rounded.version and "int8" not in exact.version
+    cosines = centred_cosines(wanted, features)
+    assert np.median(cosines) >= 0.985 and cosines.min() >= 0.98
+    assert unchanged_neighbours(wanted, features) >= 0.9
+    assert np.array_equal(features[[5, 3]], rounded.features(clips[[5, 3]]))  # in any batch
+    constant = np.broadcast_to(wanted[0], wanted.shape)
+    assert np.median(centred_cosines(wanted, constant)) < 0.5
+    assert unchanged_neighbours(wanted, constant) < 0.5
 
 
 def test_sizes_are_those_of_the_paper_and_the_authors():

@@ -31,13 +31,20 @@ PROBES = (
     private.has_packed_convolution,
     private.has_packed_linear,
     private.has_int8_linear,
+    private.has_add_int8_linear,
+    private.has_int8_convolution,
     private.has_varlen_attention,
     private.supports_bfloat16,
     private.in_place_activations,
 )
 
 # Their results are no usual tensors.
-PACKING = ("_reorder_linear_weight", "_reorder_convolution_weight", "qlinear_prepack")
+PACKING = (
+    "_reorder_linear_weight",
+    "_reorder_convolution_weight",
+    "qlinear_prepack",
+    "qconv_prepack",
+)
 
 
 class Operators:
@@ -143,6 +150,25 @@ def test_has_packed_convolution_falls_back(name, how, replace_operator, caplog):
     with caplog.at_level(logging.WARNING, logger="mdmmt"):
         assert not private.has_packed_convolution()
     assert "conv3d takes its place" in caplog.text
+
+
+@on_x86
+@pytest.mark.parametrize("how", ["missing", "broken", "wrong"])
+@pytest.mark.parametrize(
+    ("probe", "name"),
+    [
+        (private.has_int8_convolution, "qconv_prepack"),
+        (private.has_int8_convolution, "qconv2d_pointwise"),
+        (private.has_add_int8_linear, "qlinear_prepack"),
+    ],
+)
+def test_probes_of_the_experts_in_8_bits_fall_back(probe, name, how, replace_operator, caplog):
+    assert probe()
+    probe.cache_clear()
+    replace_operator("onednn", name, how)
+    with caplog.at_level(logging.WARNING, logger="mdmmt"):
+        assert not probe()
+    assert "the precision 'exact' takes its place" in caplog.text
 
 
 @on_x86

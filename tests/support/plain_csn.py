@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import seeded
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +47,28 @@ class PlainCSN(nn.Module):
         """[k, 3, t, h, w] -> [k, 2048]"""
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.pool(self.stem(x))))))
         return x.mean(dim=(2, 3, 4))
+
+
+def lively(clips: Tensor) -> PlainCSN:
+    """A network of drawn weights whose features tell clips apart, in evaluation mode.
+
+    Of weights that are only drawn, all clips have the same features but for 1 in 10,000. Here the
+    norms have the statistics of some clips, as training would give them. Each bottleneck adds
+    little, as else a network of this depth turns any rounding into other features.
+
+    Args:
+        clips: [k, 3, t, h, w] float32, normalised.
+    """
+    network = PlainCSN()
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    network.load_state_dict(seeded.state(0, shapes))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = None  # the statistics are those of all batches since the reset
+            module.reset_parameters()
+    for module in network.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.uniform_(module.conv3[1].weight, 0.1, 0.3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.train()(clips)
+    return network.eval()
