@@ -22,7 +22,8 @@ PUBLIC = {
         write_results
     """,
     "mdmmt.experts": """
-        AudioSpec Expert FrameSpec LIGHT_EXPERTS PRETRAINED_EXPERTS WeightsSource expert_classes
+        AudioSpec Expert ExpertPrecision FrameSpec LIGHT_EXPERTS PRETRAINED_EXPERTS WeightsSource
+        expert_classes
         load
     """,
     "mdmmt.features": """
