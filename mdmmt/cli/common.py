@@ -138,9 +138,10 @@ def jobs_of(arguments: argparse.Namespace, device: torch.device) -> int:
 def load_model(arguments: argparse.Namespace) -> Model:
     """Load the model that these options choose."""
     from ..model import load
+    from ..sample import NOTICE, is_sample
 
     tokenizer = getattr(arguments, "tokenizer", None)
-    return load(
+    model = load(
         arguments.weights,
         arguments.device,
         mmttxt_params={"tokenizer": tokenizer} if tokenizer else None,
@@ -149,6 +150,9 @@ def load_model(arguments: argparse.Namespace) -> Model:
         time_limit_s=getattr(arguments, "time_limit", TIME_LIMIT_S),
         experts_precision=getattr(arguments, "experts_precision", "exact"),
     )
+    if is_sample(model.path):
+        say(NOTICE, logging.INFO)
+    return model
 
 
 def add_message_options(command: argparse.ArgumentParser) -> None:

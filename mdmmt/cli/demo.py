@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
-from .common import Commands, print_result
+from .common import Commands, print_result, say
 
 
 def add_commands(commands: Commands) -> None:
@@ -25,7 +26,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     from ..operator import check_towhee
 
     check_towhee("the demo")
+    from ..sample import NOTICE
     from ..sample.demo import format_result, run
+
+    say(NOTICE, logging.INFO)
 
     demo = run(arguments.out)
     for result in demo.results:

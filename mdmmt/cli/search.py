@@ -317,11 +317,12 @@ def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> in
     else:
         query = model.encode_video(arguments.video)
     hits, similarity = _find(arguments, index, model, query)
+    note = "" if arguments.text is None else _note(arguments, model, hits)
     if arguments.json:
         for record in _records(hits, similarity):
             _print_json(record)
     else:
-        print(_format_hits(hits, similarity))
+        print(_format_answer(hits, similarity, note))
     if arguments.filter and not hits:
         names = index.metadata_names()
         known = f"names in the metadata are {', '.join(names)}" if names else "no file has metadata"
@@ -330,7 +331,7 @@ def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> in
         from ..search import write_page
 
         write_page(
-            arguments.html, arguments.text or arguments.video, hits, similarity, shows_bars()
+            arguments.html, arguments.text or arguments.video, hits, similarity, shows_bars(), note
         )
         say(f"{len(hits)} results; the page is {arguments.html}", logging.INFO)
     return 0
@@ -378,11 +379,12 @@ def _answer_lines(
             status = 1
             continue
         hits, similarity = _find(arguments, index, model, query)
+        note = _note(arguments, model, hits)
         if arguments.json:
             _print_json({"query": text, "hits": _records(hits, similarity)})
         else:
             print_result(text)
-            print(_format_hits(hits, similarity), end="\n\n", flush=True)
+            print(_format_answer(hits, similarity, note), end="\n\n", flush=True)
     return status
 
 
@@ -398,6 +400,15 @@ def _find(
     hits = cast("list[Hit]", results)  # those of a single query
     vectors = [hit.vector for hit in hits if hit.vector is not None]
     return hits, model.similarity(query, np.stack(vectors)) if hits else None
+
+
+def _note(arguments: argparse.Namespace, model: Model, hits: Sequence[Hit]) -> str:
+    """What stands above the hits of a text; empty for a model or weights without a threshold."""
+    from ..sample import NOTHING_FOUND, THRESHOLD, is_sample
+
+    if not hits or not is_sample(model.path) or arguments.expert_weights is not None:
+        return ""
+    return NOTHING_FOUND if hits[0].score < THRESHOLD else ""
 
 
 def _print_json(record: dict[str, Any]) -> None:
@@ -453,7 +464,7 @@ def _records(hits: Sequence[Hit], similarity: Similarity | None) -> list[dict[st
     ]
 
 
-def _format_hits(hits: Sequence[Hit], similarity: Similarity | None) -> str:
+def _format_answer(hits: Sequence[Hit], similarity: Similarity | None, note: str) -> str:
     if similarity is None:
         return "nothing was found"
     rows = [["rank", "score", *similarity.experts, "from (s)", "to (s)", "file"]]
@@ -461,4 +472,5 @@ def _format_hits(hits: Sequence[Hit], similarity: Similarity | None) -> str:
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
         times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]
         rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, hit.path])
-    return format_table(rows)
+    table = format_table(rows)
+    return f"{note}\n{table}" if note else table

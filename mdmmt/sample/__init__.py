@@ -4,6 +4,18 @@ It shows that everything works, from video files to a search. It knows coloured 
 and nothing else.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..storage.paths import SAMPLE_FOLDER
+
+NOTICE = "the sample model knows drawn shapes and tones only"
 # The best clip of most sentences about other things scores less; the report of the model has it.
 THRESHOLD = 0.046
 NOTHING_FOUND = "Nothing here looks like that."
+
+
+def is_sample(weights: Path) -> bool:
+    """Whether weights are those of the sample model, which the scores are compared with."""
+    return weights == SAMPLE_FOLDER

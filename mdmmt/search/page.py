@@ -66,6 +66,7 @@ def write_page(
     hits: Sequence[Hit],
     similarity: Similarity | None = None,
     show_progress: bool = False,
+    note: str = "",
 ) -> None:
     """Write search results as an HTML page, atomically.
 
@@ -79,6 +80,7 @@ def write_page(
         hits: best first.
         similarity: of the query and these hits, (1, len(hits)), for the share of each expert.
         show_progress: whether to draw a progress bar of the files that are read on stderr.
+        note: a sentence that stands above the hits.
 
     Raises:
         InputError: `similarity` has another shape.
@@ -96,6 +98,7 @@ def write_page(
     page = _template().render(
         query=query,
         summary=summary,
+        note=note,
         cards=_cards(hits, bars, out, show_progress),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mdmmt.cli import main
+from mdmmt.sample import NOTICE
 from mdmmt.sample.captions import caption
 
 CLIPS = 12
@@ -80,7 +81,7 @@ def test_evaluate_warns_of_experts_without_features(dataset, videos, tmp_path, c
     assert main([*command, f"--features={tmp_path}"]) == 0
     assert "these videos have no features of motion" in capsys.readouterr().err
     assert main(command) == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"mdmmt: {NOTICE}\n"
 
 
 def test_evaluate_names_or_skips_missing_features(dataset, tmp_path, capsys):

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import mdmmt
 from mdmmt.cli import main
+from mdmmt.sample import NOTHING_FOUND, NOTICE
 from mdmmt.sample.captions import caption
 from mdmmt.search import Index
 from mdmmt.storage import facts
@@ -86,7 +87,19 @@ def test_search_command_filters_by_metadata(database, query, capsys):
     assert main([*command[:-1], "nmber >= 2"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "nothing was found\n"
-    assert printed.err == "mdmmt: names in the metadata are number\n"
+    assert printed.err == f"mdmmt: {NOTICE}\nmdmmt: names in the metadata are number\n"
+
+
+def test_search_command_tells_that_nothing_looks_like_a_text(database, query, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    command = ["search", "--db", database, "--weights=sample", f"--html={page}"]
+    for text, is_there in ((query, True), ("a dog sleeps on a sofa", False)):
+        assert main([*command, text]) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert (first == NOTHING_FOUND) is not is_there
+        assert (NOTHING_FOUND in page.read_text()) is not is_there
+    assert main([*command[:-1], "--expert-weights=frame=2", text]) == 0  # other scores
+    assert NOTHING_FOUND not in capsys.readouterr().out
 
 
 def test_search_command_answers_each_line(database, query, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import pytest
 
 from mdmmt.cli import main
 from mdmmt.cli.words import WORDS, in_words_of_commands
+from mdmmt.sample import NOTICE
 
 
 @pytest.mark.parametrize(
@@ -53,4 +54,5 @@ def test_in_words_of_commands(message: str, shown: str) -> None:
 def test_commands_speak_of_their_options(command, message, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(command.split()) == 1
-    assert capsys.readouterr().err == f"mdmmt: {message}\n"
+    told = capsys.readouterr().err.removeprefix(f"mdmmt: {NOTICE}\n")
+    assert told == f"mdmmt: {message}\n"
