@@ -249,7 +249,7 @@ def unreachable(request, online, monkeypatch):
     ("fetch", "option"),
     [
         (lambda: fetch_snapshot(NAME, ["*"]), "its cache lacks it"),
-        (lambda: load_tokenizer(NAME), "--tokenizer FOLDER"),
+        (lambda: load_tokenizer(NAME), "mmttxt_params"),
         (lambda: ClipExpert.fetch(NAME), "MDMMT_EXPERTS"),
     ],
     ids=["snapshot", "tokenizer", "CLIP"],
