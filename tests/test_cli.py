@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mdmmt.cli import main
+from mdmmt.sample import NOTICE
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_main_refuses_a_place_that_cannot_be_written_before_the_work(
     (tmp_path / "file").write_text("mine")
     for place, words in ((tmp_path / "file" / "out", "file"), (tmp_path / "out", "written into")):
         assert main([str(place) if part == "OUT" else part for part in command]) == 1
-        error = capsys.readouterr().err
+        error = capsys.readouterr().err.removeprefix(f"mdmmt: {NOTICE}\n")
         assert error.startswith("mdmmt: ") and error.count("\n") == 1 and "Errno" not in error
         assert str(tmp_path) in error and words in error and "none" not in error
         monkeypatch.setattr(os, "access", lambda *_: False)  # what it is to root says nothing

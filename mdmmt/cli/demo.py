@@ -29,9 +29,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     from ..sample import NOTICE
     from ..sample.demo import format_result, run
 
-    say(NOTICE, logging.INFO)
-
     demo = run(arguments.out)
+    say(NOTICE, logging.INFO)
     for result in demo.results:
         print(format_result(result, demo.clips), end="\n\n")
     first = sum(result.ranking[0] == result.target for result in demo.results)
