@@ -156,6 +156,7 @@ def test_embed_videos_embeds_again_what_an_interruption_would_lose(
     ]
 
 
+@pytest.mark.slow
 def test_videos_give_the_same_bits_and_warnings_for_any_number_of_jobs(long, short, tmp_path):
     model = mdmmt.load("sample", "cpu")
     (tmp_path / "broken.mp4").write_bytes(b"this is no video" * 100)

@@ -74,6 +74,7 @@ def test_evaluate_takes_other_protocols_and_a_list_of_videos(dataset, tmp_path, 
     assert "1 of the 4 videos" in printed.err and ": 3.mp4\n" in printed.err
 
 
+@pytest.mark.slow
 def test_evaluate_warns_of_experts_without_features(dataset, videos, tmp_path, capsys):
     command = ["extract", str(videos), f"--out={tmp_path}", "--experts=frame,sound"]
     assert main(command) == 0
