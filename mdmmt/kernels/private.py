@@ -26,6 +26,7 @@ from . import cpu
 logger = logging.getLogger(__name__)
 
 Activation = Callable[[Tensor], Tensor]
+Int8Arguments = tuple[Tensor, float, int, Tensor, Tensor, Tensor, Tensor]
 ACTIVATION: dict[str, Activation] = {  # by the names of configurations
     "gelu": F.gelu,
     "relu": F.relu,
@@ -259,17 +260,9 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
     """Whether `int8_linear` computes what `F.linear` does, and puts it out in this dtype."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        x, weight, bias = _small_layer()
-        step, zero = 0.25, 5
-        x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
-        scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
-        packed = pack_int8_weight(weight)
-        weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
+        layer, y = _small_int8_layer()
         for activation in ALGORITHM:
-            private = int8_linear(
-                x, step, zero, packed, scale, weight_zeros, bias, dtype, activation
-            )
-            y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+            private = int8_linear(*layer, dtype, activation)
             yield private, _activate(y, activation).to(dtype)
 
     return _agrees(
@@ -285,16 +278,10 @@ def has_add_int8_linear() -> bool:
     """Whether `add_int8_linear` computes what `F.linear` and a sum do."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        x, weight, bias = _small_layer()
-        step, zero = 0.25, 5
-        x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
-        scale = torch.full((len(weight),), 0.125, device=CPU)
-        weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
-        out = _small_numbers(len(x) * len(weight), 9).view(len(x), len(weight))
-        y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+        layer, y = _small_int8_layer()
+        out = _small_numbers(y.numel(), 9).view(y.shape)
         public = torch.relu(out + y)
-        packed = pack_int8_weight(weight)
-        add_int8_linear(out, x, step, zero, packed, scale, weight_zeros, bias)
+        add_int8_linear(out, *layer)
         yield out, public
 
     return _agrees("onednn.qlinear_pointwise.binary", "the precision 'exact'", compare, CPU)
@@ -470,6 +457,17 @@ def _small_layer() -> tuple[Tensor, Tensor, Tensor]:
     x = _small_numbers(5 * 32, 7).view(5, 32) / 4
     weight = _small_numbers(16 * 32, 5).view(16, 32) / 4
     return x, weight, _small_numbers(16, 3) / 4
+
+
+def _small_int8_layer() -> tuple[Int8Arguments, Tensor]:
+    """The first arguments of `int8_linear` for `_small_layer`, and the output [5, 16] float32."""
+    x, weight, bias = _small_layer()
+    step, zero = 0.25, 5
+    x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
+    scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
+    weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
+    y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+    return (x, step, zero, pack_int8_weight(weight), scale, weight_zeros, bias), y
 
 
 def _small_numbers(count: int, period: int) -> Tensor:
