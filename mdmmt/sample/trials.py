@@ -22,6 +22,8 @@ WRAPPERS = (
     "i need {} now",
     "which ones contain {}?",
 )
+# Of a clip that moves or changes.
+DOING = ("something that {f}", "it {f}", "{p}", "things {p}", "everything that {f}", "one {p}")
 # c colour, s shape, f finite verb, p participle, f2 and p2 those of a second one, t tone.
 FORMS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("colour",): (
@@ -38,22 +40,8 @@ FORMS: dict[tuple[str, ...], tuple[str, ...]] = {
         "something like a {s}",
         "drawing of a {s}",
     ),
-    ("movement",): (
-        "something that {f}",
-        "it {f}",
-        "{p}",
-        "things {p}",
-        "everything that {f}",
-        "one {p}",
-    ),
-    ("change",): (
-        "something that {f}",
-        "it {f}",
-        "{p}",
-        "things {p}",
-        "everything that {f}",
-        "one {p}",
-    ),
+    ("movement",): DOING,
+    ("change",): DOING,
     ("tone",): (
         "{t}",
         "the sound is {t}",
