@@ -28,7 +28,7 @@ def read_texts(file: Path, column: str | None = None) -> list[PlacedText]:
     """Read the texts of a file.
 
     A blank line or an empty cell is a text too, so the text of row i is text i. Blank lines at the
-    end of a file, and between JSON lines, are none.
+    end of a file, and between JSON lines, do not count.
 
     Args:
         file: .txt or without a suffix, one text a line; or a table, .csv or .tsv with a header,

@@ -1,4 +1,4 @@
-"""`mdmmt completion`: a script with which a shell completes the commands and their options."""
+"""`mdmmt completion`: prints a script that lets a shell complete commands and options."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _default_experts() -> list[str]:
-    """The experts of the model that a command without `--weights` takes; none is downloaded."""
+    """The experts of the default model, which is not downloaded for that."""
     from ..config import RELEASED
     from ..weights.layout import read_config
     from ..weights.locate import default_source, find_weights
