@@ -194,6 +194,7 @@ def test_read_takes_the_port_to_mmaction2(state, tmp_path, prefix):
     assert all(torch.equal(ours[name], state[name]) for name in state.keys() - counters)
 
 
+@pytest.mark.slow
 def test_load_reads_safetensors(state, expert, tmp_path):
     save_file(state, tmp_path / "own.safetensors")
     network = VideoExpert.load(tmp_path / "own.safetensors").network

@@ -40,9 +40,8 @@ def test_registry_refuses_an_unknown_expert_by_name(function):
 TEXT_OPERATOR = "import mdmmt; mdmmt.MDMMT('text', 'sample', 'cpu')('a red ball')"
 
 
-@pytest.mark.parametrize(
-    "code", ["import mdmmt, mdmmt.experts", pytest.param(TEXT_OPERATOR, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["import mdmmt, mdmmt.experts", TEXT_OPERATOR])
 def test_text_operator_imports_no_expert(code):
     imported = imported_modules(code)
     experts = {c.__module__ for c in expert_classes(LIGHT_EXPERTS + PRETRAINED_EXPERTS).values()}

@@ -57,7 +57,14 @@ def program_sound(path, channels: int) -> np.ndarray:
     return (pcm.mean(axis=1) / 32768).astype(np.float32)
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 44100, 48000])
+@pytest.mark.parametrize(
+    "rate_hz",
+    [
+        pytest.param(8000, marks=pytest.mark.slow),
+        44100,
+        pytest.param(48000, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("layout", TONES)
 @pytest.mark.parametrize("suffix", ENCODERS)
 def test_window_cutter_gives_the_mean_of_the_ffmpeg_program(tmp_path, suffix, layout, rate_hz):

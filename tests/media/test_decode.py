@@ -216,6 +216,7 @@ def write(path: Path, arguments: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*clock set anew.*damaged")  # packets are missing where it is
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_read_clips_gives_the_frames_of_the_ffmpeg_program(folder, name):
     path, file = make(folder, name), FILES[name]
@@ -477,7 +478,7 @@ def flip_time_stamp(content: bytes, kind: int, number: int, bit: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [FLV_PICTURE, FLV_SOUND])
-@pytest.mark.parametrize("number", [1, 50])
+@pytest.mark.parametrize("number", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bit", [15, 16, 23, 30])
 def test_read_clips_loses_nothing_behind_a_flipped_time_stamp(tmp_path, kind, number, bit):
     """Neither frames nor windows are lost or given other times, however far the stamp jumps."""
@@ -526,6 +527,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_read_clips_takes_no_estimate_for_a_statement(tmp_path, name):
     suffix, arguments = WHOLE[name]

@@ -48,7 +48,8 @@ def of_file(running):
     return extract(footage(BIG_BUCK_BUNNY), running)
 
 
-@pytest.mark.parametrize("mode", ["RGB", pytest.param("BGR", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "BGR"])
 def test_read_frames_gives_nearly_the_features_of_the_file(mode, running, of_file):
     # Nearly: they were made RGB before they were scaled.
     of_frames = extract(towhee_frames(footage(BIG_BUCK_BUNNY), mode), running)

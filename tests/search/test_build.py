@@ -176,7 +176,14 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("kind", ["video", "feature file", "video with features"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "video",
+        pytest.param("feature file", marks=pytest.mark.slow),
+        pytest.param("video with features", marks=pytest.mark.slow),
+    ],
+)
 def test_index_files_refuses_a_mixture(other, kind, clips, features, tmp_path, model, monkeypatch):
     """Whether the first file is decoded or not, the second one must be of the same experts."""
     versions, clock, *words = OTHERS[other]
