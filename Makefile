@@ -103,6 +103,10 @@ docs: $(VENV)/installed-test  ## build the documentation into ./site; a warning 
 pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
 	PYTHONPATH=tests/support $(BIN)/python -m make_pictures
 
+.PHONY: notebooks
+notebooks: $(VENV)/installed-test  ## run the notebooks of docs/notebooks and store what they show
+	PYTHONPATH=tests/support $(BIN)/python -m notebooks
+
 # In a bare environment, as a user has it: neither this clone nor what the tests need is there.
 .PHONY: release-check
 release-check: $(VENV)/installed-release  ## build wheel and sdist, check them, run the demo from the wheel
