@@ -13,9 +13,11 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from notebooks import NOTEBOOKS, check_same, run, shown
+from notebooks import FOLDER, NOTEBOOKS, check_same, run, shown
+from pages import LINK
 from PIL import Image
 
+HOME_PAGE = FOLDER.parent / "index.md"
 MAX_SIZE = 150_000  # bytes of a notebook
 MACHINE_PATH = re.compile(
     r"(?<![\w.<:/])/(?:home|root|tmp|usr|var|opt|work|Users|private)/|[A-Z]:\\\\"
@@ -46,6 +48,19 @@ def test_stored_notebook_has_no_path_of_a_machine(path: Path) -> None:
     text = path.read_text()
     assert not MACHINE_PATH.search(text)
     assert str(Path.home()) not in text and tempfile.gettempdir() not in text
+
+
+@by_name
+def test_links_of_the_notebook_lead_to_pages(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            for link in LINK.findall(cell.source):
+                assert (FOLDER / link).is_file(), link
+
+
+def test_home_page_lists_every_notebook() -> None:
+    listed = re.findall(r"^\| \[\w+\]\(notebooks/(\w+)\.ipynb\) \|", HOME_PAGE.read_text(), re.M)
+    assert sorted(listed) == [path.stem for path in NOTEBOOKS]
 
 
 def notebook_of(text: str, picture: Image.Image | None = None) -> NotebookNode:

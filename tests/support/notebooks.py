@@ -79,6 +79,10 @@ def run(path: Path) -> NotebookNode:
         )
         client.execute(env=env)
     notebook.metadata.pop("language_info", None)  # the version of Python
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/jpeg" in output.get("data", {}):
+                output.data.pop("image/png", None)  # Pillow gives both, and this one is larger
     return notebook
 
 
