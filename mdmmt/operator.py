@@ -43,7 +43,7 @@ class MDMMT(NNOperator):
         from towhee import ops, pipe
         embed = ops.video_text_embedding.mdmmt(modality='text', weight_path='sample')
         p = pipe.input('text').map('text', 'vec', embed).output('vec')
-        p('A red ball moves left.').get()
+        p('A cyan star stands still.').get()
 
     Compare the embeddings of a text and a video by their inner product.
 

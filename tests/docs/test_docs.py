@@ -7,10 +7,22 @@ import importlib
 import inspect
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pages import NOT_RUN, PAGES, README, ROOT, RUN, SERVED, read_blocks, run_blocks
+from pages import (
+    NOT_RUN,
+    PAGES,
+    PRINTED,
+    README,
+    ROOT,
+    RUN,
+    SERVED,
+    is_same_output,
+    read_blocks,
+    run_blocks,
+)
 
 import mdmmt
 from mdmmt.cli import make_parser
@@ -40,6 +52,32 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         assert block.mark is not None, f"{block.place} has no mark"
         is_run = block.mark in (RUN, SERVED)
         assert is_run or block.mark.removeprefix(NOT_RUN) in REASONS, f"{block.place}: {block.mark}"
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_what_a_block_prints_follows_one_that_is_run(page: Path) -> None:
+    for block, following in pairwise([None, *read_blocks(page)]):
+        if following.mark == PRINTED:
+            assert block is not None and block.mark == RUN, following.place
+
+
+def test_is_same_output_allows_another_last_digit_alone() -> None:
+    shown = "1  0.69  a red ball.mp4\n"
+    for same in (shown, "1 0.69 a red ball.mp4", "1  0.70  a red ball.mp4\n"):
+        assert is_same_output(shown, same)
+    others = ("1  0.71  a red ball.mp4", "2  0.69  a red ball.mp4", "1  0.69  a red box.mp4")
+    for other in (*others, "1  -0.69  a red ball.mp4", "1  0.692  a red ball.mp4", "", 2 * shown):
+        assert not is_same_output(shown, other)
+
+
+def test_a_page_that_prints_something_else_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    code = f"<!-- {RUN} -->\n```python\nprint(0.25)\n```\n\n<!-- {PRINTED} -->\n```\n{{}}\n```\n"
+    page.write_text(code.format("0.25"))
+    run_blocks(page)
+    page.write_text(code.format("0.75"))
+    with pytest.raises(AssertionError, match=r"page\.md:8: not"):
+        run_blocks(page)
 
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)

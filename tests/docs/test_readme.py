@@ -22,7 +22,7 @@ HUB_OUTLINE = ["Description", "Code Example", "Factory Constructor", "Interface"
 def test_readme_code_runs(demo_clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = run_blocks(README)
     match = names["match"]
-    assert match.score.shape == (2, 2) and match.by_expert.shape == (2, 2, 3)
+    assert match.score.shape == (3, 40) and match.by_expert.shape == (3, 40, 3)
     assert capsys.readouterr().out.count("shape=(384,)") == 3  # text, features, a video file
 
 

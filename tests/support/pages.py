@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,9 @@ README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 RUN, SERVED, NOT_RUN = "run by a test", "served by a test", "not run: "
+PRINTED = "printed by the block above"
+HOME = "/home/me"  # on the pages, the folder in which the blocks run
+DECIMAL = re.compile(r"-?\d+\.\d+")
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )
@@ -57,21 +63,48 @@ def read_blocks(page: Path) -> list[Block]:
 def run_blocks(page: Path) -> dict[str, object]:
     """Run the blocks of a page that are marked so, in order and in the current folder.
 
-    The Python blocks share their names, as the cells of a notebook do.
+    The Python blocks share their names, as the cells of a notebook do. A block that is marked as
+    printed must show what the block above it prints.
 
     Returns:
         the names that the Python blocks have defined.
     """
     names: dict[str, object] = {"__name__": "__main__"}
-    for block in read_blocks(page):
+    for block, following in pairwise([*read_blocks(page), None]):
         if block.mark != RUN:
             continue
-        if block.language == "python":
-            code = "\n" * (block.line - 1) + block.code  # for the line numbers of a traceback
-            exec(compile(code, str(page), "exec"), names)
-        else:
-            run_commands(block)
+        if following is None or following.mark != PRINTED:
+            run_block(block, names)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            run_block(block, names)
+        printed = output.getvalue().replace(str(Path.cwd()), HOME)
+        assert is_same_output(following.code, printed), f"{following.place}: not\n{printed}"
     return names
+
+
+def run_block(block: Block, names: dict[str, object]) -> None:
+    """Run a block of Python with these names, or a block of commands."""
+    if block.language == "python":
+        code = "\n" * (block.line - 1) + block.code  # for the line numbers of a traceback
+        exec(compile(code, str(block.page), "exec"), names)
+    else:
+        run_commands(block)
+
+
+def is_same_output(shown: str, printed: str) -> bool:
+    """Whether both have the same words, and numbers that differ by 1 in the last digit at most.
+
+    Another processor may round the last digit the other way.
+    """
+    if DECIMAL.sub("0.0", shown).split() != DECIMAL.sub("0.0", printed).split():
+        return False
+    pairs = zip(DECIMAL.findall(shown), DECIMAL.findall(printed), strict=True)
+    return all(
+        len(a.split(".")[1]) == len(b.split(".")[1])
+        and abs(float(a) - float(b)) < 1.5 * 10.0 ** -len(a.split(".")[1])
+        for a, b in pairs
+    )
 
 
 def run_commands(block: Block) -> None:
