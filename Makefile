@@ -18,7 +18,7 @@ demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find th
 	$(BIN)/mdmmt demo --out demo
 
 .PHONY: test
-test: lint test-towhee09  ## lint, then run all tests, as CI does
+test: lint test-towhee09 test-integrations  ## lint, then run all tests, as CI does
 	$(BIN)/python -m pytest
 
 # In two processes of one thread each, so two cores are enough. Each process takes whole files, since
@@ -32,6 +32,11 @@ test-quick: $(VENV)/installed-test  ## run the tests that take neither long, Tow
 .PHONY: test-towhee09
 test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spelling in Towhee 0.9
 	$(VENV)-towhee09/bin/python -m pytest tests/towhee09 --noconftest
+
+# Without Towhee: LlamaIndex needs a newer Setuptools than Towhee can use.
+.PHONY: test-integrations
+test-integrations: $(VENV)-integrations/installed  ## run the examples of docs/integrations.md
+	$(VENV)-integrations/bin/python -m pytest tests/integrations --noconftest
 
 # Several GB, as that torch comes with CUDA.
 .PHONY: test-oldest
@@ -130,6 +135,14 @@ $(VENV)/installed: pyproject.toml
 $(VENV)-towhee09/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-towhee09
 	$(VENV)-towhee09/bin/python -m pip install --quiet --editable '.[towhee09]'
+	touch $@
+
+$(VENV)-integrations/installed: pyproject.toml tests/integrations/requirements.txt
+	$(PYTHON) -m venv $(VENV)-integrations
+	grep -vE '^(towhee|setuptools)\b' requirements.txt > $(VENV)-integrations/requirements.txt
+	$(VENV)-integrations/bin/python -m pip install --quiet \
+	  --requirement $(VENV)-integrations/requirements.txt --requirement tests/integrations/requirements.txt
+	$(VENV)-integrations/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)-oldest/installed: pyproject.toml tests/oldest.txt

@@ -152,6 +152,8 @@ def test_ci_runs_the_command_that_readme_gives() -> None:
     assert "\nmake test " in (ROOT / "README.md").read_text()
     commands = (ROOT / ".ci/run").read_text().splitlines()
     assert commands[-2:] == ["make test", "make release-check"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\ntest: lint test-towhee09 test-integrations  ##" in makefile
 
 
 def test_hosted_ci_runs_what_ci_runs() -> None:

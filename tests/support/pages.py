@@ -18,6 +18,7 @@ README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 RUN, SERVED, NOT_RUN = "run by a test", "served by a test", "not run: "
+RUN_APART = "run by a test in an environment of its own"
 PRINTED = "printed by the block above"
 HOME = "/home/me"  # on the pages, the folder in which the blocks run
 DECIMAL = re.compile(r"-?\d+\.\d+")
@@ -60,8 +61,8 @@ def read_blocks(page: Path) -> list[Block]:
     ]
 
 
-def run_blocks(page: Path) -> dict[str, object]:
-    """Run the blocks of a page that are marked so, in order and in the current folder.
+def run_blocks(page: Path, mark: str = RUN) -> dict[str, object]:
+    """Run the blocks of a page that have this mark, in order and in the current folder.
 
     The Python blocks share their names, as the cells of a notebook do. A block that is marked as
     printed must show what the block above it prints.
@@ -71,7 +72,7 @@ def run_blocks(page: Path) -> dict[str, object]:
     """
     names: dict[str, object] = {"__name__": "__main__"}
     for block, following in pairwise([*read_blocks(page), None]):
-        if block.mark != RUN:
+        if block.mark != mark:
             continue
         if following is None or following.mark != PRINTED:
             run_block(block, names)
