@@ -6,8 +6,8 @@
 Importing this package registers `ops.video_text_embedding.mdmmt` with Towhee. torch and Towhee are
 imported when a name that needs them is first used.
 
-Public are the names that `mdmmt`, `mdmmt.features`, `mdmmt.experts`, `mdmmt.search` and
-`mdmmt.evaluation` export. Everything else may change without notice.
+Public are the names that `mdmmt`, `mdmmt.features`, `mdmmt.experts`, `mdmmt.search`,
+`mdmmt.evaluation` and `mdmmt.training` export. Everything else may change without notice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import InputError, InputTypeError, MdmmtError, MissingDependency, W
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from . import evaluation, experts, features, search  # noqa: F401
+    from . import evaluation, experts, features, search, training  # noqa: F401
     from .model import Model, Segments, Similarity, load
     from .operator import MDMMT, mdmmt
 else:
@@ -32,6 +32,7 @@ else:
             ".model": ("Model", "Segments", "Similarity", "load"),
             ".operator": ("MDMMT", "mdmmt"),
             ".search": (),
+            ".training": (),
         },
     )
 

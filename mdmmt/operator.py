@@ -188,6 +188,12 @@ class MDMMT(NNOperator):
         )
         return [(*span, vector) for span, vector in zip(spans_s.tolist(), vectors, strict=True)]
 
+    def setup_trainer(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to train, as Towhee's `train` and `trainer` ask for."""
+        raise InputError(
+            "the operator does not train; `mdmmt train` does, and weight_path takes its run folder"
+        )
+
     @property
     def supported_formats(self) -> list[str]:
         """The formats that `save_model` writes; Towhee's Triton builder asks for them."""

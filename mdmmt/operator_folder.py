@@ -58,6 +58,7 @@ LEFT_OUT = (
     "sample/*.py",
     "sample/model/report.json",
     "search/*",
+    "training/*",
     "weights/convert.py",
     "weights/identity.py",
     "weights/info.py",

@@ -393,3 +393,12 @@ def test_install_operator_writes_the_same_files_from_a_clone(installed_from_whee
     assert digests.keys() == wheels_digests.keys()
     assert {n for n in digests if digests[n] != wheels_digests[n]} <= {"requirements.txt"}
     assert ours == wheels
+
+
+@pytest.mark.parametrize("call", ["train", "setup_trainer"])
+def test_training_names_the_command(tiny_folder, call):
+    operator = mdmmt.MDMMT("text", str(tiny_folder), "cpu")
+    with pytest.raises(InputError, match="`mdmmt train` does"):
+        getattr(operator, call)()
+    with pytest.raises(InputError, match="`mdmmt train` does"):
+        _ = operator.trainer

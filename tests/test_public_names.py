@@ -31,6 +31,9 @@ PUBLIC = {
         VideoFeatures VideoInput VideoTokens duration_s extract find_videos_or_features
         overlaps read_features select windows write_features
     """,
+    "mdmmt.training": """
+        DatasetConfig TrainingConfig TrainingResult read_recipe train
+    """,
     "mdmmt.search": """
         Hit Identity Index IndexedFile Outcome index_file index_files read_metadata write_page
     """,

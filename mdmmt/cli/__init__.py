@@ -12,7 +12,18 @@ from collections.abc import Sequence
 
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
-from . import completion, demo, dumps, embed, evaluation, extract, operator_folder, search, weights
+from . import (
+    completion,
+    demo,
+    dumps,
+    embed,
+    evaluation,
+    extract,
+    operator_folder,
+    search,
+    train,
+    weights,
+)
 from .common import add_message_options, any_name_printable, logger, logging_to_stderr, say
 from .examples import EXAMPLES
 from .parser import Parser
@@ -23,7 +34,17 @@ def make_parser() -> Parser:
     parser = Parser(prog="mdmmt", description="Text and video in one embedding space (MDMMT).")
     parser.add_argument("--version", action="version", version=f"mdmmt {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, extract, embed, dumps, search, evaluation, weights, operator_folder):
+    for module in (
+        demo,
+        extract,
+        embed,
+        dumps,
+        search,
+        evaluation,
+        train,
+        weights,
+        operator_folder,
+    ):
         module.add_commands(commands)
     completion.add_commands(commands, make_parser)
     for name, command in parser.leaves():

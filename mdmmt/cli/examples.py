@@ -40,6 +40,11 @@ EXAMPLES = {
         "mdmmt evaluate --dataset MSRVTT/ --out results.json --plot results.png",
         "mdmmt evaluate --dataset captions.csv --features features/ --compare results.json",
     ),
+    "train": (
+        "mdmmt train --data train.jsonl --features features/ --val val.jsonl --out runs/mine",
+        "mdmmt train recipe.yaml",
+        "mdmmt train recipe.yaml --out runs/other --set epochs=10 --set loss=info-nce",
+    ),
     "download": ("mdmmt download --list", "mdmmt download", "mdmmt download --only CLIP"),
     "convert": ("mdmmt convert mdmmt_3mod.pth my-model",),
     "info": ("mdmmt info", "mdmmt info my-model"),

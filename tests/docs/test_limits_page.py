@@ -16,6 +16,8 @@ NO_BOUNDS = {
     "mdmmt.batch.estimate.MAX_HEADERS",  # of headers that are read for an estimate
     "mdmmt.cli.evaluation.MAX_NAMED",  # of messages
     "mdmmt.evaluation.runs.MAX_NAMED",
+    "mdmmt.training.data.MAX_NAMED",
+    "mdmmt.training.loop.MAX_NAMED",
     "mdmmt.storage.checkpoint.MAX_NAMES",
     "mdmmt.storage.pickles.MAX_SKIPPED",
     "mdmmt.towers.tokenizer.MAX_REASON",

@@ -1,0 +1,21 @@
+"""Training: fits both towers to pairs of captions and video segments.
+
+    config = mdmmt.training.read_recipe("recipe.yaml")
+    result = mdmmt.training.train(config)
+
+`mdmmt train` is the same on the command line. It needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import lazy
+from .config import DatasetConfig, TrainingConfig, read_recipe
+
+if TYPE_CHECKING:
+    from .loop import TrainingResult, train
+else:  # spares the configuration torch
+    __getattr__, __dir__ = lazy.names_of(__name__, {".loop": ("TrainingResult", "train")})
+
+__all__ = ["DatasetConfig", "TrainingConfig", "TrainingResult", "read_recipe", "train"]

@@ -1,0 +1,255 @@
+"""The settings of a training run, as frozen dataclasses or a recipe in YAML.
+
+The defaults are those of MDMMT (arXiv 2103.10699, section 4.3) and of MMT (Gabeur et al., 2020),
+on which it builds: 50 epochs, a learning rate of 5e-5 that each epoch multiplies by 0.95, batches
+of 32 pairs, and a margin of 0.05.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from ..config import checked_keys
+from ..errors import InputError, InputTypeError, MissingDependency
+from ..storage.text import read_text
+
+Settings = TypeVar("Settings", "DatasetConfig", "TrainingConfig")
+
+RANKING, INFO_NCE = "max-margin", "info-nce"
+LOSSES = (RANKING, INFO_NCE)
+PRECISIONS = ("float32", "bfloat16")
+NOTHING, TEXT, VIDEO = "nothing", "text", "video"
+FREEZE = (NOTHING, TEXT, VIDEO)
+GEOMETRIC_MEAN = "geometric mean"  # of R@1, R@5 and R@10
+METRICS = (GEOMETRIC_MEAN, "R@1", "R@5", "R@10")  # from text to video; the best is the highest
+DEVICES = ("cpu",)
+# Settings with which a run that exists may go on: they change none of the steps that it has done.
+MAY_CHANGE = ("out", "epochs", "patience", "checkpoint_steps", "device")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One dataset of a run."""
+
+    data: str  # annotation file, in one of the formats that `mdmmt evaluate` reads
+    features: str  # folder of feature files
+    val: str | None = None  # annotation file of the validation; None: this dataset has none
+    val_features: str | None = None  # folder of their feature files; None: `features`
+    weight: float = 1.0  # share of the samples: this weight by the sum of all weights
+    split: str | None = None  # of an MSR-VTT file; None: train
+    val_split: str | None = None  # of an MSR-VTT file; None: validate
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_range(self, "weight", 0, math.inf, above=True)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All settings of a run."""
+
+    out: str  # run folder
+    datasets: tuple[DatasetConfig, ...]
+    init: str | None = None  # weights to start from; None: the released model
+    random_weights: bool = False  # take the shape and the tokenizer of `init` and draw new weights
+    seed: int = 0
+    device: str | None = None  # 'cpu'; None: CUDA if there is a GPU
+    precision: str = "float32"  # one of `PRECISIONS`, the arithmetic of the encoders
+
+    epochs: int = 50
+    samples_per_epoch: int | None = None  # None: as many as there are segments
+    batch_size: int = 32  # pairs of a step, over all processes
+    loss: str = RANKING  # one of `LOSSES`
+    margin: float = 0.05  # of the max-margin ranking loss
+    temperature: float = 0.05  # of InfoNCE
+
+    learning_rate: float = 5e-5
+    bert_learning_rate: float | None = None  # of `txt_bert`; None: `learning_rate`
+    decay: float = 0.95  # of the learning rates, after each epoch
+    warm_up: int = 0  # steps over which the learning rates rise from 0
+    weight_decay: float = 0.0
+    clip: float | None = None  # the largest norm of all gradients; None: they are not clipped
+    dropout: float | None = None  # of both towers; None: as the configuration of the model says
+    expert_dropout: float = 0.0  # chance of each expert of a video to be left out of a sample
+    freeze: str = NOTHING  # one of `FREEZE`, the tower that keeps its weights
+
+    metric: str = GEOMETRIC_MEAN  # one of `METRICS`, which chooses the best epoch
+    patience: int | None = None  # epochs without a better one after which the run ends; None: all
+    checkpoint_steps: int = 500  # steps between two checkpoints; each epoch ends with one
+    skip_missing: bool = False  # leave out captions whose video has no features
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        if not self.datasets:
+            raise InputError("datasets is empty, expected at least one")
+        for name, known in (
+            ("loss", LOSSES),
+            ("precision", PRECISIONS),
+            ("freeze", FREEZE),
+            ("metric", METRICS),
+            ("device", (*DEVICES, None)),
+        ):
+            if getattr(self, name) not in known:
+                expected = ", ".join("nothing at all" if one is None else one for one in known)
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+        for name in ("epochs", "samples_per_epoch", "patience", "checkpoint_steps"):
+            _check_range(self, name, 1, math.inf)
+        _check_range(self, "batch_size", 2, math.inf)  # one pair has nothing to be compared with
+        for name in ("seed", "warm_up"):
+            _check_range(self, name, 0, 2**31)
+        for name in ("learning_rate", "bert_learning_rate", "temperature", "clip"):
+            _check_range(self, name, 0, math.inf, above=True)
+        for name in ("margin", "weight_decay"):
+            _check_range(self, name, 0, math.inf)
+        for name in ("dropout", "expert_dropout"):
+            _check_range(self, name, 0, 1, below=True)
+        _check_range(self, "decay", 0, 1, above=True)
+        if self.samples_per_epoch is not None and self.samples_per_epoch < self.batch_size:
+            raise InputError(
+                f"samples_per_epoch is {self.samples_per_epoch} and batch_size {self.batch_size}, "
+                "expected at least one batch in an epoch"
+            )
+
+
+def read_recipe(
+    path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> TrainingConfig:
+    """Read the settings of a run from a YAML file.
+
+    Args:
+        path: a file whose keys are the fields of `TrainingConfig`, and whose `datasets` is a list
+            of mappings with the fields of `DatasetConfig`. Paths in it are relative to the folder
+            in which the process runs.
+        overrides: values that replace those of the file.
+
+    Raises:
+        InputError, InputTypeError: the file cannot be read or is not YAML, a key is unknown or
+            missing, or a value is out of range. The message names the file and the key.
+    """
+    path = Path(path)
+    values = parse_yaml(read_text(path), str(path))
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} is a {type(values).__name__}, expected keys and values")
+    return from_mapping({**values, **(overrides or {})}, str(path))
+
+
+def from_mapping(values: Mapping[str, Any], where: str) -> TrainingConfig:
+    """The settings that a mapping holds; `where` begins each message.
+
+    Raises:
+        InputError, InputTypeError: see `read_recipe`.
+    """
+    values = dict(values)
+    datasets = values.get("datasets")
+    if datasets is not None:
+        if not isinstance(datasets, list | tuple):
+            kind = type(datasets).__name__
+            raise InputTypeError(f"{where}: datasets is a {kind}, expected a list")
+        values["datasets"] = tuple(
+            _build(DatasetConfig, one, f"{where}: datasets[{index}]")
+            for index, one in enumerate(datasets)
+        )
+    return _build(TrainingConfig, values, where)
+
+
+def to_mapping(config: TrainingConfig) -> dict[str, Any]:
+    """The inverse of `from_mapping`, for JSON."""
+    return {**asdict(config), "datasets": [asdict(one) for one in config.datasets]}
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML.
+
+    Args:
+        where: the name of the text, with which error messages start.
+
+    Raises:
+        InputError: the text is not YAML.
+        MissingDependency: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependency("a recipe in YAML", extra="train") from error
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
+        """Reads 5e-5 as a number, as YAML 1.2 does; PyYAML itself makes it a text."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{where}{line}: is not YAML ({problem})") from error
+
+
+def differences(first: TrainingConfig, second: TrainingConfig) -> list[str]:
+    """The settings in which two runs differ, without those that may change."""
+    one, other = to_mapping(first), to_mapping(second)
+    return [name for name in one if name not in MAY_CHANGE and one[name] != other[name]]
+
+
+def _build(cls: type[Settings], values: Any, where: str) -> Settings:
+    if isinstance(values, cls):
+        return values
+    values = checked_keys(where, values, tuple(field.name for field in fields(cls)))
+    needed = [f.name for f in fields(cls) if f.default is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}")
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _check_types(config: DatasetConfig | TrainingConfig) -> None:
+    """Refuse values of another type than the field's, such as a text for a number."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
+        if not any(_fits(value, kind) for kind in kinds):
+            words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+            expected = words.get(kinds[0], "a tuple of DatasetConfig")
+            raise InputTypeError(f"{name} is {value!r}, expected {expected}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind in (str, bool, type(None)):
+        return isinstance(value, kind)
+    return isinstance(value, tuple) and all(isinstance(one, DatasetConfig) for one in value)
+
+
+def _check_range(
+    config: DatasetConfig | TrainingConfig,
+    name: str,
+    least: float,
+    most: float,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse a number outside a range; `above` and `below` exclude its ends."""
+    value = getattr(config, name)
+    if value is None:
+        return
+    is_inside = least <= value <= most and math.isfinite(value)
+    if is_inside and not (above and value == least) and not (below and value == most):
+        return
+    expected = f"{'above' if above else 'from'} {least:g}"
+    if math.isfinite(most):
+        expected += f" {'to below' if below else 'to'} {most:g}"
+    raise InputError(f"{name} is {value!r}, expected a number {expected}")

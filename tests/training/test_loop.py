@@ -1,0 +1,314 @@
+"""The loop: it learns, goes on exactly where it stopped, and stops where it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mdmmt
+from mdmmt.errors import InputError
+from mdmmt.training import loop
+from mdmmt.training.checkpoints import find_checkpoints
+from mdmmt.training.config import DatasetConfig
+from mdmmt.training.loop import learning_rate_factor, metric_of, train
+from mdmmt.training.progress import read_log
+
+STOP = "stopped by the test"
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def with_validation(config):
+    (dataset,) = config.datasets
+    return replace(config, datasets=(replace(dataset, val=dataset.data),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["max-margin", "info-nce"])
+def test_32_pairs_are_learned(make_config, loss):
+    config = with_validation(
+        make_config(
+            loss=loss, random_weights=True, epochs=4, samples_per_epoch=960, batch_size=32,
+            dropout=0.0, learning_rate=5e-3, warm_up=10, margin=0.2, clip=1.0,
+        )
+    )  # fmt: skip
+    result = train(config)
+    (metrics,) = result.history[-1]["validation"].values()
+    assert metrics["t2v"]["R@1"] == 100
+    assert result.history[-1]["mean_loss"] < result.history[0]["mean_loss"] / 5
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_model_folder_and_all_that_shows_it(make_config, tiny_model, tmp_path):
+    config = with_validation(make_config())
+    result = train(config)
+    folder = tmp_path / "run"
+    assert result.folder == folder
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "last",
+        "checkpoints",
+        "settings.json",
+        "log.jsonl",
+        "progress.png",
+        "README.md",
+    } <= names
+    model = mdmmt.load(folder, "cpu")
+    assert model.encode_text("Hello world").shape == (72,)
+    lines = read_log(folder)
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 9))
+    assert [line["epoch"] for line in lines if "validation" in line] == [1, 2]
+    assert result.best_epoch == max(result.history, key=lambda line: line["metric"])["epoch"]
+    changed = weights(folder / "last")
+    before = {
+        **tiny_model.read_video_tower().state_dict(),
+        **tiny_model.read_text_tower().state_dict(),
+    }
+    assert not any(
+        torch.equal(changed[name], before[name]) for name in before if ".query.weight" in name
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_goes_on_exactly(make_config, tmp_path, monkeypatch):
+    """Stopped at each of its steps, by an error; the test below kills the process instead."""
+    config = make_config(checkpoint_steps=3, expert_dropout=0.3, epochs=3)
+    train(config)
+    step = loop.Trainer.step
+    again = replace(config, out=str(tmp_path / "again"))
+    stops = set(range(2, 12, 3))
+
+    def stop(self, batch, number, epoch):
+        if number in stops:
+            stops.remove(number)
+            raise RuntimeError(STOP)
+        return step(self, batch, number, epoch)
+
+    monkeypatch.setattr(loop.Trainer, "step", stop)
+    for _ in range(len(stops)):
+        with pytest.raises(RuntimeError, match=STOP):
+            train(again)
+    assert not stops
+    result = train(again)
+    assert_same(weights(tmp_path / "run" / "last"), weights(tmp_path / "again" / "last"))
+    lines, others = (
+        [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(tmp_path / name)]
+        for name in ("run", "again")
+    )
+    assert lines == others
+    assert [line["mean_loss"] for line in result.history] == [
+        line["mean_loss"] for line in lines if "mean_loss" in line
+    ]
+
+
+RUN = """
+import json, sys
+import torch
+from mdmmt.training.config import from_mapping
+from mdmmt.training.loop import train
+torch.set_num_threads(1)
+train(from_mapping(json.loads(sys.argv[1]), "the test"))
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_exactly(make_config, tmp_path):
+    config = with_validation(make_config(checkpoint_steps=3, epochs=6))
+    for name, kill_at in (("whole", None), ("killed", (1, 5, 8, 14, 19, 24))):
+        settings = json.dumps(asdict(replace(config, out=str(tmp_path / name))))
+        log = tmp_path / name / "log.jsonl"
+        for lines in kill_at or ():
+            process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUN, settings])
+            while process.poll() is None:
+                if log.exists() and len(log.read_text().splitlines()) >= lines:
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+                time.sleep(0.001)
+            assert process.wait() == -signal.SIGKILL
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", RUN, settings], capture_output=True, text=True
+        )
+        assert done.stdout == "done\n", done.stderr
+    for place in (".", "last"):
+        assert_same(weights(tmp_path / "whole" / place), weights(tmp_path / "killed" / place))
+    assert not list((tmp_path / "killed").glob(".saving-*"))
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is_and_more_epochs_go_on(make_config, tmp_path):
+    config = make_config()
+    train(config)
+    before = weights(tmp_path / "run" / "last")
+    assert len(train(config).history) == 2
+    assert_same(weights(tmp_path / "run" / "last"), before)
+    assert len(train(replace(config, epochs=3)).history) == 3
+    whole = replace(config, epochs=3, out=str(tmp_path / "whole"))
+    train(whole)
+    assert_same(weights(tmp_path / "run" / "last"), weights(tmp_path / "whole" / "last"))
+
+
+def test_a_run_of_other_settings_or_pairs_is_refused(make_config, tmp_path):
+    config = make_config(epochs=1)
+    train(config)
+    with pytest.raises(InputError, match=r"run holds a run of other settings \(margin, decay\)"):
+        train(replace(config, margin=0.1, decay=0.9))
+    settings = tmp_path / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace('"pairs": "', '"pairs": "0'))
+    with pytest.raises(InputError, match="the captions and segments"):
+        train(config)
+
+
+def test_a_folder_of_other_things_is_left_as_it_is(make_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        train(make_config())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypatch):
+    backward = loop.Trainer.backward
+
+    def spoil(self, batch, step):
+        loss, scores = backward(self, batch, step)
+        return (float("nan") if step == 5 else loss), scores
+
+    monkeypatch.setattr(loop.Trainer, "backward", spoil)
+    with pytest.raises(
+        InputError, match=r"loss of step 6 is nan.*captions\.jsonl, line \d+: '.*and 3 more"
+    ):
+        train(make_config())
+    assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 1
+    assert len(read_log(tmp_path / "run")) == 6
+
+
+@pytest.mark.parametrize(
+    ("freeze", "kept"), [("text", ("txt_", "text_", "moe_")), ("video", ("vid",))]
+)
+def test_a_frozen_tower_keeps_its_weights(make_config, tiny_folder, tmp_path, freeze, kept):
+    train(make_config(freeze=freeze, epochs=1))
+    before, after = weights(tiny_folder), weights(tmp_path / "run")
+    for name, value in before.items():
+        if name.startswith(kept):
+            assert torch.equal(value, after[name]), name
+    others = [name for name in before if not name.startswith(kept) and ".query.weight" in name]
+    assert others and not any(torch.equal(before[name], after[name]) for name in others)
+
+
+def test_bert_has_a_learning_rate_of_its_own(make_config, tiny_folder, tmp_path):
+    train(make_config(epochs=1, bert_learning_rate=1e-20))
+    before, after = weights(tiny_folder), weights(tmp_path / "run")
+    for name, value in before.items():
+        if ".query.weight" in name or name.endswith(".cg.fc.weight"):
+            assert torch.equal(value, after[name]) == name.startswith("txt_bert"), name
+
+
+@pytest.mark.slow
+def test_the_best_epoch_is_kept_and_the_run_ends_early(make_config, tmp_path, monkeypatch):
+    values = iter([10.0, 30.0, 20.0, 25.0, 40.0])
+    monkeypatch.setattr(loop, "metric_of", lambda metrics, name: next(values))
+    result = train(with_validation(make_config(epochs=5, patience=2)))
+    assert result.best_epoch == 2
+    assert [line["metric"] for line in result.history] == [10, 30, 20, 25]
+    best, last = weights(tmp_path / "run"), weights(tmp_path / "run" / "last")
+    assert not all(torch.equal(best[name], last[name]) for name in best)
+    assert "After epoch 2." in (tmp_path / "run" / "README.md").read_text()
+    assert len(train(with_validation(make_config(epochs=5, patience=2))).history) == 4
+
+
+def test_without_validation_the_last_epoch_is_kept(make_config, tmp_path):
+    assert train(make_config()).best_epoch == 2
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "run" / "last"))
+
+
+def test_learning_rates_rise_and_fall(make_config):
+    config = make_config(warm_up=4, decay=0.5)
+    factors = [learning_rate_factor(config, step, step // 3) for step in range(9)]
+    assert factors == [0.25, 0.5, 0.75, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_the_metric_of_an_epoch():
+    metrics = {"R@1": 10.0, "R@5": 20.0, "R@10": 40.0}
+    assert metric_of(metrics, "geometric mean") == pytest.approx(20)
+    assert metric_of(metrics, "R@5") == 20
+
+
+def test_gradients_are_clipped(make_config, monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def record(parameters, norm):
+        parameters = list(parameters)
+        clip(parameters, norm)
+        norms.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record)
+    train(make_config(epochs=1, clip=1e-3))
+    assert len(norms) == 4 and max(norms) <= 1.001e-3
+
+
+def test_a_validation_without_features_is_named_before_the_first_step(make_config, tmp_path):
+    val = tmp_path / "val.jsonl"
+    val.write_text('{"video": "v0.mp4", "caption": "x"}\n{"video": "none.mp4", "caption": "x"}\n')
+    config = make_config()
+    dataset = replace(config.datasets[0], val=str(val))
+    with pytest.raises(InputError, match=r"val\.jsonl, line 2: .*'none\.mp4'"):
+        train(replace(config, datasets=(dataset,)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_datasets_are_validated_each(make_config, pairs):
+    file, features = str(pairs.captions), str(pairs.features)
+    other = pairs.captions.with_name("other.jsonl")
+    other.write_text("".join(pairs.captions.read_text().splitlines(keepends=True)[:9]))
+    datasets = (
+        DatasetConfig(file, features, val=file),
+        DatasetConfig(str(other), features, val=str(other)),
+    )
+    result = train(make_config(datasets=datasets, epochs=1))
+    line = result.history[0]
+    scores = [metric_of(one["t2v"], "geometric mean") for one in line["validation"].values()]
+    assert len(scores) == 2
+    assert line["metric"] == pytest.approx(sum(scores) / 2)
+
+
+def test_too_few_segments_for_a_batch_are_told(make_config):
+    with pytest.raises(InputError, match="32 segments, which fill no batch of 64"):
+        train(make_config(batch_size=64))
+
+
+def test_the_random_state_of_torch_is_restored(make_config):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(make_config(epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_as_well(make_config):
+    result = train(
+        make_config(precision="bfloat16", epochs=8, random_weights=True, learning_rate=3e-3)
+    )
+    losses = [line["mean_loss"] for line in result.history]
+    assert losses[-1] < losses[0]
