@@ -54,7 +54,7 @@ def package(tmp_path, monkeypatch):
 
 def test_write_operator_folder_writes_only_what_the_operator_needs(package, tmp_path, capsys):
     out = tmp_path / "new" / "out"
-    assert cli.main(["hub-folder", str(out)]) == 0
+    assert cli.main(["hub-folder", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"operator folder written to {out}\n"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     content = snapshot(out)
@@ -265,7 +265,7 @@ TREE = "/towhee-api/v1/repos/video-text-embedding/mdmmt/tree"
 @pytest.fixture(scope="module")
 def hub_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "folder"
-    assert cli.main(["hub-folder", str(folder)]) == 0
+    assert cli.main(["hub-folder", "--out", str(folder)]) == 0
     return folder
 
 

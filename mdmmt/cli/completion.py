@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 SHELLS = ("bash", "zsh", "tcsh")
-FILES, FOLDERS = ("FILE", "PATH", "IN", "OUT"), ("FOLDER",)  # what an option calls its value
+FILES, FOLDERS = ("FILE", "PATH", "IN"), ("FOLDER",)  # what an option calls its value
 
 
 def add_commands(commands: Commands, make_parser: Callable[[], Parser]) -> None:

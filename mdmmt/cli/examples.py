@@ -46,10 +46,10 @@ EXAMPLES = {
         "mdmmt train recipe.yaml --out runs/other --set epochs=10 --set loss=info-nce",
     ),
     "download": ("mdmmt download --list", "mdmmt download", "mdmmt download --only CLIP"),
-    "convert": ("mdmmt convert mdmmt_3mod.pth my-model",),
+    "convert": ("mdmmt convert mdmmt_3mod.pth --out my-model",),
     "info": ("mdmmt info", "mdmmt info my-model"),
-    "export": ("mdmmt export text text.onnx --weights my-model",),
-    "hub-folder": ("mdmmt hub-folder to-upload",),
+    "export": ("mdmmt export text --out text.onnx --weights my-model",),
+    "hub-folder": ("mdmmt hub-folder --out to-upload",),
     "install-operator": ("mdmmt install-operator",),
     "completion": (
         "mdmmt completion bash > ~/.local/share/bash-completion/completions/mdmmt",

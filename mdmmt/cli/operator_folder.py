@@ -11,7 +11,9 @@ from .common import Commands, report
 def add_commands(commands: Commands) -> None:
     """Add these commands to the parser."""
     hub_folder = commands.add_parser("hub-folder", help="write the folder that Towhee's hub holds")
-    hub_folder.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    hub_folder.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write"
+    )
     hub_folder.set_defaults(run=_hub_folder)
 
     install = commands.add_parser(

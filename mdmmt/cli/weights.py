@@ -38,12 +38,16 @@ def add_commands(commands: Commands) -> None:
 
     convert = commands.add_parser("convert", help="write a model folder from any weights")
     convert.add_argument("source", metavar="IN", help=WEIGHTS_HELP)
-    convert.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write"
+    )
     convert.set_defaults(run=_convert, words={"weight_path": "IN"})
 
     export = commands.add_parser("export", help="write a tower as an ONNX file")
     export.add_argument("modality", choices=["video", "text"])
-    export.add_argument("out", metavar="OUT", type=Path, help="file to write, .onnx")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx"
+    )
     export.add_argument("--weights", help=WEIGHTS_HELP + WEIGHTS_DEFAULT)
     export.set_defaults(run=_export)
 

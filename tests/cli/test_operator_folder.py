@@ -9,7 +9,7 @@ from mdmmt.cli import main
 
 def test_hub_folder_says_where_it_has_written(tmp_path, capsys):
     out = tmp_path / "new" / "out"
-    assert main(["hub-folder", str(out)]) == 0
+    assert main(["hub-folder", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"operator folder written to {out}\n"
     assert (out / "mdmmt" / "operator.py").is_file()
 

@@ -13,7 +13,7 @@ FACTS = ("path", "layout", "size", "sha256", "origin", "dtype", "experts", "vide
 
 
 def test_info_prints_a_table_of_what_convert_has_written(tmp_path, capsys):
-    assert main(["convert", "sample", str(tmp_path / "out")]) == 0
+    assert main(["convert", "sample", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"model folder written to {tmp_path / 'out'}\n"
     assert main(["info", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -28,6 +28,6 @@ def test_info_prints_a_table_of_what_convert_has_written(tmp_path, capsys):
 @pytest.mark.skipif(torch.__version__ < MIN_TORCH, reason=f"an export needs PyTorch {MIN_TORCH}")
 def test_export_writes_the_file(tmp_path, capsys):
     out = tmp_path / "new" / "text.onnx"
-    assert main(["export", "text", str(out), "--weights=sample"]) == 0
+    assert main(["export", "text", "--out", str(out), "--weights=sample"]) == 0
     assert str(out) in capsys.readouterr().out
     assert onnxruntime.InferenceSession(out).get_outputs()[0].name == "vector"

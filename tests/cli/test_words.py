@@ -33,7 +33,7 @@ def test_in_words_of_commands(message: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("convert none.pth out", "IN is 'none.pth', which does not exist"),
+        ("convert none.pth --out out", "IN is 'none.pth', which does not exist"),
         ("info none", "PATH is 'none', which does not exist"),
         ("embed --text a --weights none --out a.npy", "--weights is 'none', which does not exist"),
         (

@@ -153,7 +153,7 @@ class Harm:
 def test_commands_run_no_code_of_a_pickle(tmp_path, capsys):
     torch.save({"vid_state_dict": Harm(tmp_path / "harm")}, tmp_path / "harm.pth")
     assert main(["info", str(tmp_path / "harm.pth")]) == 1
-    assert main(["convert", str(tmp_path / "harm.pth"), str(tmp_path / "out")]) == 1
+    assert main(["convert", str(tmp_path / "harm.pth"), "--out", str(tmp_path / "out")]) == 1
     assert "mkdir" in capsys.readouterr().err  # the object is named, and was not made
     assert not (tmp_path / "harm").exists() and not (tmp_path / "out").exists()
 
@@ -171,11 +171,11 @@ def test_load_runs_no_code_of_a_tokenizer(source, tmp_path):
 
 def test_convert_command_writes_the_folder(source, tmp_path, capsys):
     path = source("released")
-    assert main(["convert", str(path), str(tmp_path / "out")]) == 0
+    assert main(["convert", str(path), "--out", str(tmp_path / "out")]) == 0
     assert str(tmp_path / "out") in capsys.readouterr().out
     assert main(["info", str(tmp_path / "out")]) == 0
     printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert printed["experts"] == "wide (11 wide), narrow (3 wide), middle (7 wide)"
     assert main(["info", str(tmp_path / "nothing")]) == 1
-    assert main(["convert", str(path), str(path)]) == 1
+    assert main(["convert", str(path), "--out", str(path)]) == 1
     assert "exists and is not a folder" in capsys.readouterr().err
