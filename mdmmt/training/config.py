@@ -79,6 +79,7 @@ class TrainingConfig:
     dropout: float | None = None  # of both towers; None: as the configuration of the model says
     expert_dropout: float = 0.0  # chance of each expert of a video to be left out of a sample
     freeze: str = NOTHING  # one of `FREEZE`, the tower that keeps its weights
+    lora_rank: int | None = None  # of LoRA in BERT, which else keeps its weights; None: no LoRA
 
     metric: str = GEOMETRIC_MEAN  # one of `METRICS`, which chooses the best epoch
     patience: int | None = None  # epochs without a better one after which the run ends; None: all
@@ -99,7 +100,7 @@ class TrainingConfig:
             if getattr(self, name) not in known:
                 expected = ", ".join("nothing at all" if one is None else one for one in known)
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}")
-        for name in ("epochs", "samples_per_epoch", "patience", "checkpoint_steps"):
+        for name in ("epochs", "samples_per_epoch", "patience", "checkpoint_steps", "lora_rank"):
             _check_range(self, name, 1, math.inf)
         _check_range(self, "batch_size", 2, math.inf)  # one pair has nothing to be compared with
         for name in ("seed", "warm_up"):
@@ -111,6 +112,8 @@ class TrainingConfig:
         for name in ("dropout", "expert_dropout"):
             _check_range(self, name, 0, 1, below=True)
         _check_range(self, "decay", 0, 1, above=True)
+        if self.lora_rank is not None and self.freeze == TEXT:
+            raise InputError("freeze is 'text' and lora_rank is given, expected one of the two")
         if self.samples_per_epoch is not None and self.samples_per_epoch < self.batch_size:
             raise InputError(
                 f"samples_per_epoch is {self.samples_per_epoch} and batch_size {self.batch_size}, "

@@ -65,6 +65,7 @@ from .data import (
     read_training_captions,
     read_training_data,
 )
+from .lora import add_lora, merged
 from .losses import info_nce_loss, max_margin_loss, negatives
 from .packed import encode_texts, encode_videos
 
@@ -260,6 +261,8 @@ def make_towers(config: TrainingConfig, model: Model) -> Towers:
                 part.p = config.dropout
             elif isinstance(part, SelfAttention):
                 part.dropout_p = config.dropout
+    if config.lora_rank is not None:
+        add_lora(text, config.lora_rank, config.seed)
     if config.freeze != NOTHING:
         towers.get_submodule(config.freeze).eval().requires_grad_(False)
     return towers
@@ -357,6 +360,8 @@ class _RunFolder:
     ) -> None:
         tokenizer = self.model.tokenizer.tokenizer
         video, text = self.towers.video, self.towers.text
+        if self.config.lora_rank is not None:
+            text = merged(text)
         save_model(folder, self.model.config, video, text, tokenizer, self.facts)
         card = model_card(self.config, self.origin, self.sizes, epoch, metrics)
         with atomic_file(folder / CARD_FILE) as part:
