@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..config import PRECISIONS
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..kernels import cpu, private
 from ..kernels.linear import (
     FastLinear,
@@ -33,6 +35,9 @@ RESOLVED = tuple(name for name in PRECISIONS if name != "auto")
 # The tokens of a batch from which on it is worth a thread of its own. With fewer, all threads share
 # the batch. The first number is for low precision on a processor with instructions for bfloat16.
 FEW_TOKENS, MANY_TOKENS = 8, 96
+# A linear layer whose time tells how fast a processor is in bfloat16: rows, width, and runs of it.
+TRIAL_ROWS, TRIAL_WIDTH, TRIAL_RUNS = 256, 768, 7
+SLOWDOWN_TO_TELL = 1.15  # a smaller one may be noise
 
 MakeAttention = Callable[[Sequence[SequenceGroup], torch.device], Attention]
 
@@ -71,6 +76,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     devices that compute in it, and 'exact' elsewhere: other processors are slow in bfloat16, and
     in int8 coarser, and slower with few tokens. Old releases of torch do not tell of VNNI.
 
+    Where 'bfloat16' is slower than 'exact', a warning says so.
+
     Returns:
         'exact', 'bfloat16' or 'int8'.
 
@@ -83,6 +90,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         raise InputError(
             "precision is 'int8', which needs an x86 processor; 'auto' takes what fits"
         )
+    if precision == "bfloat16" and device.type == "cpu":
+        slowdown = bfloat16_slowdown(torch.get_num_threads())
+        if slowdown > SLOWDOWN_TO_TELL:
+            warn(
+                f"precision is 'bfloat16', in which a layer takes {slowdown:.1f} times as long as "
+                f"in 'exact' on this processor; 'auto' would be {_best_precision(device)!r}"
+            )
     if precision == "auto":
         precision = _best_precision(device)
     has_bfloat16 = cpu.has_instructions("avx512_bf16")
@@ -91,6 +105,35 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     ):
         return "bfloat16" if has_bfloat16 else "exact"
     return precision
+
+
+@lru_cache
+@torch.inference_mode()
+def bfloat16_slowdown(threads: int) -> float:
+    """How many times as long as exactly a linear layer takes in bfloat16 on the processor.
+
+    The instructions alone do not tell: processors of Intel with AVX512-BF16 and without AMX are
+    slower with it than in float32, those of AMD are faster. The measurement takes a tenth of a
+    second.
+
+    Args:
+        threads: of torch, for which the cache keeps the result.
+    """
+    device = torch.device("cpu")
+    weight = torch.ones(TRIAL_WIDTH, TRIAL_WIDTH, device=device)
+    bias = torch.zeros(TRIAL_WIDTH, device=device)
+    layers = [
+        (linear(weight, bias), linear.dtype) for linear in (_bfloat16(device), _float32(device))
+    ]
+    times: list[list[float]] = [[], []]
+    for _ in range(TRIAL_RUNS):
+        for (layer, dtype), taken in zip(layers, times, strict=True):
+            x = torch.ones(TRIAL_ROWS, TRIAL_WIDTH, dtype=dtype, device=device)
+            started = time.perf_counter()
+            layer(x)
+            taken.append(time.perf_counter() - started)
+    low, exact = (statistics.median(taken) for taken in times)
+    return low / exact
 
 
 def _best_precision(device: torch.device) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+
 import pytest
 import torch
 from fast_towers import CPU, on_x86
@@ -15,7 +18,7 @@ from mdmmt.fast.attention import (
     VarlenAttention,
     batched_attention,
 )
-from mdmmt.fast.precision import plan_layers
+from mdmmt.fast.precision import bfloat16_slowdown, plan_layers
 from mdmmt.kernels import cpu, private
 from mdmmt.kernels.linear import OneDnnLinear, TorchLinearBFloat16
 
@@ -26,6 +29,52 @@ def test_resolve_precision_refuses_other_names():
     assert resolve_precision("auto", CPU) in ("exact", "int8")
     with pytest.raises(InputError, match="precision is 'fp8', expected one of exact, bfloat16"):
         resolve_precision("fp8", CPU)
+
+
+def test_resolve_precision_warns_where_bfloat16_is_slower(monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda threads: 1.66)
+    with pytest.warns(UserWarning, match="takes 1.7 times as long as in 'exact' on this proc") as w:
+        assert resolve_precision("bfloat16", CPU) == "bfloat16"
+    assert w[0].filename == __file__
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda threads: 1.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve_precision("bfloat16", CPU)
+        monkeypatch.setattr(precision, "bfloat16_slowdown", lambda threads: 1.66)
+        for other in ("exact", "int8", "auto"):
+            if other != "int8" or cpu.has_onednn(CPU):
+                resolve_precision(other, CPU)
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+def test_bfloat16_slowdown_is_the_ratio_of_the_times(monkeypatch, slow):
+    """A layer that sleeps before each product is the slower one."""
+
+    def make(dtype):
+        class Layer:
+            def __init__(self, weight, bias):
+                self.dtype = dtype
+
+            def __call__(self, x):
+                assert x.dtype == dtype
+                time.sleep(0.02 if dtype == slow else 0.001)
+
+        Layer.dtype = dtype
+        return lambda device: Layer
+
+    monkeypatch.setattr(precision, "_bfloat16", make(torch.bfloat16))
+    monkeypatch.setattr(precision, "_float32", make(torch.float32))
+    bfloat16_slowdown.cache_clear()
+    ratio = bfloat16_slowdown(1)
+    bfloat16_slowdown.cache_clear()
+    assert (ratio > 3) if slow == torch.bfloat16 else (ratio < 1 / 3)
+
+
+def test_bfloat16_slowdown_leaves_random_numbers_alone():
+    before = torch.get_rng_state()
+    bfloat16_slowdown.cache_clear()
+    assert 0 < bfloat16_slowdown(torch.get_num_threads()) < 1000
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @on_x86
