@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +21,9 @@ from ..errors import MissingDependency
 from ..storage.files import atomic_file, check_writable
 from .embed import EmbeddingRow
 
-FORMATS = (".npy", ".npz", ".jsonl", ".csv", ".parquet")
 NAMES_SUFFIX = ".names.jsonl"  # of the file beside a .npy
 EMBEDDING = "embedding"
+ROWS_AT_ONCE = 4_096  # written together; 25 MB for the released model
 
 
 def names_file(out: Path) -> Path:
@@ -63,42 +64,55 @@ def json_line(kind: str, row: EmbeddingRow) -> str:
     return json.dumps(_describe(kind, row) | embedding) + "\n"
 
 
-def write_embeddings(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+@contextmanager
+def embeddings_file(out: Path, kind: str) -> Iterator[Callable[[EmbeddingRow], None]]:
     """Write a file of embeddings in the format of its suffix. It appears whole or not at all.
 
-    Row i of a .npy and line i of its names belong to `rows[i]`. The row of an error is NaN, and its
-    line has the `error`. The other formats leave errors out.
+    Row i of a .npy and line i of its names belong to the row that was added as number i. The row of
+    an error is NaN, and its line has the `error`. The other formats leave errors out. Without any
+    embedding no file is written.
+
+    A .jsonl, .csv or .parquet is written as its rows come, and the others at the end, since their
+    first bytes tell how many rows there are.
 
     Args:
         out: see `FORMATS`.
         kind: 'text' or 'path', what the name of a row is.
-        rows: at least one has a vector.
+
+    Yields:
+        A function that adds a row.
     """
-    good = [row for row in rows if row.vector is not None]
-    with atomic_file(out) as part:
-        if out.suffix == ".npy":
-            with part.open("wb") as file:
-                np.save(file, _matrix(rows))
-            with atomic_file(names_file(out)) as names:
-                lines = (json_line(kind, row._replace(vector=None)) for row in rows)
-                names.write_text("".join(lines), encoding="ascii", newline="\n")
-        elif out.suffix == ".npz":
-            with part.open("wb") as file:
-                arrays: dict[str, Any] = {**_columns(kind, good), EMBEDDING: _matrix(good)}
-                np.savez(file, **arrays)
-        elif out.suffix == ".jsonl":
-            with part.open("w", encoding="ascii", newline="\n") as text:
-                text.writelines(json_line(kind, row) for row in good)
-        elif out.suffix == ".csv":
-            _write_csv(part, kind, good)
-        else:
-            _write_parquet(part, kind, good)
+    waiting: list[EmbeddingRow] = []
+    with ExitStack() as stack:
+        write: Callable[[Sequence[EmbeddingRow]], None] | None = None
+
+        def flush() -> None:
+            nonlocal write
+            if not any(row.vector is not None for row in waiting):
+                return
+            if write is None:
+                part = stack.enter_context(atomic_file(out))
+                write = stack.enter_context(WRITERS[out.suffix](part, out, kind))
+            write(waiting)
+            waiting.clear()
+
+        def add(row: EmbeddingRow) -> None:
+            waiting.append(row)
+            if out.suffix in STREAMED and len(waiting) >= ROWS_AT_ONCE:
+                flush()
+
+        yield add
+        flush()
 
 
 def _describe(kind: str, row: EmbeddingRow) -> dict[str, Any]:
     span = {} if row.span_s is None else {"start_s": row.span_s[0], "end_s": row.span_s[1]}
     error = {} if row.error is None else {"error": row.error}
     return {kind: row.name, **span, **error}
+
+
+def _embedded(rows: Sequence[EmbeddingRow]) -> list[EmbeddingRow]:
+    return [row for row in rows if row.vector is not None]
 
 
 def _columns(kind: str, rows: Sequence[EmbeddingRow]) -> dict[str, list[Any]]:
@@ -113,29 +127,91 @@ def _matrix(rows: Sequence[EmbeddingRow]) -> NDArray[np.float32]:
     return np.stack([nan if row.vector is None else row.vector for row in rows])
 
 
-def _write_csv(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
-    vectors = _matrix(rows)
+Writer = Iterator[Callable[[Sequence[EmbeddingRow]], None]]  # yields what writes further rows
+
+
+@contextmanager
+def _npy(part: Path, out: Path, kind: str) -> Writer:
+    def write(rows: Sequence[EmbeddingRow]) -> None:
+        with part.open("wb") as file:
+            np.save(file, _matrix(rows))
+        with atomic_file(names_file(out)) as names:
+            lines = (json_line(kind, row._replace(vector=None)) for row in rows)
+            names.write_text("".join(lines), encoding="ascii", newline="\n")
+
+    yield write
+
+
+@contextmanager
+def _npz(part: Path, out: Path, kind: str) -> Writer:
+    def write(rows: Sequence[EmbeddingRow]) -> None:
+        good = _embedded(rows)
+        arrays: dict[str, Any] = {**_columns(kind, good), EMBEDDING: _matrix(good)}
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+
+    yield write
+
+
+@contextmanager
+def _json_lines(part: Path, out: Path, kind: str) -> Writer:
+    with part.open("w", encoding="ascii", newline="\n") as file:
+        yield lambda rows: file.writelines(json_line(kind, row) for row in _embedded(rows))
+
+
+@contextmanager
+def _csv(part: Path, out: Path, kind: str) -> Writer:
     with part.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
-        numbers = (f"{EMBEDDING}_{index}" for index in range(vectors.shape[1]))
-        lines.writerow([*_describe(kind, rows[0]), *numbers])
-        for row, vector in zip(rows, vectors.tolist(), strict=True):
-            values = map(_printable, _describe(kind, row).values())
-            lines.writerow([*values, *(f"{number:.9g}" for number in vector)])  # 9 tell float32
+
+        def write(rows: Sequence[EmbeddingRow]) -> None:
+            good = _embedded(rows)
+            vectors = _matrix(good)
+            if file.tell() == 0:
+                numbers = (f"{EMBEDDING}_{index}" for index in range(vectors.shape[1]))
+                lines.writerow([*_describe(kind, good[0]), *numbers])
+            for row, vector in zip(good, vectors.tolist(), strict=True):
+                values = map(_printable, _describe(kind, row).values())
+                lines.writerow([*values, *(f"{number:.9g}" for number in vector)])  # 9 tell float32
+
+        yield write
 
 
-def _write_parquet(part: Path, kind: str, rows: Sequence[EmbeddingRow]) -> None:
+@contextmanager
+def _parquet(part: Path, out: Path, kind: str) -> Writer:
     import pyarrow
 
-    vectors = _matrix(rows)
-    columns = {
-        name: pyarrow.array([_printable(value) for value in values])
-        for name, values in _columns(kind, rows).items()
-    }
-    columns[EMBEDDING] = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(vectors.ravel()), vectors.shape[1]
-    )
-    import_parquet().write_table(pyarrow.table(columns), part)
+    with ExitStack() as stack:
+        file: Any = None
+
+        def write(rows: Sequence[EmbeddingRow]) -> None:
+            nonlocal file
+            good = _embedded(rows)
+            vectors = _matrix(good)
+            columns = {
+                name: pyarrow.array([_printable(value) for value in values])
+                for name, values in _columns(kind, good).items()
+            }
+            columns[EMBEDDING] = pyarrow.FixedSizeListArray.from_arrays(
+                pyarrow.array(vectors.ravel()), vectors.shape[1]
+            )
+            table = pyarrow.table(columns)
+            if file is None:
+                file = stack.enter_context(import_parquet().ParquetWriter(part, table.schema))
+            file.write_table(table)  # as a row group of its own
+
+        yield write
+
+
+WRITERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".jsonl": _json_lines,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+FORMATS = tuple(WRITERS)
+STREAMED = (".jsonl", ".csv", ".parquet")
 
 
 def _printable(value: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +91,7 @@ def add_commands(commands: Commands) -> None:
 def _embed(arguments: argparse.Namespace) -> int:
     """Embed all items that can be embedded; name the others at the end, with the reason."""
     from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
-    from ..batch.embedding_files import json_line
+    from ..batch.embedding_files import embeddings_file
     from ..batch.outcome import INTERRUPTED
     from ..batch.texts import PlacedText, read_texts
     from ..features.listing import find_videos_or_features
@@ -118,19 +120,33 @@ def _embed(arguments: argparse.Namespace) -> int:
     if not windows:  # a video is read as far as the model takes it
         with suppress(InputError):  # of experts that cannot be run, but have feature files
             at_most_s, _ = model.window_lengths(None, None)
-    done: list[EmbeddingRow] = []
+    done: list[EmbeddingRow] = []  # without their vectors, which fill the memory
     interrupted = False
-    try:
-        with video_progress(videos, at_most_s) as finish:
-            for row in rows:
-                done.append(row)
-                if out == STDOUT and row.vector is not None:
-                    sys.stdout.write(json_line(kind, row))
-                    sys.stdout.flush()
-                finish(row.name)
-    except KeyboardInterrupt:  # the rows that are done are kept
-        interrupted = True
-        say("interrupted")
+    with ExitStack() as stack:
+        add = stack.enter_context(_printed(kind) if out == STDOUT else embeddings_file(out, kind))
+        try:
+            with video_progress(videos, at_most_s) as finish:
+                for row in rows:
+                    with _interruption_waits():
+                        add(row)
+                        done.append(row._replace(vector=None))
+                    finish(row.name)
+        except KeyboardInterrupt:  # the rows that are done are kept
+            interrupted = True
+            say("interrupted")
+        if not windows:
+            # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
+            for name in names[len(done) :]:
+                add(EmbeddingRow(name, None, INTERRUPTED))
+        is_written = False
+        try:
+            with _interruption_waits(f"{out} is still written; interrupt again to stop that"):
+                stack.close()
+                is_written = True
+        except KeyboardInterrupt:
+            if not is_written:  # this is the second one
+                raise
+            interrupted = True
     # The message of an error quotes the text itself, which may be a long one.
     places = [text.place for text in texts[: len(done)]] or [row.name for row in done]
     failures = [
@@ -144,29 +160,55 @@ def _embed(arguments: argparse.Namespace) -> int:
         summary = f"{embedded} windows of {of_videos} of {len(names)} videos embedded"
     else:
         summary = f"{embedded} of {len(names)} embedded"
-        # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
-        done += [EmbeddingRow(name, None, INTERRUPTED) for name in names[len(done) :]]
     if out == STDOUT:
         status = report(failures, summary, say)
     elif embedded == 0:
         status = report(failures, f"nothing was embedded, {out} was not written")
     else:
-        interrupted = not _write(out, kind, done) or interrupted
         status = report(failures, f"{summary}, written to {out}")
     return 130 if interrupted else status
 
 
-def _write(out: Path, kind: str, rows: Sequence[EmbeddingRow]) -> bool:
-    """Write the file, even if Ctrl-C comes meanwhile; a second one ends it. False: it came."""
-    from ..batch.embedding_files import write_embeddings
+@contextmanager
+def _printed(kind: str) -> Iterator[Callable[[EmbeddingRow], None]]:
+    """Yield a function that prints a row as a line of JSON, if it has an embedding."""
+    from ..batch.embedding_files import json_line
 
+    def add(row: EmbeddingRow) -> None:
+        if row.vector is not None:
+            sys.stdout.write(json_line(kind, row))
+            sys.stdout.flush()
+
+    yield add
+
+
+@contextmanager
+def _interruption_waits(note: str = "") -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, which then raises it. A second one does not wait.
+
+    Args:
+        note: what to say when it comes.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other gets signals
+        yield
+        return
+    came = False
+
+    def handle(*_: object) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        if note:
+            say(f"interrupted, {note}")
+
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        write_embeddings(out, kind, rows)
-    except KeyboardInterrupt:
-        say(f"interrupted, {out} is still written; interrupt again to stop that")
-        write_embeddings(out, kind, rows)
-        return False
-    return True
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _check(arguments: argparse.Namespace, windows: bool) -> None:

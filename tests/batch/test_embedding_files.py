@@ -6,13 +6,16 @@ import csv
 import json
 import os
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mdmmt.batch import embedding_files
 from mdmmt.batch.embed import EmbeddingRow
-from mdmmt.batch.embedding_files import FORMATS, check_output, json_line, write_embeddings
+from mdmmt.batch.embedding_files import FORMATS, STREAMED, check_output, embeddings_file, json_line
 from mdmmt.errors import InputError, MissingDependency
 
 # Which of decimal digits do not give back: the third of 1, the least number, the greatest one.
@@ -38,6 +41,12 @@ def same(vectors) -> None:
     """That these are the bits of `NUMBERS`."""
     vectors = np.asarray(vectors, dtype=np.float32)
     assert vectors.tobytes() == NUMBERS.tobytes() and vectors.shape == NUMBERS.shape
+
+
+def write_embeddings(out: Path, kind: str, rows: list[EmbeddingRow]) -> None:
+    with embeddings_file(out, kind) as add:
+        for row in rows:
+            add(row)
 
 
 def test_npy_has_nan_for_errors_and_its_names_beside_it(tmp_path: Path) -> None:
@@ -101,6 +110,52 @@ def test_parquet_holds_lists_of_one_length(tmp_path: Path) -> None:
     assert table.column_names == ["path", "start_s", "end_s", "embedding"]
     assert table["path"].to_pylist() == ["a.mp4", "\\udcff.mp4"]
     assert table["end_s"].to_pylist() == [2.5, 1 / 3]
+
+
+def many(n: int, alive: list[weakref.ref]) -> Iterator[EmbeddingRow]:
+    """Rows, every fifth an error. `alive` gets references to the vectors."""
+    for i in range(n):
+        vector = None if i % 5 == 0 else np.full(3, i, np.float32)
+        if vector is not None:
+            alive.append(weakref.ref(vector))
+        yield EmbeddingRow(f"text {i}", vector, None if i % 5 else "odd")
+
+
+@pytest.mark.parametrize("suffix", STREAMED)
+def test_rows_are_written_as_they_come(suffix: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(embedding_files, "ROWS_AT_ONCE", 4)
+    out, alive, most = tmp_path / f"a{suffix}", [], 0
+    with embeddings_file(out, "text") as add:
+        for row in many(30, alive):
+            add(row)
+            most = max(most, sum(one() is not None for one in alive))
+        assert not out.exists()
+    assert most <= 5  # four that wait, and the row in hand
+    names = [f"text {i}" for i in range(30) if i % 5]
+    if suffix == ".jsonl":
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+        found = {record["text"]: record["embedding"] for record in records}
+    elif suffix == ".csv":
+        header, *rows = csv.reader(out.read_text().splitlines())
+        assert header == ["text", "embedding_0", "embedding_1", "embedding_2"]
+        found = {name: [float(number) for number in numbers] for name, *numbers in rows}
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is missing")
+        with parquet.ParquetFile(out) as file:
+            assert file.num_row_groups == 8
+            table = file.read()
+        found = dict(zip(table["text"].to_pylist(), table["embedding"].to_pylist(), strict=True))
+    assert found == {name: [float(name.split()[1])] * 3 for name in names}
+    assert list(found) == names
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_errors_alone_make_no_file(suffix: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(embedding_files, "ROWS_AT_ONCE", 1)
+    write_embeddings(tmp_path / f"a{suffix}", "text", [texts()[1]] * 3)
+    assert not list(tmp_path.iterdir())
+    write_embeddings(tmp_path / f"a{suffix}", "text", [texts()[1], texts()[0], texts()[1]])
+    assert (tmp_path / f"a{suffix}").exists()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import pytest
 
 import mdmmt
 from mdmmt import experts
+from mdmmt.batch import embedding_files
+from mdmmt.batch.embed import EmbeddingRow
 from mdmmt.cli import main
 from mdmmt.errors import WeightsError
 from mdmmt.towers.tokenizer import TOKENIZER_FILES
@@ -137,20 +141,70 @@ def test_embed_writes_in_the_format_of_the_suffix(tmp_path):
     assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("a red ball,")
 
 
-def test_embed_still_writes_when_it_is_interrupted_meanwhile(tmp_path, monkeypatch, capsys):
-    save, calls = np.save, []
+@pytest.mark.parametrize("times", [1, 2])
+def test_embed_still_writes_when_it_is_interrupted_meanwhile(times, tmp_path, monkeypatch, capsys):
+    save = np.save
 
-    def interrupted_once(*arguments):
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
+    def interrupted(*arguments):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
         save(*arguments)
 
-    monkeypatch.setattr(np, "save", interrupted_once)
+    monkeypatch.setattr(np, "save", interrupted)
     out = tmp_path / "a.npy"
     assert main(["embed", "--text=a ball", "--weights=sample", f"--out={out}"]) == 130
     assert "is still written" in capsys.readouterr().err
-    assert np.isfinite(np.load(out)).all() and (tmp_path / "a.names.jsonl").exists()
+    if times == 1:
+        assert np.isfinite(np.load(out)).all() and (tmp_path / "a.names.jsonl").exists()
+    else:  # a second Ctrl-C does not wait
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_embed_writes_whole_rows_when_it_is_interrupted(suffix, tmp_path, monkeypatch, capsys):
+    """Ctrl-C comes while the second of four rows is written."""
+    describe, calls = embedding_files._describe, []
+
+    def interrupted(kind, row):
+        calls.append(row.name)
+        if calls.count("text 1") == 1:
+            signal.raise_signal(signal.SIGINT)
+            calls.append("text 1")
+        return describe(kind, row)
+
+    monkeypatch.setattr(embedding_files, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(embedding_files, "_describe", interrupted)
+    out = tmp_path / f"a{suffix}"
+    texts = [f"--text=text {i}" for i in range(4)]
+    assert main(["embed", *texts, "--weights=sample", f"--out={out}"]) == 130
+    printed = capsys.readouterr()
+    assert "2 of 4 embedded" in printed.out and "interrupted" in printed.err
+    lines = out.read_text().splitlines()
+    if suffix == ".csv":
+        assert [line.split(",")[0] for line in lines] == ["text", "text 0", "text 1"]
+        assert {len(line.split(",")) for line in lines} == {385}
+    else:
+        assert [json.loads(line)["text"] for line in lines] == ["text 0", "text 1"]
+
+
+def test_embed_keeps_no_vectors_in_memory(tmp_path, monkeypatch):
+    alive, counts = [], []
+
+    def rows(model, texts):
+        for text in texts:
+            vector = np.ones(model.dim, np.float32)
+            alive.append(weakref.ref(vector))
+            counts.append(sum(one() is not None for one in alive))
+            yield EmbeddingRow(text, vector)
+
+    monkeypatch.setattr("mdmmt.batch.embed.embed_texts", rows)
+    monkeypatch.setattr(embedding_files, "ROWS_AT_ONCE", 2)
+    texts = [f"--text=text {i}" for i in range(9)]
+    for out in (tmp_path / "a.jsonl", tmp_path / "a.parquet", "-"):
+        assert main(["embed", *texts, "--weights=sample", f"--out={out}"]) == 0
+        assert max(counts) <= 4, out  # two that wait, and those in hand
+        alive.clear()
+        counts.clear()
 
 
 def test_embed_runs_the_named_experts_alone(long, tmp_path, capsys):
