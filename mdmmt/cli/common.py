@@ -55,7 +55,7 @@ def add_experts_options(command: argparse.ArgumentParser, default: str) -> None:
     """
     command.add_argument(
         "--experts",
-        type=_names_of_experts,
+        type=names_of_experts,
         metavar="NAME,NAME",
         help=f"the experts that run; default: {default}",
     )
@@ -68,7 +68,8 @@ def add_experts_options(command: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def _names_of_experts(text: str) -> list[str]:
+def names_of_experts(text: str) -> list[str]:
+    """The experts that an option names, for argparse."""
     return list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 

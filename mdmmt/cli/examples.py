@@ -45,6 +45,10 @@ EXAMPLES = {
         "mdmmt train recipe.yaml",
         "mdmmt train recipe.yaml --out runs/other --set epochs=10 --set loss=info-nce",
     ),
+    "duplicates": (
+        "mdmmt duplicates test-features/ train-features/",
+        "mdmmt duplicates test-features/ train-features/ --out duplicates.lst",
+    ),
     "download": ("mdmmt download --list", "mdmmt download", "mdmmt download --only CLIP"),
     "convert": ("mdmmt convert mdmmt_3mod.pth --out my-model",),
     "info": ("mdmmt info", "mdmmt info my-model"),

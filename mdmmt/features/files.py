@@ -232,7 +232,9 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             InputError: the folder holds no feature file.
         """
         self._files: dict[str, set[Path]] = {}
-        for file, video in find_feature_files(Path(folder)):
+        found = find_feature_files(Path(folder))
+        self._videos = [str(video) for _, video in found]
+        for file, video in found:
             keys = (str(video), str(video.with_suffix("")), video.name, video.stem)
             for key in keys:
                 self._files.setdefault(key, set()).add(file)
@@ -245,6 +247,10 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             InputError: several videos have this name, or `read_features` refuses the file.
         """
         return read_features(self._file_of(video)).features
+
+    def videos(self) -> list[str]:
+        """The path of each video below the folder, where the mapping has several keys for each."""
+        return list(self._videos)
 
     def header(self, video: str) -> FeatureHeader:
         """The header of a video's feature file. Errors are those of `folder[video]`."""
