@@ -66,6 +66,7 @@ class TrainingConfig:
     epochs: int = 50
     samples_per_epoch: int | None = None  # None: as many as there are segments
     batch_size: int = 32  # pairs of a step, over all processes
+    chunk_size: int | None = None  # pairs that a process encodes at once; None: all of its own
     loss: str = RANKING  # one of `LOSSES`
     margin: float = 0.05  # of the max-margin ranking loss
     temperature: float = 0.05  # of InfoNCE
@@ -100,7 +101,14 @@ class TrainingConfig:
             if getattr(self, name) not in known:
                 expected = ", ".join("nothing at all" if one is None else one for one in known)
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}")
-        for name in ("epochs", "samples_per_epoch", "patience", "checkpoint_steps", "lora_rank"):
+        for name in (
+            "epochs",
+            "samples_per_epoch",
+            "patience",
+            "checkpoint_steps",
+            "lora_rank",
+            "chunk_size",
+        ):
             _check_range(self, name, 1, math.inf)
         _check_range(self, "batch_size", 2, math.inf)  # one pair has nothing to be compared with
         for name in ("seed", "warm_up"):

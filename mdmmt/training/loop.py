@@ -24,17 +24,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..datasets import Caption
-from ..device import resolve_device
 from ..errors import InputError
 from ..evaluation import Result, evaluate
-from ..features import FeatureFolder
+from ..features import FeatureFolder, VideoTokens
 from ..model import Model, load
 from ..storage.files import atomic_file, check_folder, sha256_of
 from ..storage.folders import atomic_folder
@@ -68,6 +67,7 @@ from .data import (
 from .lora import add_lora, merged
 from .losses import info_nce_loss, max_margin_loss, negatives
 from .packed import encode_texts, encode_videos
+from .processes import Processes
 
 LAST, CHECKPOINTS, SETTINGS_FILE = "last", "checkpoints", "settings.json"
 BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam, as in MMT
@@ -109,7 +109,9 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
     progress.check_plot()
     out = Path(config.out).expanduser()
     check_folder(out)
-    device = resolve_device(config.device)
+    processes = Processes(config.device)
+    processes.check_batch(config.batch_size)
+    device = processes.device
     model = load(config.init, "cpu")
     names = [expert.name for expert in model.config.video.experts]
     data = read_training_data(config.datasets, model.config.video.experts, config.skip_missing)
@@ -123,10 +125,14 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
         )
     towers = make_towers(config, model).to(device)
     optimiser = make_optimiser(config, towers)
-    state = _open_run(out, config, data, towers, optimiser, device)
-    log = progress.Log(out, state.step)
+    if processes.is_main:
+        _open_run(out, config, data)
+    processes.wait()
+    show_progress = show_progress and processes.is_main
+    state = _last_state(out, towers, optimiser, device)
+    log = progress.Log(out, state.step) if processes.is_main else None
     reader = SegmentReader(model.config.video.experts)
-    trainer = Trainer(config, towers, optimiser, model, device)
+    trainer = Trainer(config, towers, optimiser, model, processes)
     folder = _RunFolder(out, config, model, data, towers)
     with _deterministic(device):
         for epoch in range(state.step // steps, config.epochs):
@@ -136,24 +142,37 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
             done = state.step % steps
             losses = [line["loss"] for line in progress.read_log(out)[-done:] if done]
             with progress.progress_bar(show_progress, steps, done, epoch + 1) as bar:
-                for batch in reader.batches(samples, config.batch_size, done, 0, 1):
+                for batch in reader.batches(
+                    samples, config.batch_size, done, processes.index, processes.count
+                ):
                     started = time.perf_counter()
                     line: dict[str, float] = {"step": state.step + 1, "epoch": epoch + 1}
                     line |= trainer.step(batch, state.step, epoch)
                     line["seconds"] = round(time.perf_counter() - started, 4)
                     state.step += 1
-                    log.write(line)
+                    if log is not None:
+                        log.write(line)
                     losses.append(line["loss"])
                     bar.set_postfix(loss=f"{line['loss']:.4f}", recall=f"{line['recall']:.0%}")
                     bar.update()
-                    if state.step % config.checkpoint_steps == 0 and state.step % steps:
+                    is_due = state.step % config.checkpoint_steps == 0 and state.step % steps
+                    if is_due and processes.is_main:
                         save_checkpoint(out / CHECKPOINTS, state, towers, optimiser)
-            folder.finish_epoch(state, epoch + 1, float(np.mean(losses)), validations)
-            log.write({"step": state.step, **state.history[-1]})
-            save_checkpoint(out / CHECKPOINTS, state, towers, optimiser)
-            progress.plot(out, progress.read_log(out), state)
+            if log is not None:
+                folder.finish_epoch(state, epoch + 1, float(np.mean(losses)), validations)
+                log.write({"step": state.step, **state.history[-1]})
+                save_checkpoint(out / CHECKPOINTS, state, towers, optimiser)
+                progress.plot(out, progress.read_log(out), state)
+            state = processes.share(state)
     assert state.best_epoch is not None  # there is at least one epoch
     return TrainingResult(out, state.best_epoch, state.history)
+
+
+class Chunk(NamedTuple):
+    """Pairs that are encoded at once."""
+
+    texts: Sequence[str]
+    videos: Sequence[VideoTokens]
 
 
 class Towers(nn.Module):
@@ -173,10 +192,11 @@ class Trainer:
         towers: Towers,
         optimiser: torch.optim.Optimizer,
         model: Model,
-        device: torch.device,
+        processes: Processes,
     ) -> None:
         """For towers and their optimiser; the model gives the tokenizer."""
-        self.config, self.towers, self.optimiser, self.device = config, towers, optimiser, device
+        self.config, self.towers, self.optimiser = config, towers, optimiser
+        self.processes = processes
         self.tokenizer = model.tokenizer
 
     def step(self, batch: Batch, step: int, epoch: int) -> dict[str, float]:
@@ -210,30 +230,59 @@ class Trainer:
         return {"loss": loss, "recall": recall.item(), "learning_rate": rate}
 
     def backward(self, batch: Batch, step: int) -> tuple[float, Tensor]:
-        """Compute the loss of a batch and its gradients, and the scores [b, b]."""
-        seed_torch(self.config.seed, step, 1)
-        firsts, videos = self.encode(batch)
+        """Compute the loss of a batch and its gradients, and the scores [b, b].
+
+        If the pairs of this process are encoded in several chunks, the method is that of GradCache
+        (Gao et al., 2021): each chunk is encoded without a graph, and a second time once the
+        gradients at its outputs are known. The same random numbers are drawn both times.
+        """
+        chunks = list(self.chunks(batch))
+        is_cached = len(chunks) > 1
+        with torch.set_grad_enabled(not is_cached):
+            outputs = [self.encode(chunk, step, number) for number, chunk in enumerate(chunks)]
         # The loss is computed from copies, whose gradients then go back through the encoders.
-        first, video = (part.detach().requires_grad_() for part in (firsts, videos))
+        first, video = (
+            self.processes.gather(torch.cat(parts).detach()).requires_grad_()
+            for parts in zip(*outputs, strict=True)
+        )
         seed_torch(self.config.seed, step, HEADS)
         scores = self.towers.text.heads(first) @ video.T
         loss = self.loss(batch, scores)
         loss.backward()
-        for output, copy in ((firsts, first), (videos, video)):
-            if output.requires_grad:  # a frozen tower has no gradients
-                output.backward(copy.grad)
+        sizes = [len(chunk.videos) for chunk in chunks]
+        of_texts, of_videos = (cast(Tensor, x.grad)[batch.own].split(sizes) for x in (first, video))
+        for number, gradients in enumerate(zip(of_texts, of_videos, strict=True)):
+            output = self.encode(chunks[number], step, number) if is_cached else outputs[number]
+            for vectors, gradient in zip(output, gradients, strict=True):
+                if vectors.requires_grad:  # a frozen tower has no gradients
+                    vectors.backward(gradient)
+        text = self.towers.text
+        alike = [*text.text_gu.parameters(), *text.moe_fc_txt.parameters()]
+        self.processes.add_gradients(self.towers.parameters(), alike)
         return loss.item(), scores.detach()
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """BERT's first tokens [b, d] and the embeddings of the videos [b, m * same_dim]."""
-        texts = [caption_text(sample.caption) for sample in batch.samples[batch.own]]
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        """The pairs of this process, as many at a time as are encoded at once."""
+        samples = batch.samples[batch.own]
+        size = self.config.chunk_size or len(samples)
+        for at in range(0, len(samples), size):
+            texts = [caption_text(sample.caption) for sample in samples[at : at + size]]
+            yield Chunk(texts, batch.videos[at : at + size])
+
+    def encode(self, chunk: Chunk, step: int, number: int) -> tuple[Tensor, Tensor]:
+        """BERT's first tokens [b, d] and the embeddings of the videos [b, m * same_dim].
+
+        Args:
+            number: of the chunk; with the step it decides what dropout leaves out.
+        """
+        seed_torch(self.config.seed, step, 1 + self.processes.index, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of captions longer than the model takes
-            ids = self.tokenizer(texts)
+            ids = self.tokenizer(chunk.texts)
         low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+        with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=low):
             return encode_texts(self.towers.text, ids), encode_videos(
-                self.towers.video, batch.videos
+                self.towers.video, chunk.videos
             )
 
     def loss(self, batch: Batch, scores: Tensor) -> Tensor:
@@ -403,15 +452,12 @@ def _read_validations(config: TrainingConfig, model: Model) -> list[Validation]:
     return validations
 
 
-def _open_run(
-    out: Path,
-    config: TrainingConfig,
-    data: TrainingData,
-    towers: Towers,
-    optimiser: torch.optim.Optimizer,
-    device: torch.device,
-) -> RunState:
-    """Begin a run in a new folder, or go on from the last checkpoint of the folder's own run."""
+def _open_run(out: Path, config: TrainingConfig, data: TrainingData) -> None:
+    """Take a new folder for a run, or the folder of the same run, which then goes on.
+
+    Raises:
+        InputError: the folder holds another run, or other things.
+    """
     file = out / SETTINGS_FILE
     if file.exists():
         settings = parse_json(read_text(file), str(file))
@@ -433,6 +479,12 @@ def _open_run(
     with atomic_file(file) as part:
         settings = {"settings": to_mapping(config), "pairs": data.digest}
         part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _last_state(
+    out: Path, towers: Towers, optimiser: torch.optim.Optimizer, device: torch.device
+) -> RunState:
+    """How far the run of a folder has come; its last checkpoint is read."""
     found = find_checkpoints(out / CHECKPOINTS)
     return load_checkpoint(found[-1], towers, optimiser, device) if found else RunState()
 

@@ -19,7 +19,9 @@ from mdmmt.errors import InputError
 from mdmmt.training import loop
 from mdmmt.training.checkpoints import find_checkpoints
 from mdmmt.training.config import DatasetConfig
+from mdmmt.training.data import SegmentReader, read_training_data
 from mdmmt.training.loop import learning_rate_factor, metric_of, train
+from mdmmt.training.processes import Processes
 from mdmmt.training.progress import read_log
 
 STOP = "stopped by the test"
@@ -312,3 +314,63 @@ def test_bfloat16_learns_as_well(make_config):
     )
     losses = [line["mean_loss"] for line in result.history]
     assert losses[-1] < losses[0]
+
+
+def make_trainer(config, tiny_folder):
+    """A trainer, and the first batch of its run."""
+    model = mdmmt.load(tiny_folder, "cpu")
+    towers = loop.make_towers(config, model)
+    trainer = loop.Trainer(
+        config, towers, loop.make_optimiser(config, towers), model, Processes("cpu")
+    )
+    experts = model.config.video.experts
+    data = read_training_data(config.datasets, experts)
+    samples = data.draw_epoch(0, 0, 32, [expert.name for expert in experts], 0.0)
+    return trainer, next(SegmentReader(experts).batches(samples, config.batch_size, 0, 0, 1))
+
+
+def gradients_of(trainer):
+    named = trainer.towers.named_parameters()
+    return {name: one.grad.clone() for name, one in named if one.grad is not None}
+
+
+def assert_close_gradients(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        scale = value.abs().max().clamp(min=1e-2)  # a batch norm makes some of them zero
+        assert (value - second[name]).abs().max() <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 8])
+def test_chunks_give_the_gradients_of_the_whole_batch(make_config, tiny_folder, chunk_size):
+    config = make_config(dropout=0.0, margin=0.5)
+    whole, batch = make_trainer(config, tiny_folder)
+    loss, _ = whole.backward(batch, 0)
+    chunked, batch = make_trainer(replace(config, chunk_size=chunk_size), tiny_folder)
+    assert chunked.backward(batch, 0)[0] == pytest.approx(loss, abs=1e-6)
+    assert_close_gradients(gradients_of(whole), gradients_of(chunked))
+    norms = (dict(one.towers.named_buffers()) for one in (whole, chunked))
+    for (name, value), (_, other) in zip(*(norm.items() for norm in norms), strict=True):
+        torch.testing.assert_close(value, other, msg=name)
+
+
+def test_chunks_drop_out_the_same_both_times(make_config, tiny_folder):
+    """With dropout, the gradients are those of one graph over the same chunks."""
+    config = make_config(dropout=0.3, margin=0.5, chunk_size=3)
+    trainer, batch = make_trainer(config, tiny_folder)
+    trainer.backward(batch, 4)
+    other, batch = make_trainer(config, tiny_folder)
+    outputs = [other.encode(chunk, 4, number) for number, chunk in enumerate(other.chunks(batch))]
+    first, video = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    loop.seed_torch(config.seed, 4, loop.HEADS)
+    other.loss(batch, other.towers.text.heads(first) @ video.T).backward()
+    assert_close_gradients(gradients_of(other), gradients_of(trainer))
+
+
+@pytest.mark.parametrize("freeze", ["text", "video"])
+def test_chunks_leave_a_frozen_tower_alone(make_config, tiny_folder, freeze):
+    trainer, batch = make_trainer(make_config(freeze=freeze, chunk_size=3), tiny_folder)
+    trainer.backward(batch, 0)
+    assert {name.partition(".")[0] for name in gradients_of(trainer)} == {"text", "video"} - {
+        freeze
+    }
