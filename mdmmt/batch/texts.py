@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..storage.files import check_file
-from ..storage.text import numbered_lines, parse_json, read_stdin, read_text
+from ..storage.text import numbered_lines, parse_json, portions_of_stdin, read_text
 from .embedding_files import import_parquet
 
 STDIN = Path("-")
@@ -24,20 +25,22 @@ class PlacedText(NamedTuple):
     place: str
 
 
-def read_texts(file: Path, column: str | None = None) -> list[PlacedText]:
-    """Read the texts of a file.
+def read_texts(file: Path, column: str | None = None) -> Iterable[Sequence[PlacedText]]:
+    """Read the texts of a file, in portions: a file is one, stdin gives its lines as they come.
 
     A blank line or an empty cell is a text too, so the text of row i is text i. Blank lines at the
     end of a file, and between JSON lines, do not count.
 
     Args:
         file: .txt or without a suffix, one text a line; or a table, .csv or .tsv with a header,
-            .jsonl or .parquet; or `STDIN`, one text a line. All are UTF-8.
+            .jsonl or .parquet; or `STDIN`, one text a line. All are UTF-8. Bytes of stdin that are
+            not become surrogates, which no model takes, so their line alone is refused.
         column: of a table, which holds the texts. None: `TEXT_COLUMN`.
 
     Raises:
-        InputError: the file cannot be read, is no such file, or holds no text; a table without
-            the column, or with a value that is no text in it; or a column of what is no table.
+        InputError: the file cannot be read, is no such file, or holds no text, which of stdin is
+            known at its end; a table without the column, or with a value that is no text in it; or
+            a column of what is no table.
         MissingDependency: a .parquet needs pyarrow.
     """
     if file == STDIN or file.suffix in ("", ".txt"):
@@ -46,6 +49,8 @@ def read_texts(file: Path, column: str | None = None) -> list[PlacedText]:
                 f"--column is {column!r} and {_name(file)} is no table; expected "
                 f"{', '.join(TABLES)}, or no --column for one text a line"
             )
+        if file == STDIN:
+            return _lines_of_stdin()
         texts = _lines(file)
     elif file.suffix in TABLES:
         check_file(file, "a file of texts")
@@ -58,7 +63,7 @@ def read_texts(file: Path, column: str | None = None) -> list[PlacedText]:
         )
     if not texts:
         raise InputError(f"{_name(file)} holds no text")
-    return texts
+    return [texts]
 
 
 def _name(file: Path) -> str:
@@ -66,12 +71,31 @@ def _name(file: Path) -> str:
 
 
 def _lines(file: Path) -> list[PlacedText]:
-    text = read_stdin() if file == STDIN else read_text(file)
-    lines = text.split("\n")  # splitlines() would also split at characters that a text may hold
+    lines = read_text(file).split("\n")  # splitlines() would also split within a text
     while lines and not lines[-1].strip():
         lines.pop()
-    name = _name(file)
-    return [PlacedText(line, f"{name}, line {n}") for n, line in enumerate(lines, start=1)]
+    return [PlacedText(line, f"{file}, line {n}") for n, line in enumerate(lines, start=1)]
+
+
+def _lines_of_stdin() -> Iterator[list[PlacedText]]:
+    line: list[str] = []  # the parts that have come of it
+    blank: list[PlacedText] = []  # lines that may be the last ones
+    number = 0
+    for portion in chain(portions_of_stdin(), "\n"):
+        start, *others = portion.split("\n")
+        line.append(start)
+        texts: list[PlacedText] = []
+        for other in others:
+            number += 1
+            blank.append(PlacedText("".join(line), f"{_name(STDIN)}, line {number}"))
+            line = [other]
+            if blank[-1].text.strip():
+                texts += blank
+                blank = []
+        if texts:
+            yield texts
+    if len(blank) == number:
+        raise InputError(f"{_name(STDIN)} holds no text")
 
 
 Cells = Iterator[tuple[Any, str]]  # the value of each cell of the column, and its place

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..batch.embed import EmbeddingRow
+    from ..batch.texts import PlacedText
 
 STDOUT = Path("-")
 
@@ -93,29 +94,39 @@ def _embed(arguments: argparse.Namespace) -> int:
     from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
     from ..batch.embedding_files import embeddings_file
     from ..batch.outcome import INTERRUPTED
-    from ..batch.texts import PlacedText, read_texts
+    from ..batch.texts import STDIN, PlacedText, read_texts
     from ..features.listing import find_videos_or_features
 
     windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
     _check(arguments, windows)
     out = arguments.out
+    portions: Iterable[Sequence[PlacedText]]
     if arguments.texts:
-        texts = read_texts(arguments.texts, arguments.column)
+        portions = read_texts(arguments.texts, arguments.column)
     else:
-        texts = [PlacedText(text, "") for text in arguments.text or ()]
+        portions = [[PlacedText(text, "") for text in arguments.text or ()]]
     model = load_model(arguments)
-    if texts:
-        kind, names = "text", [text.text for text in texts]
-        rows = progress(embed_texts(model, names), len(names), kind)
-        videos: list[str] = []
-    else:
-        videos = find_videos_or_features(arguments.videos)
-        kind, names = "path", videos
+    texts: list[PlacedText] = []  # that were read
+    videos: list[str] = []
+    rows: Iterator[EmbeddingRow]
+    if arguments.videos:
+        kind, videos = "path", find_videos_or_features(arguments.videos)
+        total: int | None = len(videos)
         jobs = jobs_of(arguments, model.device)
         if windows:
-            rows = embed_windows(model, names, arguments.window, arguments.stride, jobs)
+            rows = embed_windows(model, videos, arguments.window, arguments.stride, jobs)
         else:
-            rows = embed_videos(model, names, jobs)
+            rows = embed_videos(model, videos, jobs)
+    else:
+
+        def embed_portions() -> Iterator[EmbeddingRow]:
+            for portion in portions:
+                texts.extend(portion)
+                yield from embed_texts(model, [text.text for text in portion])
+
+        kind = "text"
+        total = None if arguments.texts == STDIN else sum(map(len, portions))
+        rows = progress(embed_portions(), total, kind)
     at_most_s = math.inf
     if not windows:  # a video is read as far as the model takes it
         with suppress(InputError):  # of experts that cannot be run, but have feature files
@@ -136,7 +147,7 @@ def _embed(arguments: argparse.Namespace) -> int:
             say("interrupted")
         if not windows:
             # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
-            for name in names[len(done) :]:
+            for name in [*videos, *(text.text for text in texts)][len(done) :]:
                 add(EmbeddingRow(name, None, INTERRUPTED))
         is_written = False
         try:
@@ -148,7 +159,7 @@ def _embed(arguments: argparse.Namespace) -> int:
                 raise
             interrupted = True
     # The message of an error quotes the text itself, which may be a long one.
-    places = [text.place for text in texts[: len(done)]] or [row.name for row in done]
+    places = [row.name for row in done] if videos else [text.place for text in texts[: len(done)]]
     failures = [
         f"{place}: {row.error}" if place else row.error
         for row, place in zip(done, places, strict=True)
@@ -157,9 +168,9 @@ def _embed(arguments: argparse.Namespace) -> int:
     embedded = len(done) - len(failures)
     if windows:
         of_videos = len({row.name for row in done if not row.error})
-        summary = f"{embedded} windows of {of_videos} of {len(names)} videos embedded"
+        summary = f"{embedded} windows of {of_videos} of {total} videos embedded"
     else:
-        summary = f"{embedded} of {len(names)} embedded"
+        summary = f"{embedded} of {len(texts) if total is None else total} embedded"
     if out == STDOUT:
         status = report(failures, summary, say)
     elif embedded == 0:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InputError
+
+PORTION = 65_536  # bytes of stdin that are read together at most
 
 
 def is_unicode(text: str) -> bool:
@@ -47,9 +51,18 @@ def read_text(path: Path) -> str:
     return _decode(content, str(path))
 
 
-def read_stdin() -> str:
-    """Read stdin to its end, as `read_text` reads a file."""
-    return _decode(sys.stdin.buffer.read(), "stdin")
+def portions_of_stdin() -> Iterator[str]:
+    """Yield what stdin holds, each portion as soon as it is there.
+
+    Ends of lines are those of `read_text`. Bytes that are no UTF-8 become surrogates.
+    """
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder("utf-8-sig")("surrogateescape"), translate=True
+    )
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)
+    while portion := stdin.read1(PORTION):
+        yield decoder.decode(portion)
+    yield decoder.decode(b"", final=True)
 
 
 def _decode(content: bytes, name: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from mdmmt.batch.texts import STDIN, read_texts
+from mdmmt.batch.texts import STDIN, PlacedText, read_texts
 from mdmmt.errors import InputError, MissingDependency
 
 TEXTS = ["a red ball", 'it is "blue",\u2028 not red', "", "ein W\u00fcrfel"]
@@ -24,6 +25,10 @@ def stdin(monkeypatch):
     return hold
 
 
+def texts_of(file: Path, column: str | None = None) -> list[PlacedText]:
+    return list(chain.from_iterable(read_texts(file, column)))
+
+
 def write(file: Path, content: str | bytes) -> Path:
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return file
@@ -34,10 +39,10 @@ def test_a_line_is_a_text_and_a_blank_one_keeps_its_place(end, tmp_path, stdin):
     content = ("\ufeff" + "\r\n".join(TEXTS) + end).encode()
     stdin(content)
     for file in (write(tmp_path / "a.txt", content), write(tmp_path / "63", content), STDIN):
-        assert [text.text for text in read_texts(file)] == TEXTS
-    assert read_texts(tmp_path / "a.txt")[2].place == f"{tmp_path / 'a.txt'}, line 3"
+        assert [text.text for text in texts_of(file)] == TEXTS
+    assert texts_of(tmp_path / "a.txt")[2].place == f"{tmp_path / 'a.txt'}, line 3"
     stdin(content)
-    assert read_texts(STDIN)[3].place == "stdin, line 4"
+    assert texts_of(STDIN)[3].place == "stdin, line 4"
 
 
 QUOTED = 'it is ""blue"",\u2028 not red'
@@ -66,13 +71,13 @@ QUOTED = 'it is ""blue"",\u2028 not red'
 )
 def test_a_column_of_a_table_holds_the_texts(name, content, places, tmp_path):
     file = write(tmp_path / name, content)
-    texts = read_texts(file)
+    texts = texts_of(file)
     assert [text.text for text in texts] == TEXTS
     assert [text.place for text in texts] == [f"{file}, {place}" for place in places]
     renamed = write(file, content.replace("text", "what is said"))
-    assert [text.text for text in read_texts(renamed, "what is said")] == TEXTS
+    assert [text.text for text in texts_of(renamed, "what is said")] == TEXTS
     with pytest.raises(InputError, match=r"no column 'text' among .*'what is said'"):
-        read_texts(renamed)
+        texts_of(renamed)
 
 
 def test_a_column_of_parquet_holds_the_texts(tmp_path):
@@ -88,12 +93,12 @@ def test_a_column_of_parquet_holds_the_texts(tmp_path):
     ):
         table = pyarrow.table({"id": [1, 2, 3, 4], "a.b": pyarrow.array(values, kind)})
         parquet.write_table(table, file)
-        texts = read_texts(file, "a.b")
+        texts = texts_of(file, "a.b")
         assert [text.text for text in texts] == TEXTS and texts[1].place == f"{file}, row 2"
     with pytest.raises(InputError, match=r"no column 'text' among 'id', 'a\.b'"):
-        read_texts(file)
+        texts_of(file)
     with pytest.raises(InputError, match="row 1: holds 1, expected a text"):
-        read_texts(file, "id")
+        texts_of(file, "id")
 
 
 @pytest.mark.parametrize(
@@ -118,19 +123,47 @@ def test_a_bad_file_is_named_with_the_place(name, content, words, tmp_path):
     if name == "a.parquet":
         pytest.importorskip("pyarrow", reason="the extra `parquet` is missing")
     with pytest.raises(InputError, match=words):
-        read_texts(write(tmp_path / name, content))
+        texts_of(write(tmp_path / name, content))
 
 
 def test_a_missing_file_a_column_of_no_table_and_a_missing_package(tmp_path, stdin, monkeypatch):
     for name in ("none.txt", "none.csv", "none.jsonl", "none.parquet"):
         with pytest.raises(InputError, match=name):
-            read_texts(tmp_path / name)
+            texts_of(tmp_path / name)
     with pytest.raises(InputError, match=r"'id' and stdin is no table; expected \.csv"):
-        read_texts(STDIN, "id")
-    stdin(b"a\n\xff")
-    with pytest.raises(InputError, match="stdin, line 2: is not UTF-8"):
-        read_texts(STDIN)
+        texts_of(STDIN, "id")
+    stdin(b"\n \n\n")
+    with pytest.raises(InputError, match="stdin holds no text"):
+        texts_of(STDIN)
     write(tmp_path / "a.parquet", "")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependency, match=r"pip install 'mdmmt\[parquet\]'"):
-        read_texts(tmp_path / "a.parquet")
+        texts_of(tmp_path / "a.parquet")
+
+
+class Pipe(io.BytesIO):
+    """Gives its bytes in pieces, as a pipe does."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(content)
+        self.size = size
+
+    def read1(self, size: int = -1) -> bytes:
+        return super().read1(self.size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_stdin_may_come_in_pieces(size: int, monkeypatch) -> None:
+    texts = ["a red ball", "", "\u2028\U0001f600", "b", "c", " ", "d"]
+    content = ("\ufeff" + "\r\n".join(texts).replace("b\r\n", "b\r") + "\n\n \n").encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(content, size)))
+    portions = list(read_texts(STDIN))
+    assert [text.text for portion in portions for text in portion] == texts
+    places = [text.place for portion in portions for text in portion]
+    assert places == [f"stdin, line {n}" for n in range(1, 8)]
+    assert len(portions) == {1: 5, 1000: 1}.get(size, len(portions))
+
+
+def test_bytes_of_stdin_that_are_no_text_stay_in_their_line(stdin) -> None:
+    stdin(b"a\n\xff\nb")
+    assert [text.text for text in texts_of(STDIN)] == ["a", "\udcff", "b"]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -130,6 +131,37 @@ def test_embed_reads_texts_of_a_file_and_of_stdin(tmp_path, monkeypatch, capsys)
         assert f"mdmmt: {place}: text is '', expected some words\n" in capsys.readouterr().err
     assert main(["embed", "--text=a ball", "--column=id", *options, "--out=-"]) == 1
     assert "--column is for --texts" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["end of stdin", "Ctrl-C"])
+def test_embed_answers_lines_of_stdin_as_they_come(end: str) -> None:
+    command = [sys.executable, "-m", "mdmmt", "embed", "--texts=-", "--weights=sample", "--out=-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        killer = threading.Timer(60, process.kill)  # of a process that waits for the end of stdin
+        killer.start()
+        for text in ("a red ball", "silence"):
+            process.stdin.write(f"{text}\n".encode())
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        if end == "Ctrl-C":
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdin.write(b"\xff\n\na blue star")
+            process.stdin.close()
+            assert json.loads(process.stdout.readline())["text"] == "a blue star"
+        errors = process.stderr.read().decode()
+        assert process.wait() == (130 if end == "Ctrl-C" else 1)
+        killer.cancel()
+    if end == "Ctrl-C":
+        assert "interrupted" in errors and "2 of 2 embedded" in errors
+    else:
+        assert (
+            "mdmmt: stdin, line 3: text is '\\udcff', which is not" in errors
+            and "3 of 5 embedded" in errors
+        )
+        assert "mdmmt: stdin, line 4: text is ''" in errors
 
 
 def test_embed_writes_in_the_format_of_the_suffix(tmp_path):
