@@ -30,6 +30,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mdmmt.batch.extract import extract_file
+from mdmmt.config import RELEASED
 from mdmmt.experts import ExpertPrecision
 from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.ircsn import (
@@ -41,15 +42,25 @@ from mdmmt.experts.ircsn import (
     VideoExpert,
 )
 from mdmmt.experts.vggish import VGGish, VggishExpert
-from mdmmt.features import extract
+from mdmmt.fast import FastVideoTower
+from mdmmt.features import ExpertFeatures, extract
+from mdmmt.features.tokens import tokens_of_checked
 from mdmmt.kernels import cpu
 from mdmmt.media.decode import read_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 import seeded
-from closeness import centred_cosines, different_clips, unchanged_neighbours
+from closeness import (
+    centred_cosines,
+    largest_neighbour_loss,
+    real_clips,
+    seconds_of,
+    unchanged_neighbours,
+)
 from media import BIG_BUCK_BUNNY, footage
 from plain_csn import PlainCSN, lively
+from sample_clips import draw_sample_clips
+from tiny import make_pair, write_vocabulary
 
 CPU = torch.device("cpu")
 
@@ -191,7 +202,7 @@ def cost(path: Path, name: str) -> dict[str, float]:
 
 def rounding() -> dict[str, float]:
     """The features in 8 bits beside the exact ones, of clips that they tell apart."""
-    clips = different_clips(40, CLIP_FRAMES, CLIP_SIZE)
+    clips = shown_clips(40)
     plain = lively(torch.cat([plain_input(clip[None]) for clip in clips[::5]]))
     exact, int8 = (video_of(plain, name).features(clips) for name in ("exact", "int8"))
     cosines = centred_cosines(exact, int8)
@@ -199,7 +210,40 @@ def rounding() -> dict[str, float]:
         "median cosine of centred features": float(np.median(cosines)),
         "least cosine of centred features": float(cosines.min()),
         "share of unchanged neighbours": unchanged_neighbours(exact, int8),
+        "largest loss of a neighbour's cosine": largest_neighbour_loss(exact, int8),
+        **embedding_cosines(exact, int8),
     }
+
+
+def embedding_cosines(exact: np.ndarray, int8: np.ndarray) -> dict[str, float]:
+    """How close the VIDEO blocks of embeddings are, through a video tower of drawn weights."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_vocabulary(folder, RELEASED.text.bert.vocab_size)
+        tower = FastVideoTower.consume(make_pair(RELEASED, folder).ours_video, "exact")
+    experts = RELEASED.video.experts
+    place = [expert.name for expert in experts].index("VIDEO")
+    width = RELEASED.video.same_dim
+    blocks = []
+    for features in (exact, int8):
+        times = np.array([[0.0, 1.0]])
+        videos = [{"VIDEO": ExpertFeatures(row[None], times)} for row in features]
+        vectors = tower([tokens_of_checked(video, experts) for video in videos]).numpy()
+        blocks.append(vectors[:, place * width : (place + 1) * width])
+    cosines = centred_cosines(*blocks)
+    return {
+        "median cosine of centred embeddings": float(np.median(cosines)),
+        "least cosine of centred embeddings": float(cosines.min()),
+    }
+
+
+def shown_clips(count: int) -> np.ndarray:
+    """Clips that show something: the footage, and one second of each of the sample's clips."""
+    clips = real_clips(CLIP_FRAMES, CLIP_SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        for drawn in draw_sample_clips(Path(folder), count - len(clips), seed=0):
+            clips += seconds_of(drawn.path, CLIP_FRAMES, CLIP_SIZE)[:1]
+    return np.stack(clips)
 
 
 def has_int8() -> bool:

@@ -6,6 +6,8 @@ clips show. The mean of the exact features is that part, and is subtracted first
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import seeded
 from media import BIG_BUCK_BUNNY, BIKES, footage
@@ -17,14 +19,20 @@ from mdmmt.media.specs import FrameSpec
 
 def different_clips(count: int, frames: int, size: int) -> NDArray[np.uint8]:
     """Clips of a second, the first ones real and the others drawn: [count, t, size, size, 3]"""
-    spec = FrameSpec(fps=frames, short_side=size, crop=size, clip_frames=frames)
-    real = [
-        clip.data
-        for name in (BIG_BUCK_BUNNY, BIKES)
-        for clip in read_clips(footage(name), {"VIDEO": spec})
-    ]
+    real = real_clips(frames, size)
     drawn = [seeded.pictures(seed, frames, size) for seed in range(count - len(real))]
     return np.stack([*real, *drawn])
+
+
+def real_clips(frames: int, size: int) -> list[NDArray[np.uint8]]:
+    """All seconds of the footage: [t, size, size, 3] each."""
+    files = [footage(name) for name in (BIG_BUCK_BUNNY, BIKES)]
+    return [clip for file in files for clip in seconds_of(file, frames, size)]
+
+
+def seconds_of(file: Path, frames: int, size: int) -> list[NDArray[np.uint8]]:
+    spec = FrameSpec(fps=frames, short_side=size, crop=size, clip_frames=frames)
+    return [clip.data for clip in read_clips(file, {"VIDEO": spec})]
 
 
 def centred_cosines(exact: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,12 +43,23 @@ def centred_cosines(exact: NDArray[np.float32], others: NDArray[np.float32]) -> 
 
 def unchanged_neighbours(exact: NDArray[np.float32], others: NDArray[np.float32]) -> float:
     """The share of clips whose nearest other clip is the same."""
-    nearest = []
-    for features in _centred(exact, others):
-        cosines = features @ features.T
-        np.fill_diagonal(cosines, -np.inf)
-        nearest.append(cosines.argmax(axis=1))
-    return float(np.mean(nearest[0] == nearest[1]))
+    return float(np.mean(_neighbours_losses(exact, others) == 0))
+
+
+def largest_neighbour_loss(exact: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """By how much less the exact cosine to another's nearest clip is than to the exact nearest."""
+    return float(_neighbours_losses(exact, others).max())
+
+
+def _neighbours_losses(
+    exact: NDArray[np.float32], others: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """For each clip, what its nearest other clip by `others` lacks in exact cosine: [clips]"""
+    cosines = [features @ features.T for features in _centred(exact, others)]
+    for one in cosines:
+        np.fill_diagonal(one, -np.inf)
+    chosen = np.take_along_axis(cosines[0], cosines[1].argmax(axis=1)[:, None], axis=1)
+    return cosines[0].max(axis=1) - chosen[:, 0]
 
 
 def _centred(
