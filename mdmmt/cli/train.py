@@ -38,6 +38,11 @@ def add_commands(commands: Commands) -> None:
         help="weights to start from: a file, a model folder, owner/name on Hugging Face, or "
         "'sample'; default: the released model",
     )
+    train.add_argument(
+        "--exclude",
+        metavar="FILE",
+        help="list of duplicates, from `mdmmt duplicates`, whose training segments are left out",
+    )
     train.add_argument("--out", metavar="FOLDER", help="run folder; a run that is there goes on")
     train.add_argument("--device", metavar="cpu", help="cpu; default: CUDA if there is one")
     train.add_argument(
@@ -57,7 +62,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     values: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("init", "out", "device")
+        for name in ("init", "exclude", "out", "device")
         if getattr(arguments, name) is not None
     }
     values |= _settings(arguments.set)

@@ -86,6 +86,7 @@ class TrainingConfig:
     patience: int | None = None  # epochs without a better one after which the run ends; None: all
     checkpoint_steps: int = 500  # steps between two checkpoints; each epoch ends with one
     skip_missing: bool = False  # leave out captions whose video has no features
+    exclude: str | None = None  # list of duplicates, whose training segments are left out
 
     def __post_init__(self) -> None:
         _check_types(self)

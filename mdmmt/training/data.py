@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ExpertConfig
-from ..datasets import Caption, read_captions
+from ..datasets import Caption, Exclusions, read_captions
 from ..errors import InputError, warn
 from ..features.files import FeatureFolder, read_features
 from ..features.segments import overlaps, select
@@ -155,7 +155,7 @@ def read_training_data(
     datasets: Sequence[DatasetConfig],
     experts: Sequence[ExpertConfig],
     skip_missing: bool = False,
-    is_excluded: Callable[[Path, Caption], bool] = lambda file, caption: False,
+    exclusions: Exclusions | None = None,
 ) -> TrainingData:
     """Read the captions of all datasets, and check the features of every video once.
 
@@ -165,7 +165,7 @@ def read_training_data(
     Args:
         experts: those of the model.
         skip_missing: leave out captions whose video has no features, with a warning.
-        is_excluded: whether a pair is left out; takes the video's feature file and the caption.
+        exclusions: segments whose captions are left out, with a warning; None: no segment.
 
     Raises:
         InputError: captions that cannot be read, videos without features, or features that do not
@@ -173,14 +173,21 @@ def read_training_data(
     """
     checks = _FeatureChecks(experts)
     read = []
+    excluded = 0
     for number, dataset in enumerate(datasets):
         captions = read_training_captions(dataset.data, dataset.split, TRAIN_SPLIT)
         folder = FeatureFolder(dataset.features)
+        if exclusions is not None:
+            kept = [caption for caption in captions if not _is_excluded(caption, exclusions)]
+            excluded += len(captions) - len(kept)
+            captions = kept
         found = _find_videos(captions, folder, dataset, skip_missing)
-        segments = _segments(number, found, checks, is_excluded)
+        segments = _segments(number, found, checks)
         if not segments:
             raise InputError(f"{dataset.data}: all captions were left out, so nothing is to train")
         read.append(segments)
+    if exclusions is not None:
+        warn(f"{excluded or 'no'} captions were left out as duplicates of a test set")
     without = [expert.name for expert in experts if expert.name not in checks.seen]
     if without:
         warn(f"no video has features of {', '.join(without)}, so the model learns without them")
@@ -238,11 +245,12 @@ def _find_videos(
     return found
 
 
+def _is_excluded(caption: Caption, exclusions: Exclusions) -> bool:
+    return exclusions.excluded(caption.video, caption.start_s, caption.end_s)
+
+
 def _segments(
-    number: int,
-    found: dict[Path, list[Caption]],
-    checks: _FeatureChecks,
-    is_excluded: Callable[[Path, Caption], bool],
+    number: int, found: dict[Path, list[Caption]], checks: _FeatureChecks
 ) -> list[Segment]:
     """The segments of a dataset with their captions, after the checks of all features."""
     segments = []
@@ -251,8 +259,6 @@ def _segments(
         features = checks.read(file, captions[0])
         by_span: dict[tuple[float, float | None], list[Caption]] = {}
         for caption in captions:
-            if is_excluded(file, caption):
-                continue
             try:
                 is_there = overlaps(features, caption.start_s, caption.end_s)
             except InputError as error:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Caption
+from ..datasets import Caption, read_exclusions
 from ..errors import InputError
 from ..evaluation import Result, evaluate
 from ..features import FeatureFolder, VideoTokens
@@ -114,7 +114,10 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
     device = processes.device
     model = load(config.init, "cpu")
     names = [expert.name for expert in model.config.video.experts]
-    data = read_training_data(config.datasets, model.config.video.experts, config.skip_missing)
+    exclusions = None if config.exclude is None else read_exclusions(config.exclude)
+    data = read_training_data(
+        config.datasets, model.config.video.experts, config.skip_missing, exclusions
+    )
     validations = _read_validations(config, model)
     count = config.samples_per_epoch or sum(map(len, data.datasets))
     steps = count // config.batch_size  # of an epoch

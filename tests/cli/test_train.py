@@ -40,6 +40,17 @@ def test_a_recipe_is_read_and_options_replace_its_values(pairs, tiny_folder, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_duplicates_are_left_out(pairs, tiny_folder, tmp_path, capsys):
+    (tmp_path / "found.lst").write_text("a.mp4\t0\t5\tv2.mp4\t0\t5\n")
+    arguments = ["--data", str(pairs.captions), "--features", str(pairs.features)]
+    arguments += ["--init", str(tiny_folder), "--out", str(tmp_path / "run")]
+    arguments += ["--set", "epochs=1", "--set", "batch_size=4"]
+    assert main(["train", *arguments, "--exclude", str(tmp_path / "found.lst")]) == 0
+    assert "1 captions were left out as duplicates of a test set" in capsys.readouterr().err
+    assert main(["train", *arguments, "--exclude", str(tmp_path / "none.lst")]) == 1
+    assert "none.lst' cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,8 @@ import pytest
 from caption_pairs import write_pairs, write_video
 from tiny import TINY
 
+from mdmmt.datasets import Duplicate, Exclusions
+from mdmmt.datasets import Segment as Named
 from mdmmt.errors import InputError
 from mdmmt.features.files import FeatureFile, SourceVideo, read_features, write_features
 from mdmmt.features.tokens import tokens_of
@@ -127,12 +129,23 @@ def test_a_segment_has_the_features_of_its_time(one):
     assert SegmentReader(EXPERTS)(sample)["wide"].features[:, 0].tolist() == [2, 3, 4]
 
 
-def test_pairs_can_be_left_out(one):
+def excluding(*videos):
+    return Exclusions([Duplicate(Named("tested.mp4", 0, 5), Named(one, 0, 5)) for one in videos])
+
+
+def test_duplicates_are_left_out(one):
     dataset, _pairs, _add = one
-    data = read(dataset, is_excluded=lambda file, caption: file.name == "v1.mp4.safetensors")
+    with pytest.warns(UserWarning, match="^1 captions were left out as duplicates"):
+        data = read(dataset, exclusions=excluding("v1.mp4", "v7.mp4"))
     assert [segment.file.name[:2] for segment in data.datasets[0]] == ["v0", "v2"]
     with pytest.raises(InputError, match="all captions were left out"):
-        read(dataset, is_excluded=lambda file, caption: True)
+        read(dataset, exclusions=excluding("v0", "v1.avi", "deep/v2.mp4"))
+
+
+def test_a_list_that_names_no_caption_is_told(one):
+    dataset, _pairs, _add = one
+    with pytest.warns(UserWarning, match="^no captions were left out as duplicates"):
+        assert len(read(dataset, exclusions=excluding("another.mp4")).datasets[0]) == 3
 
 
 def test_a_video_without_features_is_named(one):
