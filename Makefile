@@ -79,6 +79,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
 	$(BIN)/python benchmarks/files.py | tee bench/flush.txt
 	$(BIN)/python benchmarks/memory.py | tee bench/memory.txt
+	$(BIN)/python -W ignore benchmarks/training.py | tee bench/training.txt
 
 .PHONY: fuzz
 fuzz: $(VENV)/installed-test  ## read mutated media files, SECONDS=3600 SEED=0
