@@ -31,7 +31,7 @@ GEOMETRIC_MEAN = "geometric mean"  # of R@1, R@5 and R@10
 METRICS = (GEOMETRIC_MEAN, "R@1", "R@5", "R@10")  # from text to video; the best is the highest
 DEVICES = ("cpu",)
 # Settings with which a run that exists may go on: they change none of the steps that it has done.
-MAY_CHANGE = ("out", "epochs", "patience", "checkpoint_steps", "device")
+MAY_CHANGE = ("out", "epochs", "patience", "checkpoint_steps", "device", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class TrainingConfig:
     metric: str = GEOMETRIC_MEAN  # one of `METRICS`, which chooses the best epoch
     patience: int | None = None  # epochs without a better one after which the run ends; None: all
     checkpoint_steps: int = 500  # steps between two checkpoints; each epoch ends with one
+    tensorboard: bool = False  # also write the log for TensorBoard
     skip_missing: bool = False  # leave out captions whose video has no features
     exclude: str | None = None  # list of duplicates, whose training segments are left out
 

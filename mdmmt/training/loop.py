@@ -133,7 +133,7 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
     processes.wait()
     show_progress = show_progress and processes.is_main
     state = _last_state(out, towers, optimiser, device)
-    log = progress.Log(out, state.step) if processes.is_main else None
+    log = progress.Log(out, state.step, config.tensorboard) if processes.is_main else None
     reader = SegmentReader(model.config.video.experts)
     trainer = Trainer(config, towers, optimiser, model, processes)
     folder = _RunFolder(out, config, model, data, towers)

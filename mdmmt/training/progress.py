@@ -15,13 +15,22 @@ from .checkpoints import RunState
 
 LOG_FILE = "log.jsonl"
 PLOT_FILE = "progress.png"
+TENSORBOARD = "tensorboard"  # a folder
 
 
 class Log:
     """A file with a JSON object for each step and each epoch, which grows as the run goes."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Open the log of a run that has done `step` steps; lines beyond them are removed."""
+    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+        """Open the log of a run that has done `step` steps; lines beyond them are removed.
+
+        Args:
+            tensorboard: also write the numbers for TensorBoard.
+
+        Raises:
+            MissingDependency: TensorBoard is wanted and not installed.
+        """
+        self.writer = _tensorboard_writer(folder, step) if tensorboard else None
         self.path = folder / LOG_FILE
         lines = read_log(folder)
         with atomic_file(self.path) as part:
@@ -34,6 +43,29 @@ class Log:
         """Add a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for name, value in _scalars(line):
+                self.writer.add_scalar(name, value, line["step"])
+            self.writer.flush()
+
+
+def _tensorboard_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependency("the log for TensorBoard", extra="tensorboard") from error
+    return SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+
+
+def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a line: the metrics of each validation by their names, and the others."""
+    for name, value in line.items():
+        if isinstance(value, int | float) and name not in ("step", "epoch"):
+            yield name, value
+    for dataset, by_direction in line.get("validation", {}).items():
+        for direction, metrics in by_direction.items():
+            for metric, value in metrics.items():
+                yield f"{dataset}/{direction} {metric}", value
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

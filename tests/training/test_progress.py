@@ -22,6 +22,22 @@ def test_a_log_goes_on_after_the_steps_that_are_done(tmp_path):
     assert read_log(tmp_path) == [*lines[:2], {"step": 3, "loss": 0.5}]
 
 
+def test_tensorboard_shows_the_numbers_of_steps_and_epochs(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = Log(tmp_path, 0, tensorboard=True)
+    for step in (1, 2, 3):
+        log.write({"step": step, "epoch": 1, "loss": 1 / step})
+    log.writer.close()
+    log = Log(tmp_path, 2, tensorboard=True)  # a run that goes on after its second step
+    log.write({"step": 3, "epoch": 1, "loss": 0.5})
+    log.write({"step": 3, "epoch": 1, "validation": {"val.csv": {"t2v": {"R@1": 12.5}}}})
+    log.writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in events.Scalars("loss")] == [(1, 1), (2, 0.5), (3, 0.5)]
+    assert [one.value for one in events.Scalars("val.csv/t2v R@1")] == [12.5]
+
+
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_plot_shows_loss_and_recall(tmp_path, validated):
     metrics = {"t2v": {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0}}
