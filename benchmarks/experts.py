@@ -1,6 +1,6 @@
 """How fast the pretrained experts are here, and what they cost; by hand, see `make help`.
 
-    python benchmarks/experts.py networks   # beside the plain network and the matrix limit
+    python benchmarks/experts.py networks   # beside the plain network, engines, the matrix limit
     python benchmarks/experts.py files      # decoding, each expert, all in one pass, authors' way
     python benchmarks/experts.py cost       # seconds, memory and disk for a minute of video
     python benchmarks/experts.py rounding   # how far VIDEO in 8 bits is from the exact one
@@ -57,6 +57,7 @@ from closeness import (
     seconds_of,
     unchanged_neighbours,
 )
+from engines import export, load_engines
 from media import BIG_BUCK_BUNNY, footage
 from plain_csn import PlainCSN, lively
 from sample_clips import draw_sample_clips
@@ -121,10 +122,14 @@ def networks(rounds: int) -> dict[str, float]:
     video, plain = make_video()
     frames = seeded.pictures(0, 32, 224)[None]
     clip = plain_input(frames)
-    runs = {}
+    runs: dict[str, Callable[[], object]] = {}
     if has_int8():
         int8 = video_of(plain, "int8")
         runs["VIDEO in int8"] = lambda: int8.features(frames)
+    with tempfile.TemporaryDirectory() as folder:
+        file = export(plain, (clip,), ["clip"], {"clip": {0: "batch"}}, Path(folder) / "v.onnx")
+        engines = load_engines(file, torch.get_num_threads())
+    runs |= {name: partial(engine, {"clip": clip.numpy()}) for name, engine in engines.items()}
     took = measure(
         rounds,
         plain=lambda: plain(clip),
@@ -137,8 +142,8 @@ def networks(rounds: int) -> dict[str, float]:
         "VIDEO to plain": took["plain"] / took["VIDEO"],
         "VIDEO to matrix limit": took["products"] / took["VIDEO"],
     }
-    if runs:
-        facts["VIDEO in int8 to VIDEO"] = took["VIDEO"] / took["VIDEO in int8"]
+    for name in runs:
+        facts[f"{name} to VIDEO"] = took["VIDEO"] / took[name]
     clip_expert, vggish = make_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
@@ -169,6 +174,10 @@ def files(path: Path, rounds: int) -> dict[str, float]:
                 else:
                     expert.features(clip.data[None])
 
+    runs = {}
+    if has_int8():
+        rounded = running | {"VIDEO": video_of(plain, "int8")}
+        runs["together in int8"] = lambda: extract(path, rounded)
     took = measure(
         rounds,
         clock=True,
@@ -176,8 +185,10 @@ def files(path: Path, rounds: int) -> dict[str, float]:
         **{name: partial(extract, path, {name: expert}) for name, expert in running.items()},
         together=lambda: extract(path, running),
         authors=one_by_one,
+        **runs,
     )
     facts = {f"{name}, seconds of video a second": length_s / t for name, t in took.items()}
+    facts |= {f"{name} to together": took["together"] / took[name] for name in runs}
     return facts | {"together to authors' way": took["authors"] / took["together"]}
 
 
