@@ -159,7 +159,7 @@ $(VENV)-oracles/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,app]'
 	touch $@
 
 $(VENV)/installed-release: $(VENV)/installed

@@ -48,6 +48,7 @@ LEFT_OUT = (
     "__main__.py",
     "operator_*",
     "py.typed",
+    "app/*",
     "batch/*",
     "cli/*",
     "datasets/*",

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import BROWSER, NO_NETWORK
 from media import LONG_S, SHORT_S, film, flat, write_video
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
@@ -206,6 +207,33 @@ def videos(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def running():
     return experts.load(experts.LIGHT_EXPERTS)
+
+
+@pytest.fixture
+def browser(chromium):
+    """A browser whose logs are empty."""
+    for log in ("browser", "performance"):
+        chromium.get_log(log)
+    return chromium
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium and chromedriver are not there (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    name, arguments = BROWSER
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which(name)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for argument in arguments.split():
+        options.add_argument(argument)
+    options.add_argument(NO_NETWORK)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    with webdriver.Chrome(options, Service(shutil.which("chromedriver"))) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import (
+    app,
     completion,
     demo,
     dumps,
@@ -41,6 +42,7 @@ def make_parser() -> Parser:
         embed,
         dumps,
         search,
+        app,
         evaluation,
         duplicates,
         train,

@@ -36,6 +36,7 @@ EXAMPLES = {
         'mdmmt search "a dog barks" --db library.db --expert-weights tf_vggish=2',
         'mdmmt search --video videos/a.mp4 --db library.db --filter "year >= 2020" --json',
     ),
+    "app": ("mdmmt app", "mdmmt app --db library.db"),
     "evaluate": (
         "mdmmt evaluate --dataset MSRVTT/ --out results.json --plot results.png",
         "mdmmt evaluate --dataset captions.csv --features features/ --compare results.json",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..storage.text import format_table, numbered_lines, read_text
@@ -157,7 +157,7 @@ def _build(arguments: argparse.Namespace) -> int:
     paths = find_videos_or_features(arguments.videos)
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     if arguments.weights is None:
-        arguments.weights = _usable_weights(stored_weights(arguments.db), arguments.db)
+        arguments.weights = usable_weights(stored_weights(arguments.db), arguments.db)
     model = load_model(arguments)
     jobs = jobs_of(arguments, model.device)
     window_s, stride_s = model.window_lengths(arguments.window, arguments.stride)
@@ -303,7 +303,7 @@ def _search(arguments: argparse.Namespace) -> int:
     lines = None if one_query else _read_queries(arguments.queries)
     with Index.open(arguments.db, read_only=True) as index:
         if arguments.weights is None:
-            arguments.weights = _usable_weights(index.weights, arguments.db)
+            arguments.weights = usable_weights(index.weights, arguments.db)
         model = load_model(arguments)
         index.check_model(model)
         if lines is not None:
@@ -391,24 +391,18 @@ def _answer_lines(
 def _find(
     arguments: argparse.Namespace, index: Index, model: Model, query: NDArray[np.float32]
 ) -> tuple[list[Hit], Similarity | None]:
-    """The hits of one query, and the experts' shares; None if there are no hits."""
-    import numpy as np
+    from ..search.answer import answer
 
-    if arguments.expert_weights is not None:
-        query = index.weigh(query, arguments.expert_weights)
-    results = index.search(query, arguments.k, arguments.filter, with_vectors=True)
-    hits = cast("list[Hit]", results)  # those of a single query
-    vectors = [hit.vector for hit in hits if hit.vector is not None]
-    return hits, model.similarity(query, np.stack(vectors)) if hits else None
+    return answer(index, model, query, arguments.k, arguments.filter, arguments.expert_weights)
 
 
 def _note(arguments: argparse.Namespace, model: Model, hits: Sequence[Hit]) -> str:
-    """What stands above the hits of a text; empty for a model or weights without a threshold."""
-    from ..sample import NOTHING_FOUND, THRESHOLD, is_sample
+    """What stands above the hits of a text."""
+    from ..sample import note_on
 
-    if not hits or not is_sample(model.path) or arguments.expert_weights is not None:
+    if not hits or arguments.expert_weights is not None:
         return ""
-    return NOTHING_FOUND if hits[0].score < THRESHOLD else ""
+    return note_on(model.path, hits[0].score)
 
 
 def _print_json(record: dict[str, Any]) -> None:
@@ -431,7 +425,7 @@ def _numbers_by_expert(text: str) -> dict[str, float]:
     return numbers
 
 
-def _usable_weights(stored: str | None, database: str) -> str | None:
+def usable_weights(stored: str | None, database: str) -> str | None:
     """The weights that a database names, or None for the default ones if they are not there.
 
     Raises:

@@ -19,3 +19,8 @@ NOTHING_FOUND = "Nothing here looks like that."
 def is_sample(weights: Path) -> bool:
     """Whether weights are those of the sample model, which the scores are compared with."""
     return weights == SAMPLE_FOLDER
+
+
+def note_on(weights: Path, best_score: float) -> str:
+    """What is to be said of the best hit of a text; empty for weights without a threshold."""
+    return NOTHING_FOUND if is_sample(weights) and best_score < THRESHOLD else ""

@@ -9,6 +9,7 @@ apart.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from tqdm import tqdm
 
 from ..storage.files import atomic_file
 
@@ -83,6 +85,9 @@ HISS = 0.001
 NO_TRACK = 0.5  # share of silent clips without any audio track; the others hold hiss only
 AAC_FRAME = 1024  # samples
 
+CLIPS = 40  # of a library that is drawn for a person to search
+SEED = 20210319  # of these, the day of arXiv 2103.10699; training draws from other seeds
+
 
 class Combination(NamedTuple):
     """The attributes of a clip that its caption names."""
@@ -109,6 +114,23 @@ def draw(path: Path, combination: Combination, seed: tuple[int, ...]) -> None:
     sound = _sound(combination.tone, duration_s, sample_rate_hz, rng)
     with atomic_file(path) as part:
         _write(part, frames, fps, sound, sample_rate_hz)
+
+
+def choose(rng: np.random.Generator) -> list[Combination]:
+    """The combinations of the clips of a library."""
+    return [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
+
+
+def draw_library(
+    folder: Path, combinations: Sequence[Combination], show_progress: bool = False
+) -> list[Path]:
+    """Draw a clip of each combination into a folder, named for its number and its combination."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i:02d}-{'-'.join(clip)}.mp4" for i, clip in enumerate(combinations)]
+    progress = tqdm(paths, desc="draw", unit="clip", disable=not show_progress)
+    for i, path in enumerate(progress):
+        draw(path, combinations[i], seed=(SEED, i))
+    return paths
 
 
 def _picture(

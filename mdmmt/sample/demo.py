@@ -24,12 +24,10 @@ from ..storage.paths import SAMPLE
 from ..storage.text import format_table
 from . import NOTHING_FOUND, THRESHOLD
 from .captions import PHRASES, caption
-from .clips import COMBINATIONS, draw
+from .clips import SEED, choose, draw_library
 
-CLIPS = 40
 QUERIES = 4
 SHOWN = 5  # clips of each query's ranking
-SEED = 20210319  # the day of arXiv 2103.10699; training draws from other seeds
 
 FRAMES_SHOWN = 5  # of each clip: enough to see it move and blink
 FRAME_SIZE = (60, 60)
@@ -59,14 +57,10 @@ class SearchResult(NamedTuple):
 def run(out: Path) -> Demo:
     """Draw clips into `out`/clips, search them, and draw the results into `out`/found.png."""
     rng = np.random.default_rng(SEED)
-    chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), CLIPS, replace=False)]
+    chosen = choose(rng)
     check_folder(out)
-    folder = out / "clips"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i:02d}-{'-'.join(clip)}.mp4" for i, clip in enumerate(chosen)]
     quiet = not sys.stderr.isatty()
-    for i, path in enumerate(tqdm(paths, desc="draw", unit="clip", disable=quiet)):
-        draw(path, chosen[i], seed=(SEED, i))
+    paths = draw_library(out / "clips", chosen, show_progress=not quiet)
 
     embed_video = (
         pipe.input("path")

@@ -2,6 +2,7 @@
 
 The text and the style of the page are the Jinja2 template `page.html`, which escapes every value.
 Its only script is `page.js`: the page's policy names the hash of that script, and no other runs.
+The hits are the template `cards.html` and the style `cards.css`, which other pages share.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -28,7 +29,8 @@ from ..model import Similarity
 from ..storage.files import atomic_file
 from .index import Hit
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE, CARDS = "page.html", "cards.html"
+STYLE = Path(__file__).with_name("cards.css")  # of CARDS; the page that holds it sets the colours
 SCRIPT = Path(__file__).with_name("page.js")
 # The sizes in pixels into which a poster is made to fit, each with the qualities of its JPEG. The
 # first that gives a small enough file is taken, or else the last.
@@ -85,21 +87,15 @@ def write_page(
     Raises:
         InputError: `similarity` has another shape.
     """
-    if similarity is not None and similarity.score.shape != (1, len(hits)):
-        raise InputError(
-            f"similarity is of {similarity.score.shape} texts and videos, expected (1, {len(hits)})"
-        )
     summary = "1 segment, best first" if len(hits) == 1 else f"{len(hits)} segments, best first"
-    bars: list[list[Bar]] = [[] for _ in hits]
     if similarity is not None and hits:
         summary += "; the experts' shares add up to the score"
-        bars = _bars(similarity.by_expert[0], similarity.experts)
     script = SCRIPT.read_text(encoding="utf-8")
-    page = _template().render(
+    page = _template(TEMPLATE).render(
         query=query,
         summary=summary,
         note=note,
-        cards=_cards(hits, bars, out, show_progress),
+        cards=_cards(hits, similarity, lambda path: _relative_url(path, out), show_progress),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -107,9 +103,21 @@ def write_page(
         part.write_text(page, encoding="utf-8", errors="replace")  # names need not be Unicode
 
 
-def _template() -> jinja2.Template:
+def write_cards(
+    hits: Sequence[Hit], similarity: Similarity | None, url_of: Callable[[str], str]
+) -> str:
+    """Write search results as HTML, for a page that has the style `STYLE` and the script `SCRIPT`.
+
+    Args:
+        hits, similarity: see `write_page`.
+        url_of: the address under which the page finds a file.
+    """
+    return _template(CARDS).render(cards=_cards(hits, similarity, url_of, show_progress=False))
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        loader=jinja2.FileSystemLoader(STYLE.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -117,13 +125,23 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["clock"] = _clock
-    return environment.get_template(TEMPLATE.name)
+    return environment.get_template(name)
 
 
 def _cards(
-    hits: Sequence[Hit], bars: Sequence[Sequence[Bar]], out: Path, show_progress: bool
+    hits: Sequence[Hit],
+    similarity: Similarity | None,
+    url_of: Callable[[str], str],
+    show_progress: bool,
 ) -> list[Card]:
     """The cards of all hits, in their order; each file is read once."""
+    if similarity is not None and similarity.score.shape != (1, len(hits)):
+        raise InputError(
+            f"similarity is of {similarity.score.shape} texts and videos, expected (1, {len(hits)})"
+        )
+    bars: list[list[Bar]] = [[] for _ in hits]
+    if similarity is not None and hits:
+        bars = _bars(similarity.by_expert[0], similarity.experts)
     hits_of: dict[str, list[int]] = {}
     for number, hit in enumerate(hits):
         hits_of.setdefault(hit.path, []).append(number)
@@ -131,7 +149,7 @@ def _cards(
     for path, numbers in tqdm(hits_of.items(), unit=" files", disable=not show_progress):
         numbers.sort(key=lambda number: _middle_s(hits[number]))
         plain = [_card(hits[number], bars[number]) for number in numbers]
-        cards.update(zip(numbers, _with_pictures(plain, path, out), strict=True))
+        cards.update(zip(numbers, _with_pictures(plain, path, url_of), strict=True))
     return [cards[number] for number in range(len(hits))]
 
 
@@ -145,7 +163,7 @@ def _card(hit: Hit, bars: Sequence[Bar]) -> Card:
     return Card(hit, name, hit.path.removesuffix(name), facts, bars, hit.end_s)
 
 
-def _with_pictures(cards: Sequence[Card], path: str, out: Path) -> list[Card]:
+def _with_pictures(cards: Sequence[Card], path: str, url_of: Callable[[str], str]) -> list[Card]:
     """The cards of one file, in the order of their times, with what the file shows."""
     if not os.path.isfile(path):
         return [card._replace(note="The file is not there.") for card in cards]
@@ -153,7 +171,7 @@ def _with_pictures(cards: Sequence[Card], path: str, out: Path) -> list[Card]:
     located = []
     for card in cards:
         end = card.end_s if file_end_s is None else min(card.end_s, file_end_s)
-        url = f"{_relative_url(path, out)}#t={card.hit.start_s:.3f},{end:.3f}"
+        url = f"{url_of(path)}#t={card.hit.start_s:.3f},{end:.3f}"
         located.append(card._replace(end_s=end, url=url))
     try:
         # Pictures are made small one by one, since large ones fill the memory.

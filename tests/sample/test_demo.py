@@ -12,17 +12,17 @@ from PIL import Image
 import mdmmt
 from mdmmt.media.stills import LOW_CONTRAST, contrast
 from mdmmt.sample import NOTHING_FOUND, THRESHOLD, demo
-from mdmmt.sample.clips import Combination, draw
+from mdmmt.sample.clips import CLIPS, Combination, draw
 
 
 @pytest.mark.slow
 @pytest.mark.towhee
 def test_demo_writes_clips_embeddings_and_a_picture(demo_folder: Path) -> None:
     clips = sorted((demo_folder / "clips").iterdir())
-    assert len(clips) == demo.CLIPS
+    assert len(clips) == CLIPS
     videos = np.load(demo_folder / "video_embeddings.npy")
     texts = np.load(demo_folder / "text_embeddings.npy")
-    assert videos.shape[0] == demo.CLIPS and texts.shape == (demo.QUERIES, videos.shape[1])
+    assert videos.shape[0] == CLIPS and texts.shape == (demo.QUERIES, videos.shape[1])
     model = mdmmt.load("sample", "cpu")
     np.testing.assert_allclose(model.encode_video(clips), videos, atol=1e-5)
     with Image.open(demo_folder / "found.png") as picture:

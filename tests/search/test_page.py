@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import BROWSER
+from browser import AXE, emulate, wait_for
 from media import flat, write_video
 from PIL import Image
 
@@ -152,24 +152,6 @@ def test_write_page_reads_a_file_once_for_all_of_its_hits(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and chromedriver are not there (Debian: chromium, chromium-driver)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    name, arguments = BROWSER
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which(name)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in arguments.split():
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    with webdriver.Chrome(options, Service(shutil.which("chromedriver"))) as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Clips beside and below the page, with harmless names and others."""
     folder = tmp_path_factory.mktemp("clips") / "of <b>mine & more #1"
@@ -191,18 +173,6 @@ def served(clips):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def emulate(browser, scheme):
-    wanted = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wanted]})
-
-
-def wait_for(browser, script):
-    deadline = time.monotonic() + 20
-    while not browser.execute_script(f"return {script}"):
-        assert time.monotonic() < deadline, script
-        time.sleep(0.05)
 
 
 @pytest.mark.browser
@@ -263,12 +233,6 @@ def test_write_page_plays_the_segment_and_no_more(browser, clips, by):
     assert browser.execute_script("return v.currentTime") < 1.3
 
 
-AXE = """
-const done = arguments[arguments.length - 1];
-axe.run().then(found => done(found.violations.map(v => [v.id, v.nodes[0].html])));
-"""
-
-
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -279,15 +243,13 @@ def test_write_page_passes_axe_core(browser, clips, tmp_path, scheme, width):
     paths = [clips[0], clips[0], sound, tmp_path / "gone.mp4"]
     shares = similarity(np.array([[0.4, 0.2, 0.1], [0.3, -0.1, 0.0]] * 2))
     write_page(tmp_path / "page.html", "a ball", [hit(path, year=2021) for path in paths], shares)
-    emulate(browser, scheme)
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    emulate(browser, scheme, width)
     browser.get((tmp_path / "page.html").as_uri())
     browser.execute_script(axe.read_text(encoding="utf-8"))
-    assert browser.execute_async_script(AXE) == []
+    assert browser.execute_async_script(AXE, {}) == []
     browser.execute_script("document.querySelectorAll('a.open').forEach(a => a.click())")
     wait_for(browser, "document.querySelectorAll('video, audio').length == 3")
-    assert browser.execute_async_script(AXE) == []
+    assert browser.execute_async_script(AXE, {}) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

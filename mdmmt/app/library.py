@@ -1,0 +1,66 @@
+"""A library: an index that is open, its model, and the files that the page may play."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..model import Model
+from ..sample.clips import CLIPS, SEED, choose, draw_library
+from ..search import Index, index_files
+from ..storage.paths import cache_folder
+from ..version import VERSION
+
+DATABASE = "library.db"  # of the drawn clips, in their folder
+CLIPS_URL = "clips"  # the address of a file on the page is CLIPS_URL/KEY
+
+
+class Library:
+    """An index and its model.
+
+    A browser names a file by a key that the page has given it, and never by a path. A file gets its
+    key when a search has found it in the index, so no other file can be asked for.
+    """
+
+    def __init__(self, index: Index, model: Model, can_add: bool = True) -> None:
+        self.index = index
+        self.model = model
+        self.can_add = can_add  # no, if the database is open elsewhere
+        self.experts = index.experts or ()
+        self._files: dict[str, str] = {}  # key -> the file, without symbolic links
+
+    def url_of(self, path: str) -> str:
+        """The address of a file of the index on the page."""
+        key = hashlib.sha256(os.fsencode(path)).hexdigest()
+        self._files.setdefault(key, os.path.realpath(path))
+        return f"{CLIPS_URL}/{key}"
+
+    def file_of(self, key: str) -> str | None:
+        """The file of a key; None if there is none, or a link has taken its place since."""
+        file = self._files.get(key)
+        if file is None or not os.path.isfile(file) or os.path.realpath(file) != file:
+            return None
+        return file
+
+
+def drawn_folder() -> Path:
+    """The folder of the library that is drawn for a person without one, in the user's cache.
+
+    Each version of this package has its own, since its sample model may be another one.
+    """
+    return cache_folder() / "drawn" / VERSION
+
+
+def fill_with_drawn_clips(library: Library, folder: Path, show_progress: bool) -> None:
+    """Draw clips into a folder and add them, unless the library has them all."""
+    if sum(os.path.isfile(file.path) for file in library.index.files()) >= CLIPS:
+        return
+    chosen = choose(np.random.default_rng(SEED))
+    paths = [str(path) for path in draw_library(folder, chosen, show_progress)]
+    metadata = {path: clip._asdict() for path, clip in zip(paths, chosen, strict=True)}
+    for outcome in index_files(library.index, library.model, paths, metadata=metadata):
+        if outcome.error is not None:
+            raise RuntimeError(f"{outcome.name}: {outcome.error}")

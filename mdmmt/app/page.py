@@ -1,0 +1,174 @@
+"""The page: its components, and the functions that they call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ..batch.outcome import run_each
+from ..errors import InputError
+from ..features.listing import find_videos_or_features
+from ..sample import NOTICE, is_sample, note_on
+from ..search import index_files
+from ..search.answer import answer
+from ..search.page import write_cards
+from .library import Library
+from .limits import MAX_QUERY
+
+MOST_SHOWN = 50  # hits
+UPLOADS_KEPT_S = 3600
+EXAMPLES = ("a red triangle", "something cyan", "a star that blinks", "a rising tone")  # drawn ones
+
+
+class Query(NamedTuple):
+    """A query that was embedded, or why it was not."""
+
+    vector: NDArray[np.float32] | None
+    note: str = ""  # a sentence that stands in place of the hits
+    is_text: bool = False
+
+
+class Features:
+    """What the page does, one method for each feature."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.model = library.model
+        self.index = library.index
+
+    def read_sentence(self, text: str) -> Query:
+        """Embed a sentence."""
+        if len(text) > MAX_QUERY:
+            return Query(
+                None, f"The query has {len(text)} characters, expected at most {MAX_QUERY}."
+            )
+        if not text.strip():
+            return Query(None, "Type a sentence first.")
+        try:
+            return Query(self.model.encode_text(text.strip()), is_text=True)
+        except InputError as error:
+            return Query(None, str(error))
+
+    def read_video(self, path: str | None) -> Query:
+        """Embed a video that was uploaded."""
+        if path is None:
+            return Query(None, "Choose a video first.")
+        (outcome,) = run_each([(path, path)], self.model.encode_video)
+        if outcome.error is not None:  # which names the copy of the file that the page keeps
+            return Query(None, outcome.error.replace(os.path.join(os.path.dirname(path), ""), ""))
+        return Query(outcome.result)
+
+    def show(self, query: Query | None, k: float, filter: str, *weights: float) -> str:
+        """Search for a query, and write the hits as HTML."""
+        if query is None:
+            return ""
+        if query.vector is None:
+            return _note(query.note)
+        by_expert = dict(zip(self.library.experts, weights, strict=True))
+        is_weighed = any(weight != 1 for weight in weights)
+        try:
+            hits, similarity = answer(
+                *(self.index, self.model, query.vector, int(k)),
+                filter.strip() or None,
+                by_expert if is_weighed else None,
+            )
+        except InputError as error:
+            return _note(str(error))
+        if not hits:
+            return _note(f"Nothing was found. {self.names()}" if filter else "Nothing was found.")
+        note = "" if is_weighed or not query.is_text else note_on(self.model.path, hits[0].score)
+        cards = write_cards(hits, similarity, self.library.url_of)
+        found = "1 segment" if len(hits) == 1 else f"{len(hits)} segments, best first"
+        shown = _note(f"{note} {found}".strip()) + cards
+        return shown.encode("utf-8", "replace").decode()  # a name of a file need not be Unicode
+
+    def names(self) -> str:
+        """The names that a filter may have, as a sentence."""
+        names = self.index.metadata_names()
+        return f"The metadata have {', '.join(names)}." if names else "No file has metadata."
+
+    def add(self, path: str) -> Iterator[str]:
+        """Add a video or a folder to the library, and write the progress as HTML."""
+        path = os.path.expanduser(path.strip())
+        if not (os.path.isabs(path) and os.path.exists(path)):
+            yield _note("Type the whole path of a folder or a video that is on this machine.")
+            return
+        try:
+            paths = find_videos_or_features([path])
+            outcomes = index_files(self.index, self.model, paths)
+        except InputError as error:
+            yield _note(str(error))
+            return
+        failures: list[str] = []
+        yield _progress(0, len(paths), failures)
+        for number, outcome in enumerate(outcomes, start=1):
+            if outcome.error is not None:
+                failures.append(f"{outcome.name}: {outcome.error}")
+            yield _progress(number, len(paths), failures)
+        yield _note(f"{len(paths) - len(failures)} of {len(paths)} videos are in the library.") + (
+            _list(failures)
+        )
+
+
+def make_page(library: Library, can_add: bool) -> Any:
+    """Make the page, a `gradio.Blocks`.
+
+    Args:
+        can_add: whether a person on the page may add files of this machine.
+    """
+    features = Features(library)
+    drawn = is_sample(library.model.path)
+    with gr.Blocks(
+        title="mdmmt", analytics_enabled=False, delete_cache=(UPLOADS_KEPT_S, UPLOADS_KEPT_S)
+    ) as page:
+        gr.Markdown("# Search in videos" + (f"\n\n{NOTICE.capitalize()}." if drawn else ""))
+        query = gr.State()
+        with gr.Tab("Sentence"):
+            text = gr.Textbox("", label="What is to be seen or heard")
+            search = gr.Button("Search", variant="primary")
+            if drawn:
+                gr.Examples(list(EXAMPLES), text, label="Examples")
+        with gr.Tab("Video"):
+            video = gr.File(label="A video, to find similar ones", file_types=["video", "audio"])
+            similar = gr.Button("Find similar", variant="primary")
+        if can_add:
+            with gr.Tab("Add videos"):
+                path = gr.Textbox("", label="Folder or video on this machine, to be added")
+                add = gr.Button("Add", variant="primary")
+                progress = gr.HTML()
+                gr.on([add.click, path.submit], features.add, path, progress)
+        with gr.Accordion("Experts, filter and number of results", open=False):
+            with gr.Row():
+                weights = [
+                    gr.Slider(0, 3, 1, step=0.1, label=f"Weight of {expert}")
+                    for expert in library.experts
+                ]
+            with gr.Row():
+                filter = gr.Textbox(value="", label="Filter", info=features.names())
+                k = gr.Slider(1, MOST_SHOWN, 10, step=1, label="Number of results")
+        hits = gr.HTML()
+        show = {"fn": features.show, "inputs": [query, k, filter, *weights], "outputs": hits}
+        gr.on([search.click, text.submit], features.read_sentence, text, query).then(**show)
+        gr.on([similar.click], features.read_video, video, query).then(**show)
+        gr.on([filter.submit, *(slider.release for slider in (k, *weights))], **show)
+    return page
+
+
+def _note(text: str) -> str:
+    return str(Markup('<p class="note" role="status">{}</p>').format(text))
+
+
+def _progress(done: int, count: int, failures: list[str]) -> str:
+    bar = Markup('<progress aria-label="Videos" value="{}" max="{}"></progress>')
+    return str(bar.format(done, count)) + _note(f"{done} of {count} videos") + _list(failures)
+
+
+def _list(lines: list[str]) -> str:
+    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
+    return str(Markup("<ul>{}</ul>").format(items)) if lines else ""
