@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from notebooks import NOTEBOOKS, shown
 from pages import PAGES, ROOT
 
 # What a browser loads by itself; an <a> only leads elsewhere.
@@ -38,6 +40,19 @@ def test_site_has_all_pages_and_their_pictures(site: Path) -> None:
             name = loaded.partition("#")[0].partition("?")[0]
             if not name.startswith(("http:", "https:", "data:")) and page.name != "404.html":
                 assert (page.parent / name).exists(), f"{page.name}: {name}"
+
+
+@pytest.mark.slow
+def test_site_shows_the_notebooks(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        page = (site / "notebooks" / f"{notebook.stem}.html").read_text()
+        cells = list(shown(nbformat.read(notebook, as_version=4)))
+        assert page.count('src="data:image/') == sum(len(cell.pictures) for cell in cells)
+        vectors = sum(cell.text.count("shape=(384,)") for cell in cells)
+        assert page.count("shape=(384,)") == vectors
+        assert (site / "notebooks" / notebook.name).is_file()
+    home = (site / "index.html").read_text()
+    assert 'href="notebooks/operator.html"' in home and '.ipynb"' not in home
 
 
 @pytest.mark.slow
