@@ -11,6 +11,7 @@ from ..errors import InputError
 from .common import Commands, print_result, shows_bars
 
 OPTIONS = "the options"  # what messages call the settings that are given as options
+NEEDED = ("data", "features", "out")  # without a recipe
 OF_DATASET = ("data", "features", "val", "val_features")
 
 
@@ -79,6 +80,11 @@ def _train(arguments: argparse.Namespace) -> int:
             )
         config = read_recipe(arguments.recipe, values)
     else:
+        missing = [f"--{name}" for name in NEEDED if getattr(arguments, name) is None]
+        if missing:
+            raise InputError(
+                f"{', '.join(missing)}: missing; expected --data, --features and --out, or a recipe"
+            )
         config = from_mapping({**values, "datasets": [dataset]}, OPTIONS)
     result = train(config, show_progress=shows_bars())
     if not Processes(config.device).is_main:

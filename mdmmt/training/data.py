@@ -151,6 +151,29 @@ class SegmentReader:
                     future.cancel()
 
 
+def check_paths(datasets: Sequence[DatasetConfig]) -> None:
+    """Raise an InputError unless all files and folders of the datasets exist.
+
+    This takes no time, so it comes before the weights are read or downloaded.
+    """
+    for number, dataset in enumerate(datasets):
+        for name, kind in (
+            ("data", "file"),
+            ("features", "folder"),
+            ("val", "file"),
+            ("val_features", "folder"),
+        ):
+            path = getattr(dataset, name)
+            if path is None:
+                continue
+            place = Path(path).expanduser()
+            if not (place.is_file() if kind == "file" else place.is_dir()):
+                problem = f"is no {kind}" if place.exists() else "does not exist"
+                raise InputError(
+                    f"{name} of datasets[{number}] is {path!r}, which {problem}; expected a {kind}"
+                )
+
+
 def read_training_data(
     datasets: Sequence[DatasetConfig],
     experts: Sequence[ExpertConfig],

@@ -61,6 +61,7 @@ from .data import (
     Batch,
     SegmentReader,
     TrainingData,
+    check_paths,
     read_training_captions,
     read_training_data,
 )
@@ -112,6 +113,7 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
     processes = Processes(config.device)
     processes.check_batch(config.batch_size)
     device = processes.device
+    check_paths(config.datasets)
     model = load(config.init, "cpu")
     names = [expert.name for expert in model.config.video.experts]
     exclusions = None if config.exclude is None else read_exclusions(config.exclude)

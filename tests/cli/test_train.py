@@ -54,7 +54,8 @@ def test_duplicates_are_left_out(pairs, tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the options: datasets[0] lacks data, features"),
+        ([], "--data, --features, --out: missing; expected --data, --features and --out, or"),
+        (["--data", "a", "--features", "b"], "--out: missing; expected"),
         (["--set", "epochs"], "--set is 'epochs', expected NAME=VALUE"),
         (["--out", "run", "--data", "a", "--features", "b", "--set", "epoch=1"], "unknown epoch;"),
         (["recipe.yaml", "--data", "a"], "--data and a recipe are given"),

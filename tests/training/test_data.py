@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -17,7 +18,8 @@ from mdmmt.errors import InputError
 from mdmmt.features.files import FeatureFile, SourceVideo, read_features, write_features
 from mdmmt.features.tokens import tokens_of
 from mdmmt.features.types import ExpertFeatures
-from mdmmt.training.config import DatasetConfig
+from mdmmt.training import train
+from mdmmt.training.config import DatasetConfig, TrainingConfig
 from mdmmt.training.data import SegmentReader, read_training_data
 
 EXPERTS = TINY.video.experts
@@ -146,6 +148,24 @@ def test_a_list_that_names_no_caption_is_told(one):
     dataset, _pairs, _add = one
     with pytest.warns(UserWarning, match="^no captions were left out as duplicates"):
         assert len(read(dataset, exclusions=excluding("another.mp4")).datasets[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["data", "features", "val", "val_features"])
+@pytest.mark.parametrize("problem", ["does not exist", "is no f"])
+def test_paths_are_checked_before_weights_are_looked_for(one, tmp_path, name, problem):
+    """Weights may be a download of gigabytes."""
+    dataset, pairs, _add = one
+    a_file, a_folder = str(pairs.captions), str(pairs.features)
+    wrong = a_file if "features" in name else a_folder
+    path = str(tmp_path / "nowhere") if problem == "does not exist" else wrong
+    given = {"val": a_file, "val_features": a_folder, name: path}
+    config = TrainingConfig(
+        out=str(tmp_path / "run"),
+        datasets=(dataset, replace(dataset, **given)),
+        init=str(tmp_path / "no weights"),
+    )
+    with pytest.raises(InputError, match=rf"^{name} of datasets\[1\] is '{path}', which {problem}"):
+        train(config)
 
 
 def test_a_video_without_features_is_named(one):
