@@ -156,7 +156,9 @@ def make_page(library: Library, can_add: bool) -> Any:
         show = {"fn": features.show, "inputs": [query, k, filter, *weights], "outputs": hits}
         gr.on([search.click, text.submit], features.read_sentence, text, query).then(**show)
         gr.on([similar.click], features.read_video, video, query).then(**show)
-        gr.on([filter.submit, *(slider.release for slider in (k, *weights))], **show)
+        # A slider that the keyboard moves is never released. Of many changes the last one counts.
+        changes = [slider.change for slider in (k, *weights)]
+        gr.on([filter.submit, *changes], trigger_mode="always_last", **show)
     return page
 
 

@@ -101,7 +101,7 @@ def make_server(library: Library, host: str, uploads: Path) -> uvicorn.Server:
         head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
     )
     config = uvicorn.Config(
-        application, log_level="warning", timeout_graceful_shutdown=STOP_S, lifespan="on"
+        application, log_level="critical", timeout_graceful_shutdown=STOP_S, lifespan="on"
     )
     return uvicorn.Server(config)
 

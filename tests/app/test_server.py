@@ -261,3 +261,37 @@ def test_the_page_passes_axe_core(browser, address, scheme, width):
     }
     assert grave <= OF_GRADIO
     emulate(browser, "light")
+
+
+@pytest.mark.browser
+def test_sliders_answer_the_same_query_anew_and_videos_are_added(
+    browser, address, library, tmp_path
+):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    emulate(browser, "light")
+    search(browser, address, "something red that moves left")
+    scores = "[...document.querySelectorAll('.cards .score')].map(s => s.textContent).join()"
+    wait_for(browser, f"{scores} !== ''")
+    before = browser.execute_script(f"return {scores}")
+    browser.find_element(By.CSS_SELECTOR, ".label-wrap").click()
+    wait_for(browser, "document.querySelectorAll('input[type=range]').length == 4")
+    slider = browser.find_element(By.CSS_SELECTOR, "input[type=range]")
+    slider.send_keys(Keys.ARROW_RIGHT)
+    slider.send_keys(Keys.TAB)
+    wait_for(browser, f"{scores} !== {json.dumps(before)} && {scores} !== ''")
+
+    added = shutil.copy(library.index.files()[-1].path, tmp_path / "added.mp4")
+    browser.find_element(By.XPATH, "//button[@role='tab'][contains(., 'Add videos')]").click()
+    (field,) = [
+        field
+        for field in browser.find_elements(By.CSS_SELECTOR, SENTENCE)
+        if field.is_displayed() and field.accessible_name.startswith("Folder or video")
+    ]
+    field.send_keys(str(added), Keys.ENTER)
+    wait_for(browser, "document.body.innerText.includes('1 of 1 videos are in the library')", 60)
+    try:
+        assert str(added) in [file.path for file in library.index.files()]
+    finally:
+        library.index.delete(added)
