@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from copies import copy, cut_out, join
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media import BIKES, footage
+from sample_clips import draw_sample_clips
 
 from mdmmt.cli.duplicates import DEFAULT_THRESHOLD_S
 from mdmmt.datasets import duplicates, find_duplicates
 from mdmmt.errors import InputError
+from mdmmt.experts import LIGHT_EXPERTS, load
+from mdmmt.features import extract
 from mdmmt.features.types import ExpertFeatures
 
 WIDTH = 24
@@ -206,3 +211,35 @@ def test_sets_without_a_common_expert_are_refused():
 
 def test_the_command_has_the_threshold_of_the_function():
     assert duplicates.THRESHOLD_S == DEFAULT_THRESHOLD_S
+
+
+@pytest.mark.slow
+def test_copies_of_real_files_are_found(tmp_path):
+    """Encoded anew, cropped, and cut out of a longer file at no whole second."""
+    folders = test, train, parts = [tmp_path / name for name in ("test", "train", "parts")]
+    for folder in folders:
+        folder.mkdir()
+    clips = [clip.path for clip in draw_sample_clips(train, 16, seed=90)]
+    for path in draw_sample_clips(test, 8, seed=91):  # of which the other set has none
+        path.path.rename(test / f"new-{path.path.name}")
+    join([clip.path for clip in draw_sample_clips(parts, 5, seed=92)], train / "film.mp4")
+    (train / BIKES).symlink_to(footage(BIKES))
+    for path in (*clips[:4], train / BIKES):
+        copy(path, test / path.name, "re-encoded")
+    for path in clips[4:8]:
+        copy(path, test / path.name, "cropped 5 %")
+    cut_out(train / "film.mp4", test / "film-cut.mp4", 3.35, 6.0)
+    cut_out(train / BIKES, test / "bikes-cut.mp4", 2.6, 5.0)
+    experts = load(LIGHT_EXPERTS)
+    a, b = (
+        {path.name: extract(path, experts) for path in sorted(one.iterdir())}
+        for one in (test, train)
+    )
+    found = find_duplicates(a, b)
+    copied = [*(path.name for path in clips[:8]), BIKES]
+    expected = {(name, name) for name in copied}
+    expected |= {("film-cut.mp4", "film.mp4"), ("bikes-cut.mp4", BIKES)}
+    assert {(one.test.video, one.train.video) for one in found} == expected
+    began_s = {one.test.video: one.train.start_s - one.test.start_s for one in found}
+    assert began_s["film-cut.mp4"] == pytest.approx(3.35, abs=0.5)
+    assert began_s["bikes-cut.mp4"] == pytest.approx(2.6, abs=0.5)
