@@ -132,16 +132,27 @@ WRAPPERS = (
     "let me watch {}",
     "locate {}",
 )
-FILLED = 0.35  # share of the queries without a wrapper that have filling words around them
+FILLED = 0.5  # share of the queries without a wrapper that have filling words around them
 FILLERS = """
 kindly hello okay hi fetch bring seek seeking pick choose return retrieve obtain spot identify
 detect view viewing observe describe those these whichever sample example segment portion section
-material content result hit match entry library archive collection database folder today quickly
-really just only exactly perhaps maybe similar kind sort type somewhere visible audible depicting
+material content result hit entry library archive collection database folder today quickly really
+just only exactly perhaps maybe similar kind sort type somewhere visible audible depicting
 containing having holding presenting our your my would should will may might want wanted wish like
-love must try trying try tell point us about concerning regarding for at to of me mostly sees
-shown displayed given found available stored hopefully simply instantly immediately soon
+must try trying tell point us about concerning regarding for at to of me mostly sees shown displayed
+given found available stored hopefully simply instantly immediately soon after again all already
+also always am among another anyone are ask asking back be been before begin being below best better
+between both but call certain check clear come current did does done during each easily either else
+enough ever except first following from full further give go good great had has he help him how
+however if important include included including instead into kept know last later least likely long
+made mainly make many mark matter mean more much name near necessary never next nice none often open
+or order other others own particular past possible present probably question quite rather ready
+recent request require say see seem send several she short side since single so start such suggest
+supply sure take than thank thanks their them then they think this time together top total toward
+turn until upon use used useful user using usual very was way well were what when whether who why
+within work yes yet
 """
+LINKS = ("with", "and", "that", "which", "while")
 LISTED = 0.6  # share of filling words that are of the list; others are put together from two
 CAPITAL = 0.3
 PLAIN = 0.65  # share of the other queries without a wrapper
@@ -175,7 +186,14 @@ _FILLERS = tuple(FILLERS.split())
 
 
 def _fill(text: str, rng: np.random.Generator) -> str:
-    """Put words around a query that tell nothing about the clip, as people do."""
+    """Put words around a query that tell nothing about the clip, as people do, or for a link."""
+    words = text.split()
+    links = [i for i, word in enumerate(words) if word in LINKS]
+    if links and rng.uniform() < 0.5:
+        words[one_of(links, rng)] = " ".join(_filler(rng) for _ in range(rng.integers(1, 3)))
+        text = " ".join(words)
+        if rng.uniform() < 0.5:
+            return text
     before = " ".join(_filler(rng) for _ in range(rng.integers(1, 4)))
     after = f" {one_of(_FILLERS, rng)}" if rng.uniform() < 0.2 else ""
     return f"{before} {text}{after}"

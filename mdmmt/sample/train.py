@@ -78,15 +78,15 @@ PROCESSES = 2  # that draw and extract
 THREADS = 1  # of torch: towers this small gain nothing from more
 
 WIDTH = 128
-EPOCHS = 16
+EPOCHS = 32
 BATCH_SIZE = 64  # clips, each with a query
 CAPTIONS = 32  # of the clips of a batch
-OTHERS = 16  # sentences of a batch about other things
+OTHERS = 24  # sentences of a batch about other things
 NAMED = (0.35, 0.4, 0.15, 0.1)  # shares of the queries that name one attribute, two, three, four
 MARGIN = 0.2
-RANKING = 10.0  # weight of the ranking losses beside the other terms
-SHORT = 2  # attributes that a query names at most to be held to RIGHT
-RIGHT, WRONG, OTHER = 0.6, 0.35, 0.15  # bounds of scores: see `score_loss`
+RANKING = 2.0  # weight of the ranking losses
+SCORES = 20.0  # weight of the queries' squared errors in `score_loss`
+RIGHT, OTHER = 0.7, 0.0  # scores: see `score_loss`
 BALANCE = 0.05  # weight of `imbalance` beside the ranking loss
 LEARNING_RATE = 2e-3
 BETA2 = 0.98  # of Adam, which must follow gradients that shrink a hundredfold
@@ -204,18 +204,17 @@ def max_margin_loss(scores: Tensor, matches: Tensor) -> Tensor:
     return ((margins * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).mean()
 
 
-def score_loss(queries: Tensor, matches: Tensor, named: Tensor, others: Tensor) -> Tensor:
-    """The loss that gives one threshold to all texts.
+def score_loss(queries: Tensor, shares: Tensor, others: Tensor) -> Tensor:
+    """The loss that gives the same scale of scores to all texts.
 
-    A short query scores RIGHT or more with the clips that it describes. A query of one attribute
-    scores WRONG or less with the other clips, and a sentence about other things OTHER or less with
-    its best clip.
+    A query scores RIGHT times the share of its attributes that a clip has, no more and no less, and
+    a sentence about other things scores OTHER or less with its best clip. A bound in place of the
+    exact score would let attributes count against those that they never occur with in training, and
+    such a pair would not be found.
 
-    queries [q, v] scores, matches [q, v] bool, named [q] attributes, others [o, v] scores -> []
+    queries [q, v] scores, shares [q, v], others [o, v] scores -> []
     """
-    right = F.relu(RIGHT - queries)[matches & (named <= SHORT)[:, None]].mean()
-    wrong = F.relu(queries - WRONG)[~matches & (named == 1)[:, None]].mean()
-    return right + wrong + F.relu(others - OTHER).amax(1).mean()
+    return SCORES * F.mse_loss(queries, RIGHT * shares) + F.relu(others - OTHER).amax(1).mean()
 
 
 def imbalance(text: Tensor, experts: int) -> Tensor:
@@ -268,7 +267,8 @@ def train(
             for rows in order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE):
                 texts, named = batch_of_texts([clips.combinations[row] for row in rows], rng)
                 same = codes[rows][:, None] == codes[rows]  # [clip, clip, attribute]
-                matches = torch.cat([same[:CAPTIONS].all(2), (same | ~named[:, None]).all(2)])
+                shares = (same & named[:, None]).sum(2) / named.sum(1)[:, None]
+                matches = torch.cat([same[:CAPTIONS].all(2), shares == 1])
                 described = len(matches)
                 video = video_tower(*({k: v[rows] for k, v in part.items()} for part in inputs))
                 # Texts of one kind are about as long as each other, so little is padding.
@@ -281,8 +281,7 @@ def train(
                 none = torch.zeros(len(scores) - described, len(rows), dtype=torch.bool)
                 loss = RANKING * max_margin_loss(scores[:described], matches)
                 loss = loss + RANKING * max_margin_loss(scores.T, torch.cat([matches, none]).T)
-                queries, others = scores[CAPTIONS:described], scores[described:]
-                loss = loss + score_loss(queries, matches[CAPTIONS:], named.sum(1), others)
+                loss = loss + score_loss(scores[CAPTIONS:described], shares, scores[described:])
                 loss = loss + BALANCE * imbalance(text[:CAPTIONS], len(config.text.experts))
                 optimizer.zero_grad()
                 loss.backward()

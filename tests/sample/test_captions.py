@@ -59,4 +59,4 @@ def test_words_cover_queries_but_for_those_that_fill():
     for i in rng.integers(len(COMBINATIONS), size=500):
         text = query(COMBINATIONS[i]._asdict(), rng).lower()
         strange += bool(set(re.findall(r"[a-z]+", text)) - known)
-    assert 0 < strange < 100
+    assert 0 < strange < 200  # about a quarter has filling words

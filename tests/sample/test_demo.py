@@ -69,7 +69,7 @@ def test_label_lines_name_the_clip_and_its_sound() -> None:
 
 @pytest.mark.parametrize("best, found", [(THRESHOLD - 0.01, False), (THRESHOLD + 0.01, True)])
 def test_format_result_says_when_nothing_is_found(best: float, found: bool) -> None:
-    similarity = mdmmt.Similarity(np.array([[0.0, best]]), np.zeros((1, 2, 3)), ("a", "b", "c"))
+    similarity = mdmmt.Similarity(np.array([[-1.0, best]]), np.zeros((1, 2, 3)), ("a", "b", "c"))
     result = demo.SearchResult("a dog", 0, [1, 0], similarity)
     table = demo.format_result(result, [Path("x.mp4"), Path("y.mp4")])
     assert (NOTHING_FOUND in table) is not found

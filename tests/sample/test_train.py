@@ -14,9 +14,9 @@ from mdmmt.sample.train import (
     MARGIN,
     OTHER,
     RIGHT,
+    SCORES,
     TEST_CLIPS,
     TRAIN_CLIPS,
-    WRONG,
     Clips,
     evaluate,
     is_held_out,
@@ -70,15 +70,13 @@ def test_max_margin_loss_follows_its_definition():
 
 
 def test_score_loss_follows_its_definition():
-    queries = torch.tensor([[0.5, 0.4], [0.9, 0.9], [0.1, 0.2]])
-    matches = torch.tensor([[True, False], [True, False], [True, False]])
-    named = torch.tensor([1, 2, 3])  # the last query is held to nothing
-    others = torch.tensor([[0.1, 0.25], [0.0, 0.0]])
-    right = (RIGHT - 0.5 + 0) / 2
-    wrong = 0.4 - WRONG
-    other = (0.25 - OTHER) / 2
-    loss = score_loss(queries, matches, named, others)
-    assert loss.item() == pytest.approx(right + wrong + other)
+    queries = torch.tensor([[0.5, 0.4], [0.9, 0.0]])
+    shares = torch.tensor([[1.0, 0.5], [1.0, 0.0]])
+    others = torch.tensor([[0.1, 0.25], [-0.2, -0.1]])
+    right = ((RIGHT - 0.5) ** 2 + (RIGHT / 2 - 0.4) ** 2 + (0.9 - RIGHT) ** 2 + 0) / 4
+    other = (0.25 - OTHER + 0) / 2
+    loss = score_loss(queries, shares, others)
+    assert loss.item() == pytest.approx(SCORES * right + other)
 
 
 @pytest.mark.slow
