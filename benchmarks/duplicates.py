@@ -29,7 +29,7 @@ from mdmmt.features import VideoFeatures, extract
 from mdmmt.features.types import ExpertFeatures
 from mdmmt.sample.clips import draw
 
-SEED = 700  # the threshold was chosen on clips of other seeds
+SEED = 700
 ORIGINALS, OTHERS, FILMS, CLIPS_OF_A_FILM, CUTS, SAME_CAPTION = 100, 100, 16, 6, 64, 100
 REAL = (BIKES, BIG_BUCK_BUNNY, "carphone_pristine.mp4")
 SEGMENTS, SECONDS = 10_000, 10
