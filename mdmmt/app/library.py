@@ -11,8 +11,9 @@ import numpy as np
 from ..model import Model
 from ..sample.clips import CLIPS, SEED, choose, draw_library
 from ..search import Index, index_files
-from ..storage.paths import cache_folder
-from ..version import VERSION
+from ..storage.files import sha256_of
+from ..storage.paths import SAMPLE_FOLDER, cache_folder
+from ..weights.layout import weights_file
 
 DATABASE = "library.db"  # of the drawn clips, in their folder
 CLIPS_URL = "clips"  # the address of a file on the page is CLIPS_URL/KEY
@@ -49,9 +50,9 @@ class Library:
 def drawn_folder() -> Path:
     """The folder of the library that is drawn for a person without one, in the user's cache.
 
-    Each version of this package has its own, since its sample model may be another one.
+    Each sample model has its own, since the embeddings of two cannot be compared.
     """
-    return cache_folder() / "drawn" / VERSION
+    return cache_folder() / "drawn" / sha256_of(weights_file(SAMPLE_FOLDER))[:12]
 
 
 def fill_with_drawn_clips(library: Library, folder: Path, show_progress: bool) -> None:
