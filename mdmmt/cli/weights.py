@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,9 +96,13 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from ..operator import MDMMT
+    from ..sample import NOTICE
     from ..storage.files import check_folder
+    from ..storage.paths import SAMPLE
 
     check_folder(arguments.out.parent)  # before anything is downloaded
+    if arguments.weights == SAMPLE:
+        say(NOTICE, logging.INFO)
     MDMMT(arguments.modality, arguments.weights, "cpu").save_model("onnx", arguments.out)
     return report([], f"{arguments.modality} tower written to {arguments.out}")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mdmmt.cli import main
+from mdmmt.sample import NOTICE
 from mdmmt.weights.onnx import MIN_TORCH
 
 FACTS = ("path", "layout", "size", "sha256", "origin", "dtype", "experts", "video tower")
@@ -29,5 +30,6 @@ def test_info_prints_a_table_of_what_convert_has_written(tmp_path, capsys):
 def test_export_writes_the_file(tmp_path, capsys):
     out = tmp_path / "new" / "text.onnx"
     assert main(["export", "text", "--out", str(out), "--weights=sample"]) == 0
-    assert str(out) in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert str(out) in printed.out and printed.err.count(NOTICE) == 1
     assert onnxruntime.InferenceSession(out).get_outputs()[0].name == "vector"

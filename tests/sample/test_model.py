@@ -48,6 +48,11 @@ def test_shipped_report_describes_the_shipped_model():
     assert report["results"][0]["threshold"] == THRESHOLD  # the shipped one's
     assert report["results"][0]["seen pairs"]["R@1"] >= 97
     assert report["results"][0]["seen pairs"]["first hits right"] >= 95
+    assert report["results"][0]["unseen pairs"]["R@1"] >= 95
+    assert report["results"][0]["unseen pairs"]["first hits right"] >= 94  # the goal is 95
+    for pairs in ("seen pairs", "unseen pairs"):
+        assert report["results"][0][pairs]["queries below"] <= 5
+        assert report["results"][0][pairs]["others below"] >= 95
     assert report["clips"] == {
         "train": TRAIN_CLIPS,
         "seen pairs": TEST_CLIPS,
