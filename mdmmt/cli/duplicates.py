@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .common import Commands, names_of_experts, progress, report, say, seconds
 
-DEFAULT_THRESHOLD_S = 1.3  # of `find_duplicates`, whose module is slow to import
+DEFAULT_THRESHOLD_S = 1.2  # of `find_duplicates`, whose module is slow to import
 
 
 def add_commands(commands: Commands) -> None:

@@ -37,7 +37,7 @@ from ..features.types import ExpertFeatures, VideoFeatures
 from ..media.specs import AudioSpec
 from .duplicate_lists import Duplicate, Segment
 
-THRESHOLD_S = 1.3  # what a run must count for; see docs/evaluation.md and benchmarks/duplicates.py
+THRESHOLD_S = 1.2  # what a run must count for; see docs/evaluation.md and benchmarks/duplicates.py
 WINDOW_S = 1.0
 PHASES = 4  # windows a second in the second set
 NEUTRAL = 0.5  # the similarity that counts neither for nor against
