@@ -45,7 +45,7 @@ def add_commands(commands: Commands) -> None:
         help="list of duplicates, from `mdmmt duplicates`, whose training segments are left out",
     )
     train.add_argument("--out", metavar="FOLDER", help="run folder; a run that is there goes on")
-    train.add_argument("--device", metavar="cpu", help="cpu; default: CUDA if there is one")
+    train.add_argument("--device", help="cpu; default: CUDA if there is one")
     train.add_argument(
         "--set",
         action="append",
