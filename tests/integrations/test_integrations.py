@@ -6,7 +6,6 @@ Run by `make test` in an environment of its own (see the Makefile), without Towh
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,9 @@ from fresh import Guard
 from pages import ROOT, RUN_APART, run_blocks
 
 import mdmmt
-from mdmmt.sample.clips import COMBINATIONS, draw
+from mdmmt.sample.clips import CLIPS, SEED, choose, draw_library
 from mdmmt.search import Index, index_files
 
-CLIPS = 40  # of `make demo`
 # Long and short ones, since the norms of their embeddings differ.
 QUERIES = ["A cyan star stands still with a falling tone.", "something red", "a beep", "a dog"]
 
@@ -32,24 +30,13 @@ Ranking = list[tuple[str, float]]  # the names of files, best first, with the in
 def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What the code of the page has defined."""
     home = tmp_path_factory.mktemp("integrations")
-    folder = home / "demo" / "clips"
-    folder.mkdir(parents=True)
-    draw_demo_clips(folder)
+    draw_library(home / "demo" / "clips", choose(np.random.default_rng(SEED)))
     guard = Guard(pip=False)
     sys.addaudithook(guard)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         yield run_blocks(ROOT / "docs" / "integrations.md", RUN_APART)
     assert not guard.offences  # nothing has tried to reach the network
-
-
-def draw_demo_clips(folder: Path) -> None:
-    """Draw the clips of `make demo`. Its module imports Towhee, so it is only read here."""
-    demo = (ROOT / "mdmmt" / "sample" / "demo.py").read_text()
-    seed = int(re.search(r"^SEED = (\d+)", demo, re.M)[1])
-    chosen = np.random.default_rng(seed).choice(len(COMBINATIONS), CLIPS, replace=False)
-    for i, clip in enumerate(COMBINATIONS[at] for at in chosen):
-        draw(folder / f"{i:02d}-{'-'.join(clip)}.mp4", clip, seed=(seed, i))
 
 
 def test_towhee_is_not_here() -> None:
