@@ -61,7 +61,6 @@ from engines import export, load_engines
 from media import BIG_BUCK_BUNNY, footage
 from plain_csn import PlainCSN, lively
 from sample_clips import draw_sample_clips
-from tiny import make_pair, write_vocabulary
 
 CPU = torch.device("cpu")
 
@@ -228,6 +227,9 @@ def rounding() -> dict[str, float]:
 
 def embedding_cosines(exact: np.ndarray, int8: np.ndarray) -> dict[str, float]:
     """How close the VIDEO blocks of embeddings are, through a video tower of drawn weights."""
+    # Imported here, since `cost` measures the memory of a process without `towhee.models`.
+    from tiny import make_pair, write_vocabulary
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_vocabulary(folder, RELEASED.text.bert.vocab_size)
