@@ -55,6 +55,7 @@ LEFT_OUT = (
     "downloads.py",
     "evaluation/*",
     "features/dumps.py",
+    "features/provenance.py",
     "installation.py",
     "sample/*.py",
     "sample/model/report.json",

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..experts import LIGHT_EXPERTS, PRETRAINED_EXPERTS, expert_classes
 from ..features.files import FeatureFolder
+from ..features.provenance import Provenance
 from ..features.types import ExpertFeatures, VideoFeatures
 from ..media.specs import AudioSpec
 from .duplicate_lists import Duplicate, Segment
@@ -144,18 +145,17 @@ def _names(videos: VideoSet) -> list[str]:
 
 def _check_versions(*sets: VideoSet) -> None:
     """Raise if an expert's features are of several versions, where the versions are known."""
-    known: dict[str, tuple[str, str]] = {}  # by expert, a video and its version
+    provenance = Provenance()
     for videos in sets:
         if not isinstance(videos, FeatureFolder):
             continue
         for video in videos.videos():
-            for expert, version in videos.header(video).versions.items():
-                other, before = known.setdefault(expert, (video, version))
-                if version != before:
-                    raise InputError(
-                        f"the features of {video!r} and {other!r} must not be compared: the expert "
-                        f"{expert} is {version!r} and {before!r}; expected features of one version"
-                    )
+            if mixture := provenance.difference(video, videos.header(video).versions):
+                other, difference = mixture
+                raise InputError(
+                    f"the features of {video!r} and {other!r} must not be compared: {difference}; "
+                    "expected features of one version"
+                )
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..datasets import Caption
 from ..errors import InputError, warn
 from ..features.files import FeatureFolder
+from ..features.provenance import Provenance
 from ..features.reader import check_experts
 from ..features.segments import duration_s, overlaps, select
 from ..features.tokens import VideoTokens, tokens_of_checked
@@ -156,7 +157,7 @@ class _Gathered:
         self.queries: list[_Query] = []
         self.outside: list[_NumberedCaption] = []
         self.missing: list[_NumberedCaption] = []
-        self._marks: dict[str, tuple[str, str]] = {}  # the first video with each mark, and the mark
+        self._provenance = Provenance()
         self.experts: set[str] = set()  # those with features of at least one video
         self._model = model
         self._captions = captions
@@ -196,19 +197,13 @@ class _Gathered:
             return
         header = self._features.header(video)
         known = [expert.name for expert in self._model.config.video.experts]
-        marks = {
-            f"the expert {name}": version
-            for name, version in header.versions.items()
-            if name in known
-        }
-        marks["the clock"] = header.clock
-        for what, mark in marks.items():
-            other, before = self._marks.setdefault(what, (video, mark))
-            if mark != before:
-                raise InputError(
-                    f"the features of {video!r} and {other!r} must not be mixed: {what} is "
-                    f"{mark!r} and {before!r}; expected features of one run of `mdmmt extract`"
-                )
+        versions = {name: one for name, one in header.versions.items() if name in known}
+        if mixture := self._provenance.difference(video, versions, header.clock):
+            other, difference = mixture
+            raise InputError(
+                f"the features of {video!r} and {other!r} must not be mixed: {difference}; "
+                "expected features of one run of `mdmmt extract`"
+            )
 
     def _choose_queries(
         self, captions: Sequence[_NumberedCaption], features: VideoFeatures

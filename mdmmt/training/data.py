@@ -25,6 +25,7 @@ from ..config import ExpertConfig
 from ..datasets import Caption, Exclusions, read_captions
 from ..errors import InputError, warn
 from ..features.files import FeatureFolder, read_features
+from ..features.provenance import Provenance
 from ..features.segments import overlaps, select
 from ..features.tokens import VideoTokens, tokens_of_checked
 from ..features.types import ExpertFeatures, VideoFeatures
@@ -307,7 +308,7 @@ class _FeatureChecks:
     def __init__(self, experts: Sequence[ExpertConfig]) -> None:
         self.experts = experts
         self.seen: set[str] = set()  # experts with features of at least one video
-        self._marks: dict[str, tuple[Path, str]] = {}
+        self._provenance = Provenance()
 
     def read(self, file: Path, caption: Caption) -> VideoFeatures:
         """Read the features of a video for the experts of the model."""
@@ -328,14 +329,13 @@ class _FeatureChecks:
             )
         self.seen |= features.keys()
         names = [expert.name for expert in self.experts if expert.name in content.versions]
-        marks = {f"the expert {name}": content.versions[name] for name in names}
-        for what, mark in {**marks, "the clock": content.clock}.items():
-            other, before = self._marks.setdefault(what, (file, mark))
-            if mark != before:
-                raise InputError(
-                    f"{where}: the features in {file} and {other} must not be mixed: {what} is "
-                    f"{mark!r} and {before!r}; expected features of one run of `mdmmt extract`"
-                )
+        versions = {name: content.versions[name] for name in names}
+        if mixture := self._provenance.difference(file, versions, content.clock):
+            other, difference = mixture
+            raise InputError(
+                f"{where}: the features in {file} and {other} must not be mixed: {difference}; "
+                "expected features of one run of `mdmmt extract`"
+            )
         return features
 
 
