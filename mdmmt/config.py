@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .errors import InputError, InputTypeError
 
-Config = TypeVar("Config", "EncoderConfig", "ExpertConfig", "VideoConfig", "TextConfig")
+Config = TypeVar("Config")
 
 ACTIVATIONS = ("gelu", "relu", "swish")
 
@@ -289,15 +289,17 @@ def from_dict(values: Mapping[str, Any]) -> ModelConfig:
     text = checked_keys("text", values["text"], _names_of(TextConfig))
     if "experts" in video:
         video["experts"] = tuple(
-            _build(ExpertConfig, expert, f"video.experts[{index}]")
+            build_config(ExpertConfig, expert, f"video.experts[{index}]")
             for index, expert in enumerate(_checked_list("video.experts", video["experts"]))
         )
     if "experts" in text:
         text["experts"] = tuple(_checked_list("text.experts", text["experts"]))
     for section, where, key in ((video, "video", "encoder"), (text, "text", "bert")):
         if key in section:
-            section[key] = _build(EncoderConfig, section[key], f"{where}.{key}")
-    return ModelConfig(_build(VideoConfig, video, "video"), _build(TextConfig, text, "text"))
+            section[key] = build_config(EncoderConfig, section[key], f"{where}.{key}")
+    return ModelConfig(
+        build_config(VideoConfig, video, "video"), build_config(TextConfig, text, "text")
+    )
 
 
 def checked_keys(
@@ -322,10 +324,18 @@ def checked_keys(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _build(cls: type[Config], values: Any, where: str) -> Config:
-    """A configuration from a mapping, whose place `where` begins each message."""
-    values = checked_keys(where, values, _names_of(cls))
-    needed = [f.name for f in fields(cls) if f.default is MISSING]
+def build_config(cls: type[Config], values: Any, where: str) -> Config:
+    """Make a configuration, a dataclass, from a mapping.
+
+    Args:
+        where: the place of the mapping, with which messages begin.
+
+    Raises:
+        InputError, InputTypeError: a field is unknown or missing, or the class refuses a value.
+    """
+    kind: type[Any] = cls  # whose fields the type checker does not know
+    values = checked_keys(where, values, _names_of(kind))
+    needed = [f.name for f in fields(kind) if f.default is MISSING]
     missing = [name for name in needed if name not in values]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}")

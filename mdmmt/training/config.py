@@ -11,16 +11,14 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-from ..config import checked_keys
+from ..config import build_config
 from ..errors import InputError, InputTypeError, MissingDependency
 from ..storage.text import read_text
-
-Settings = TypeVar("Settings", "DatasetConfig", "TrainingConfig")
 
 RANKING, INFO_NCE = "max-margin", "info-nce"
 LOSSES = (RANKING, INFO_NCE)
@@ -166,10 +164,12 @@ def from_mapping(values: Mapping[str, Any], where: str) -> TrainingConfig:
             kind = type(datasets).__name__
             raise InputTypeError(f"{where}: datasets is a {kind}, expected a list")
         values["datasets"] = tuple(
-            _build(DatasetConfig, one, f"{where}: datasets[{index}]")
+            one
+            if isinstance(one, DatasetConfig)
+            else build_config(DatasetConfig, one, f"{where}: datasets[{index}]")
             for index, one in enumerate(datasets)
         )
-    return _build(TrainingConfig, values, where)
+    return build_config(TrainingConfig, values, where)
 
 
 def to_mapping(config: TrainingConfig) -> dict[str, Any]:
@@ -211,20 +211,6 @@ def differences(first: TrainingConfig, second: TrainingConfig) -> list[str]:
     """The settings in which two runs differ, without those that may change."""
     one, other = to_mapping(first), to_mapping(second)
     return [name for name in one if name not in MAY_CHANGE and one[name] != other[name]]
-
-
-def _build(cls: type[Settings], values: Any, where: str) -> Settings:
-    if isinstance(values, cls):
-        return values
-    values = checked_keys(where, values, tuple(field.name for field in fields(cls)))
-    needed = [f.name for f in fields(cls) if f.default is MISSING]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise InputError(f"{where} lacks {', '.join(missing)}")
-    try:
-        return cls(**values)
-    except InputError as error:
-        raise type(error)(f"{where}: {error}") from error
 
 
 def _check_types(config: DatasetConfig | TrainingConfig) -> None:
