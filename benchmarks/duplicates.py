@@ -102,7 +102,7 @@ def compare(
     print(f"\nexperts: {', '.join(experts)} ({name})")
     train = features_of(folder / "train", experts)
     print(f"{len(train)} videos in the training set\n")
-    print("| kind | copies | found | of what was found, right | off in time, 95 % of them |")
+    print("| kind | copies | recall | precision | time error, 95th percentile |")
     print("|---|---|---|---|---|")
     for kind, truth in truths.items():
         test = features_of(folder / kind.replace("/", "-"), experts)

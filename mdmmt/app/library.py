@@ -40,7 +40,7 @@ class Library:
         return f"{CLIPS_URL}/{key}"
 
     def file_of(self, key: str) -> str | None:
-        """The file of a key; None if there is none, or a link has taken its place since."""
+        """The file of a key, or None if no file has this key or a link has replaced the file."""
         file = self._files.get(key)
         if file is None or not os.path.isfile(file) or os.path.realpath(file) != file:
             return None

@@ -13,7 +13,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from notebooks import FOLDER, NOTEBOOKS, check_same, run, shown
+from notebooks import FOLDER, NOTEBOOKS, check_same, outputs_of, run
 from pages import LINK
 from PIL import Image
 
@@ -39,7 +39,7 @@ def test_stored_notebook_was_run_in_order_and_is_small(path: Path) -> None:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     kinds = {output.output_type for cell in cells for output in cell.outputs}
-    assert "error" not in kinds and any(one.text for one in shown(notebook))
+    assert "error" not in kinds and any(one.text for one in outputs_of(notebook))
     assert path.stat().st_size <= MAX_SIZE
 
 

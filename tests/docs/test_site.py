@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebooks import NOTEBOOKS, shown
+from notebooks import NOTEBOOKS, outputs_of
 from pages import PAGES, ROOT
 
 # What a browser loads by itself; an <a> only leads elsewhere.
@@ -46,7 +46,7 @@ def test_site_has_all_pages_and_their_pictures(site: Path) -> None:
 def test_site_shows_the_notebooks(site: Path) -> None:
     for notebook in NOTEBOOKS:
         page = (site / "notebooks" / f"{notebook.stem}.html").read_text()
-        cells = list(shown(nbformat.read(notebook, as_version=4)))
+        cells = list(outputs_of(nbformat.read(notebook, as_version=4)))
         assert page.count('src="data:image/') == sum(len(cell.pictures) for cell in cells)
         vectors = sum(cell.text.count("shape=(384,)") for cell in cells)
         assert page.count("shape=(384,)") == vectors

@@ -86,7 +86,7 @@ def run(path: Path) -> NotebookNode:
     return notebook
 
 
-def shown(notebook: NotebookNode) -> Iterator[Shown]:
+def outputs_of(notebook: NotebookNode) -> Iterator[Shown]:
     """What each cell of code shows."""
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -110,7 +110,9 @@ def check_same(stored: NotebookNode, now: NotebookNode) -> None:
     """
     sources = [[cell.source for cell in notebook.cells] for notebook in (stored, now)]
     assert sources[0] == sources[1]
-    for number, (old, new) in enumerate(zip(shown(stored), shown(now), strict=True), start=1):
+    for number, (old, new) in enumerate(
+        zip(outputs_of(stored), outputs_of(now), strict=True), start=1
+    ):
         where = f"code cell {number}; `make notebooks` stores what it shows now"
         assert old.text == new.text, where
         np.testing.assert_allclose(new.numbers, old.numbers, rtol=0, atol=TOLERANCE, err_msg=where)
