@@ -59,7 +59,6 @@ def add_commands(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from ..training.config import from_mapping, read_recipe
     from ..training.loop import train
-    from ..training.processes import Processes
 
     values: dict[str, Any] = {
         name: getattr(arguments, name)
@@ -87,12 +86,11 @@ def _train(arguments: argparse.Namespace) -> int:
             )
         config = from_mapping({**values, "datasets": [dataset]}, OPTIONS)
     result = train(config, show_progress=shows_bars())
-    if not Processes(config.device).is_main:
-        return 0
-    print_result(
-        f"the best epoch is {result.best_epoch} of {len(result.history)}; its model is in "
-        f"{result.folder}"
-    )
+    if result.is_main:
+        print_result(
+            f"the best epoch is {result.best_epoch} of {len(result.history)}; its model is in "
+            f"{result.folder}"
+        )
     return 0
 
 

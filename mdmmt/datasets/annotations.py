@@ -50,7 +50,7 @@ class AnnotationFile:
     path: Path
     text: str
     parsed: Any  # the JSON of a .json file; None for all other files
-    split: str | None  # the split that the caller asked for
+    split: str  # the one that is read, if the format has splits
 
     @cached_property
     def first_line(self) -> str:
@@ -75,13 +75,18 @@ class Format(NamedTuple):
     has_splits: bool = False
 
 
-def read_captions(path: str | os.PathLike[str], split: str | None = None) -> list[Caption]:
+def read_captions(
+    path: str | os.PathLike[str],
+    split: str | None = None,
+    default_split: str = MSRVTT_DEFAULT_SPLIT,
+) -> list[Caption]:
     """Read the captions of an annotation file, in the order of the file.
 
     Args:
         path: a file in one of the `FORMATS`.
-        split: the split to read of an MSR-VTT file, None for the test split. The other formats have
-            a file for each split and take None alone.
+        split: the split to read of an MSR-VTT file, None for the default one. The other formats
+            have a file for each split and take None alone.
+        default_split: of an MSR-VTT file. The other formats take any.
 
     Raises:
         InputError: the file cannot be read, is in no known format, or lacks the split. A field that
@@ -91,7 +96,7 @@ def read_captions(path: str | os.PathLike[str], split: str | None = None) -> lis
     path = Path(path)
     text = read_text(path)
     parsed = parse_json(text, str(path)) if path.suffix == ".json" else None
-    file = AnnotationFile(path, text, parsed, split)
+    file = AnnotationFile(path, text, parsed, default_split if split is None else split)
     file_format = _format_of(file)
     if split is not None and not file_format.has_splits:
         raise InputError(
@@ -122,21 +127,22 @@ def _is_msrvtt(file: AnnotationFile) -> bool:
 
 def _read_msrvtt(file: AnnotationFile) -> Iterator[Caption]:
     path = file.path
-    split = MSRVTT_DEFAULT_SPLIT if file.split is None else file.split
     splits = {}
     for index, video in enumerate(get_list(file.parsed, "videos", str(path))):
         where = f"{path}, video {index}"
         splits[get_text(video, "video_id", where)] = get_text(video, "split", where)
-    if split not in splits.values():
+    if file.split not in splits.values():
         known = ", ".join(sorted(set(splits.values()))) or "none"
-        raise InputError(f"{path} has no video of the split {split!r}, its splits are: {known}")
+        raise InputError(
+            f"{path} has no video of the split {file.split!r}, its splits are: {known}"
+        )
     for index, sentence in enumerate(get_list(file.parsed, "sentences", str(path))):
         where = f"{path}, sentence {index}"
         name = get_text(sentence, "video_id", where)
         text = get_text(sentence, "caption", where)
         if name not in splits:
             raise InputError(f"{where}: the video {name!r} is not among the videos of this file")
-        if splits[name] == split:
+        if splits[name] == file.split:
             # The start and end in the file are times in the film from which the clip was cut.
             yield Caption(name, 0.0, None, text, where)
 

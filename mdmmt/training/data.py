@@ -199,7 +199,7 @@ def read_training_data(
     read = []
     excluded = 0
     for number, dataset in enumerate(datasets):
-        captions = read_training_captions(dataset.data, dataset.split, TRAIN_SPLIT)
+        captions = read_captions(dataset.data, dataset.split, TRAIN_SPLIT)
         folder = FeatureFolder(dataset.features)
         if exclusions is not None:
             kept = [caption for caption in captions if not _is_excluded(caption, exclusions)]
@@ -216,25 +216,6 @@ def read_training_data(
     if without:
         warn(f"no video has features of {', '.join(without)}, so the model learns without them")
     return TrainingData(read, [dataset.weight for dataset in datasets], _digest(read))
-
-
-def read_training_captions(file: str, split: str | None, default: str) -> list[Caption]:
-    """Read captions; of an MSR-VTT file the given split, or else the default one."""
-    if split is None and is_msrvtt(file):
-        split = default
-    return read_captions(file, split)
-
-
-def is_msrvtt(file: str) -> bool:
-    """Whether an annotation file has splits, as that of MSR-VTT has."""
-    from ..datasets.annotations import FORMATS, AnnotationFile
-    from ..storage.text import parse_json, read_text
-
-    path = Path(file)
-    if path.suffix != ".json":
-        return False
-    content = AnnotationFile(path, text := read_text(path), parse_json(text, file), None)
-    return any(one.has_splits and one.matches(content) for one in FORMATS)
 
 
 def _find_videos(

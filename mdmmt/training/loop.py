@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Caption, read_exclusions
+from ..datasets import Caption, read_captions, read_exclusions
 from ..errors import InputError
 from ..evaluation import Result, evaluate
 from ..features import FeatureFolder, VideoTokens
@@ -62,7 +62,6 @@ from .data import (
     SegmentReader,
     TrainingData,
     check_paths,
-    read_training_captions,
     read_training_data,
 )
 from .lora import add_lora, merged
@@ -83,6 +82,7 @@ class TrainingResult:
     folder: Path  # the model folder of the best epoch
     best_epoch: int  # from 1
     history: list[dict[str, Any]]  # of each epoch: its loss, and the metrics of each validation
+    is_main: bool  # whether this process wrote the folder; of several, one does
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
                 progress.plot(out, progress.read_log(out), state)
             state = processes.share(state)
     assert state.best_epoch is not None  # there is at least one epoch
-    return TrainingResult(out, state.best_epoch, state.history)
+    return TrainingResult(out, state.best_epoch, state.history, processes.is_main)
 
 
 class Chunk(NamedTuple):
@@ -445,7 +445,7 @@ def _read_validations(config: TrainingConfig, model: Model) -> list[Validation]:
     for dataset in config.datasets:
         if dataset.val is None:
             continue
-        captions = read_training_captions(dataset.val, dataset.val_split, VAL_SPLIT)
+        captions = read_captions(dataset.val, dataset.val_split, VAL_SPLIT)
         features = FeatureFolder(dataset.val_features or dataset.features)
         missing = [caption for caption in captions if caption.video not in features]
         if missing and not config.skip_missing:

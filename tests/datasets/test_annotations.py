@@ -133,6 +133,8 @@ def test_read_captions_reads_every_format(tmp_path, name, content, expected):
 def test_read_captions_takes_a_split_of_msrvtt_alone(tmp_path):
     path = write(tmp_path, "a.json", MSRVTT)
     assert read_captions(path, split="train") == [whole("video1", "a boy paints a wall")]
+    assert read_captions(path, default_split="train") == read_captions(path, split="train")
+    assert read_captions(path, "test", default_split="train") == read_captions(path)
     with pytest.raises(
         InputError, match="no video of the split 'val', its splits are: test, train"
     ):
@@ -143,6 +145,7 @@ def test_read_captions_takes_a_split_of_msrvtt_alone(tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match="has no splits; expected no split instead of 'test'"):
             read_captions(write(tmp_path, name, content), split="test")
+        assert read_captions(write(tmp_path, name, content), default_split="train")
     with pytest.raises(InputError, match="in no known format"):
         read_captions(write(tmp_path, "f.json", changed(MSRVTT, "sentences", drop=True)), "val")
 

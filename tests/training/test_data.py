@@ -12,9 +12,12 @@ import pytest
 from caption_pairs import write_pairs, write_video
 from tiny import TINY
 
+import mdmmt
+from mdmmt.cli import main
 from mdmmt.datasets import Duplicate, Exclusions
 from mdmmt.datasets import Segment as Named
 from mdmmt.errors import InputError
+from mdmmt.features.dumps import write_dumps
 from mdmmt.features.files import FeatureFile, SourceVideo, read_features, write_features
 from mdmmt.features.tokens import tokens_of
 from mdmmt.features.types import ExpertFeatures
@@ -231,6 +234,34 @@ def test_a_damaged_feature_file_is_named_with_the_line(one):
     (pairs.features / "v1.mp4.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"captions\.jsonl, line 2: .*v1.mp4.safetensors"):
         read(dataset)
+
+
+def test_the_authors_dumps_are_trained_on_once_they_are_feature_files(tmp_path):
+    """`mdmmt dumps read` makes what both `mdmmt evaluate` and `mdmmt train` read."""
+    experts = mdmmt.load("sample").config.video.experts
+    rng = np.random.default_rng(0)
+    times_s = np.arange(4)[:, None] + [0.0, 1.0]
+    videos = [f"folder/v{i}.mp4" for i in range(3)]
+    features = [
+        {one.name: ExpertFeatures(rng.normal(size=(4, one.dim)), times_s) for one in experts}
+        for _ in videos
+    ]
+    dumps = {one.name: tmp_path / f"{one.name}_0" for one in experts}
+    write_dumps(dumps, zip(videos, features, strict=True))
+    given = [f"{name}={tmp_path / name}" for name in dumps]
+    assert main(["dumps", "read", *given, "--out", str(tmp_path / "features")]) == 0
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(
+        "".join(json.dumps({"video": f"v{i}", "caption": f"clip {i}"}) + "\n" for i in range(3))
+    )
+    data = read_training_data([DatasetConfig(str(captions), str(tmp_path / "features"))], experts)
+    reader = SegmentReader(experts)
+    names = [one.name for one in experts]
+    for sample in data.draw_epoch(0, 0, 3, names, 0.0):
+        expected = tokens_of(features[int(sample.caption.video[1:])], experts)
+        tokens = reader(sample)
+        assert tokens.keys() == expected.keys()
+        assert all((tokens[name].features == expected[name].features).all() for name in expected)
 
 
 def test_an_expert_that_no_video_has_is_told(tmp_path):

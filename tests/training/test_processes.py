@@ -23,11 +23,12 @@ import torch
 from mdmmt.training.config import from_mapping
 from mdmmt.training.loop import train
 torch.set_num_threads(1)
-train(from_mapping(json.loads(sys.argv[1]), "the test"))
+print(train(from_mapping(json.loads(sys.argv[1]), "the test")).is_main)
 """
 
 
-def run(config, count: int) -> None:
+def run(config, count: int) -> list[str]:
+    """Run several processes; what each says of whether it is the main one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,13 +46,17 @@ def run(config, count: int) -> None:
             subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(asdict(config))],
                 env=environment,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
+    said = []
     for process in started:
-        _, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+        said.append(output.strip())
+    return said
 
 
 @pytest.mark.slow
@@ -61,7 +66,8 @@ def test_two_processes_give_the_losses_of_one(make_config, tmp_path, changes):
     (dataset,) = config.datasets
     config = replace(config, datasets=(replace(dataset, val=dataset.data),))
     for count in (1, 2):
-        run(replace(config, out=str(tmp_path / str(count))), count)
+        mains = run(replace(config, out=str(tmp_path / str(count))), count)
+        assert mains == ["True", *["False"] * (count - 1)]
     one, two = (
         [line["loss"] for line in read_log(tmp_path / str(count)) if "loss" in line]
         for count in (1, 2)
