@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from .errors import InputError, InputTypeError
 
@@ -41,6 +41,8 @@ UNKNOWN_POSITION = 1  # a feature whose time is not known
 TIME_OFFSET = 2
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")  # of the towers for inference
+ExpertPrecision = Literal["exact", "int8"]
+EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 
 CLS_TYPE = 0  # row of [CLS] in the video tower's table of token types
 

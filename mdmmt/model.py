@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .background import in_caller
-from .config import ModelConfig
+from .config import ExpertPrecision, ModelConfig
 from .device import resolve_device
 from .errors import InputError, InputTypeError, WeightsError
-from .experts.base import ExpertPrecision, check_precision
+from .experts.base import check_precision
 from .fast import FastTextTower, FastVideoTower, resolve_precision
 from .features.reader import (
     Span,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import PRECISIONS
+from ..config import EXPERT_PRECISIONS, PRECISIONS
 from ..media.limits import TIME_LIMIT_S
 from ..storage.text import escape_controls
 from .words import WORDS, in_words_of_commands
@@ -61,7 +61,7 @@ def add_experts_options(command: argparse.ArgumentParser, default: str) -> None:
     )
     command.add_argument(
         "--experts-precision",
-        choices=("exact", "int8"),
+        choices=EXPERT_PRECISIONS,
         default="exact",
         help="the arithmetic of the experts; int8 takes less time on processors with AVX512-VNNI; "
         "default: %(default)s",

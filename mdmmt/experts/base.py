@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..config import EXPERT_PRECISIONS, ExpertPrecision
 from ..errors import InputError
 from ..kernels import cpu, private
 from ..media.specs import AudioSpec, FrameSpec
 
-ExpertPrecision = Literal["exact", "int8"]
-PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it, or 'owner/name'
 
 
@@ -60,13 +59,14 @@ def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
         The precision; 'exact' for 'int8' where torch's operators for it have changed.
 
     Raises:
-        InputError: not one of `PRECISIONS`, or one that the device or the processor lacks.
+        InputError: not one of `EXPERT_PRECISIONS`, or one that the device or the processor lacks.
     """
     if precision == "exact":
         return "exact"
     if precision != "int8":
         raise InputError(
-            f"the precision of the experts is {precision!r}, expected {' or '.join(PRECISIONS)}"
+            f"the precision of the experts is {precision!r}, "
+            f"expected {' or '.join(EXPERT_PRECISIONS)}"
         )
     if not cpu.has_onednn(device) or not cpu.has_instructions("avx512_vnni"):
         raise InputError(

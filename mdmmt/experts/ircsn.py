@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..config import ExpertPrecision
 from ..kernels import cpu, private
 from ..kernels.linear import Int8Linear
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
-from .base import ExpertPrecision
 from .pretrained import PIXEL_MAX, PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1

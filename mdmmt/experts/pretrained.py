@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..config import ExpertPrecision
 from ..errors import WeightsError
 from ..storage.checkpoint import align
 from ..storage.facts import known_sha256
 from ..storage.huggingface import fetch_file, is_repository
 from ..storage.paths import WEIGHTS_FOLDER, cache_folder
-from .base import Expert, ExpertPrecision, WeightsSource, check_precision
+from .base import Expert, WeightsSource, check_precision
 
 EXPERTS_NAME = "experts"  # of the folder, beside the operator and in this user's cache
 EXPERTS_FOLDER = WEIGHTS_FOLDER / EXPERTS_NAME
@@ -84,7 +85,7 @@ class PretrainedExpert(Expert):
         Args:
             weights: the file, a folder that holds it, or a Hugging Face repository. None: the
                 places that the docstring of `mdmmt.experts.pretrained` lists.
-            precision: one of `PRECISIONS`. An expert that lacks it computes exactly.
+            precision: one of `EXPERT_PRECISIONS`. An expert that lacks it computes exactly.
 
         Raises:
             InputError: the device or the processor cannot compute in the precision.

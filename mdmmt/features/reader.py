@@ -23,11 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..background import in_caller
-from ..config import ExpertConfig
+from ..config import ExpertConfig, ExpertPrecision
 from ..errors import InputError, InputTypeError, warn
 from ..experts import Expert, expert_classes
 from ..experts import load as load_experts
-from ..experts.base import ExpertPrecision
 from ..items import as_items
 from ..media.specs import Clock
 from ..storage.files import check_file
