@@ -35,7 +35,8 @@ PUBLIC = {
         DatasetConfig TrainingConfig TrainingResult read_recipe train
     """,
     "mdmmt.search": """
-        Hit Identity Index IndexedFile Outcome index_file index_files read_metadata write_page
+        FileEntry Hit Identity Index IndexedFile Outcome Transferred
+        export_index import_index index_file index_files read_metadata write_page
     """,
 }
 # What a model is made of, to be passed on and not to be looked into.

@@ -29,6 +29,8 @@ EXAMPLES = {
         "mdmmt index prune --db library.db",
     ),
     "index delete": ("mdmmt index delete videos/old.mp4 videos/drafts --db library.db",),
+    "index export": ("mdmmt index export --db library.db --out library.parquet",),
+    "index import": ("mdmmt index import library.parquet --db http://localhost:19530",),
     "search": (
         'mdmmt search "a dog jumps into water" --db library.db',
         'mdmmt search "a dog" --db library.db -k 50 --html found.html',

@@ -49,7 +49,7 @@ def add_commands(commands: Commands) -> None:
     """Add these commands to the parser."""
     index = commands.add_parser(
         "index", help="keep a collection of videos to be searched"
-    ).add_subparsers(required=True, metavar="build|list|info|prune|delete")
+    ).add_subparsers(required=True, metavar="build|list|info|prune|delete|export|import")
     build = index.add_parser(
         "build", help="add videos, window by window; a video that is there already is skipped"
     )
@@ -99,6 +99,20 @@ def add_commands(commands: Commands) -> None:
     delete.add_argument("videos", nargs="+", metavar="FILE", help="videos, folders of videos")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
+    export = index.add_parser(
+        "export", help="write all of a database into one file, to be imported into another"
+    )
+    export.add_argument("--db", required=True, help=DATABASE_HELP)
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a name in .parquet or .jsonl"
+    )
+    export.set_defaults(run=_export)
+    import_ = index.add_parser(
+        "import", help="add all that `mdmmt index export` has written to a database"
+    )
+    import_.add_argument("file", type=Path, metavar="FILE", help="what the export has written")
+    import_.add_argument("--db", required=True, help=DATABASE_HELP)
+    import_.set_defaults(run=_import)
 
     search = commands.add_parser("search", help="find the moments that a sentence describes")
     query = search.add_mutually_exclusive_group()
@@ -283,6 +297,25 @@ def _delete(arguments: argparse.Namespace) -> int:
         index.delete(*removed, keep_out=True)
     failures = [f"{path}: is not in the index" for path, files in found.items() if not files]
     return report(failures, f"{len(removed)} videos removed")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from ..search import Index, export_index
+    from ..search.transfer import check_output
+
+    check_output(arguments.out)
+    with Index.open(arguments.db, read_only=True) as index:
+        files, segments = export_index(index, arguments.out)
+    print_result(f"{segments} windows of {files} videos exported to {arguments.out}")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ..search import import_index
+
+    files, segments = import_index(arguments.file, arguments.db)
+    print_result(f"{segments} windows of {files} videos imported into {arguments.db}")
+    return 0
 
 
 def _search(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from .. import lazy
 from ..batch.outcome import Outcome
 from ..weights.identity import Identity
 from .build import index_file, index_files, read_metadata
-from .index import Hit, Index, IndexedFile
+from .index import FileEntry, Hit, Index, IndexedFile
+from .transfer import Transferred, export_index, import_index
 
 if TYPE_CHECKING:
     from .page import write_page
@@ -19,11 +20,15 @@ else:  # spares a search without a page PyAV and Jinja2
     __getattr__, __dir__ = lazy.names_of(__name__, {".page": ("write_page",)})
 
 __all__ = (
+    "FileEntry",
     "Hit",
     "Identity",
     "Index",
     "IndexedFile",
     "Outcome",
+    "Transferred",
+    "export_index",
+    "import_index",
     "index_file",
     "index_files",
     "read_metadata",

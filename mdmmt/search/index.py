@@ -8,11 +8,12 @@ without a search.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 HIT_FIELDS = ["path", "start_s", "end_s", "segments", "metadata"]
 MAX_HITS = 16_384  # of one search, a limit of Milvus
 ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB for the released model
+ROWS_READ_AT_ONCE = 1_024  # with their vectors, which take ten times the memory as Python's numbers
+VECTOR_BYTES = 4  # of each number
+# The first segment stands for its file.
+FIRST_ROWS = 'id like "%-0" and segments > 0'
 UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process was killed
 # Milvus Lite puts new rows into a log, which survives a kill but is searched slowly.
 MAX_LOG_ROWS = 100  # rows in the log that a search may meet
@@ -77,6 +82,15 @@ class IndexedFile(NamedTuple):
     path: str
     segments: int  # how many the index has of it
     metadata: dict[str, Any]
+
+
+class FileEntry(NamedTuple):
+    """All that an index keeps of a file, as `Index.add` takes it."""
+
+    path: str
+    segments: Segments
+    source: str
+    metadata: Mapping[str, Any]
 
 
 class Index:
@@ -231,8 +245,46 @@ class Index:
                 the disk is full. After that, only a new `open` lets the index be used again; the
                 files that were added before are in it.
         """
+        self.add_files([FileEntry(checked_path(path), segments, source, metadata or {})])
+
+    def add_files(self, files: Iterable[FileEntry]) -> None:
+        """Add several files as `add` does, in one write.
+
+        A server takes many small files in one write much faster than one after the other. They are
+        added whole or not at all, all of them, up to ROWS_AT_ONCE rows.
+
+        Raises:
+            InputError, InputTypeError: as `add`; then none of the files is added.
+        """
         self._check_not_read_only()
-        path = checked_path(path)
+        rows_by_path = dict(map(self._rows_of, files))  # of two with the same path, the last
+        with self._lock:
+            # The old rows that have no successor become rows to be deleted in the same write that
+            # brings the new ones, so that a kill cannot leave segments of both.
+            leftover: list[str] = []
+            written: list[dict[str, Any]] = []
+            for path, stored in zip(rows_by_path, self._segment_counts(rows_by_path), strict=True):
+                rows = rows_by_path[path]
+                gone = [segment_id(path, i) for i in range(len(rows), stored)]
+                written += rows + [rows[0] | {"id": id_, "segments": 0} for id_ in gone]
+                leftover += gone
+            written.reverse()  # the first segment, which stands for its file, is its last to come
+            self._put(written)
+            if leftover:
+                self._has_pending_deletes = True
+                self._delete_ids(leftover)
+                self._has_pending_deletes = False
+            self._mark_deleted(set(), set(map(_deletion_mark, rows_by_path)))
+            if self._log_rows * self.dim * VECTOR_BYTES >= MAX_LOG_BYTES:
+                self._flush()
+
+    def _rows_of(self, file: FileEntry) -> tuple[str, list[dict[str, Any]]]:
+        """The path of a file, and its rows as Milvus stores them.
+
+        Raises:
+            InputError, InputTypeError: a value cannot be stored.
+        """
+        path, segments = checked_path(file.path), file.segments
         if not isinstance(segments, Segments):
             raise InputTypeError(
                 f"segments is a {type(segments).__name__}, expected mdmmt.model.Segments, as "
@@ -240,32 +292,19 @@ class Index:
             )
         vectors = checked_vectors(segments.vectors, self.dim, "segments.vectors")
         spans_s = checked_spans(segments.spans_s, len(vectors))
-        metadata = checked_metadata(metadata or {})
+        metadata = checked_metadata(file.metadata)
         shared = {
             "path": path,
-            "source": checked_storable_text(source, "source"),
+            "source": checked_storable_text(file.source, "source"),
             "segments": len(vectors),
             "metadata": metadata,
         }
         shared |= fields_of(metadata)
-        rows = [
-            shared | {"id": _id(path, i), "start_s": start_s, "end_s": end_s, "vector": vector}
+        return path, [
+            shared
+            | {"id": segment_id(path, i), "start_s": start_s, "end_s": end_s, "vector": vector}
             for i, ((start_s, end_s), vector) in enumerate(zip(spans_s, vectors, strict=True))
         ]
-        with self._lock:
-            # The old rows that have no successor become rows to be deleted in the same write that
-            # brings the new ones, so that a kill cannot leave segments of both.
-            leftover = [_id(path, i) for i in range(len(rows), self._segment_count(path))]
-            rows += [rows[0] | {"id": id_, "segments": 0} for id_ in leftover]
-            rows.reverse()  # the first segment, which stands for the file, is written last
-            self._put(rows)
-            if leftover:
-                self._has_pending_deletes = True
-                self._call("delete", ids=leftover)
-                self._has_pending_deletes = False
-            self._mark_deleted(set(), {path})
-            if self._log_rows * vectors[0].nbytes >= MAX_LOG_BYTES:
-                self._flush()
 
     def source(self, path: str | os.PathLike[str]) -> str | None:
         """The `source` that a file was added with; None if the index does not have the file."""
@@ -275,34 +314,103 @@ class Index:
         """The metadata that a file was added with; empty if the index does not have the file."""
         return self._field(checked_path(path), "metadata") or {}
 
-    def find_file(self, filter: str) -> tuple[str, str] | None:
-        """The path and the `source` of a file that a filter of `search` finds; None for no file."""
-        with self._lock if self._local else nullcontext():
-            rows = self._call("query", filter=filter, output_fields=["path", "source"], limit=1)
-        return (rows[0]["path"], rows[0]["source"]) if rows else None
-
     def files(self) -> list[IndexedFile]:
         """All files, in the order of their paths."""
-        # The first segment stands for its file.
-        filter, fields = 'id like "%-0" and segments > 0', ["path", "segments", "metadata"]
-        if self._local:
-            with self._lock:
-                rows = self._call("query", filter=filter, output_fields=fields)
-        else:  # which gives at most MAX_HITS rows at once
-            rows = []
-            pages = self._call("query_iterator", filter=filter, output_fields=fields)
-            with self._translated_errors():
-                while page := pages.next():
-                    rows += page
-                pages.close()
+        rows = self._first_rows(["path", "segments", "metadata"])
         return sorted(
             IndexedFile(row["path"], row["segments"], dict(row["metadata"])) for row in rows
         )
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """The path and the `source` of each file, in any order."""
+        for row in self._first_rows(["path", "source"]):
+            yield row["path"], row["source"]
+
+    def entries(self, files: Iterable[IndexedFile]) -> Iterator[FileEntry]:
+        """All that the index keeps of these files, in their order; some are read at once.
+
+        Raises:
+            InputError: another process has changed one of them since `files` gave it.
+        """
+        waiting: list[IndexedFile] = []
+        count = 0
+        for file in files:
+            if waiting and count + file.segments > ROWS_READ_AT_ONCE:
+                yield from self._read_entries(waiting)
+                waiting, count = [], 0
+            waiting.append(file)
+            count += file.segments
+        yield from self._read_entries(waiting)
+
+    def _read_entries(self, files: Iterable[IndexedFile]) -> Iterator[FileEntry]:
+        ids = {
+            file.path: [segment_id(file.path, i) for i in range(file.segments)] for file in files
+        }
+        rows = self._get([id_ for of_file in ids.values() for id_ in of_file], list(FIELDS))
+        for path, of_file in ids.items():
+            found = [rows[id_] for id_ in of_file if id_ in rows]
+            facts = {(row["source"], json.dumps(row["metadata"])) for row in found}
+            if [row["segments"] for row in found] != [len(of_file)] * len(of_file) or len(
+                facts
+            ) > 1:
+                raise InputError(
+                    f"{redact_password(self._uri)}: {path!r} was changed while it was read, "
+                    "expected an index that nobody writes to meanwhile; try again"
+                )
+            yield FileEntry(path, _segments(found), found[0]["source"], dict(found[0]["metadata"]))
+
+    def _first_rows(self, fields: list[str]) -> Iterator[Mapping[str, Any]]:
+        """The row of the first segment of each file, which stands for the file."""
+        if self._local:
+            with self._lock:
+                rows = self._call("query", filter=FIRST_ROWS, output_fields=fields)
+            yield from rows
+            return
+        # A server of Milvus 2.3 cannot filter by how an id ends.
+        pages = self._call(
+            "query_iterator", batch_size=MAX_HITS, filter="segments > 0", output_fields=["id"]
+        )
+        with self._translated_errors():
+            ids = []
+            while page := pages.next():
+                ids += [row["id"] for row in page if row["id"].endswith("-0")]
+            pages.close()
+        for i in range(0, len(ids), ROWS_AT_ONCE):
+            yield from self._get(ids[i : i + ROWS_AT_ONCE], fields).values()
+
+    def _get(self, ids: Sequence[str], fields: list[str]) -> dict[str, Mapping[str, Any]]:
+        """The rows with these ids, by id."""
+        rows: dict[str, Mapping[str, Any]] = {}
+        for i in range(0, len(ids), ROWS_READ_AT_ONCE):
+            some = list(ids[i : i + ROWS_READ_AT_ONCE])
+            found = self._call("get", ids=some, output_fields=["id", *fields])
+            rows |= {row["id"]: row for row in found}
+        return rows
 
     def is_deleted(self, path: str | os.PathLike[str]) -> bool:
         """Whether `delete` has removed a file to be kept out, and it was not added again."""
         path = checked_path(path)
         return _deletion_mark(path) in self._deleted and not self._segment_count(path)
+
+    @property
+    def deleted(self) -> frozenset[str]:
+        """Marks of the files that `is_deleted` knows."""
+        return frozenset(self._deleted)
+
+    def keep_out(self, marks: Iterable[str]) -> None:
+        """Take over what `deleted` gives of another index."""
+        self._check_not_read_only()
+        with self._lock:
+            self._mark_deleted(set(marks), set())
+
+    def keep_origin(self, weights: str | None, experts: Sequence[str] | None) -> None:
+        """Keep where the model is and what its experts are, unless the index knows that."""
+        self._check_not_read_only()
+        if self.weights is None and weights is not None and experts is not None:
+            origin = Origin(weights, tuple(experts))
+            with self._lock, self._translated_errors():
+                milvus.write_origin(self._client, origin)
+            self.weights, self.experts = origin
 
     def segments(self, path: str | os.PathLike[str]) -> Segments:
         """The segments that a file was added with.
@@ -311,19 +419,11 @@ class Index:
             InputError: the index does not have the file.
         """
         path = checked_path(path)
-        ids = [_id(path, i) for i in range(self._segment_count(path))]
+        ids = [segment_id(path, i) for i in range(self._segment_count(path))]
         if not ids:
             raise InputError(f"the index has nothing of {path!r}")
-        fields = ["start_s", "end_s", "vector"]
-        by_id: dict[str, Any] = {}
-        for i in range(0, len(ids), ROWS_AT_ONCE):
-            rows = self._call("get", ids=ids[i : i + ROWS_AT_ONCE], output_fields=fields)
-            by_id |= {row["id"]: row for row in rows}
-        in_order = [by_id[id_] for id_ in ids]
-        return Segments(
-            np.array([row["vector"] for row in in_order], dtype=np.float32),
-            np.array([[row["start_s"], row["end_s"]] for row in in_order]),
-        )
+        by_id = self._get(ids, ["start_s", "end_s", "vector"])
+        return _segments([by_id[id_] for id_ in ids])
 
     def metadata_names(self) -> list[str]:
         """The names in the metadata of up to MAX_HITS segments, as a filter of `search` has them.
@@ -419,19 +519,20 @@ class Index:
         """
         self._check_not_read_only()
         checked = list(dict.fromkeys(map(checked_path, paths)))
-        folders = [os.path.join(path, "") for path in checked if not self._segment_count(path)]
+        counts = zip(checked, self._segment_counts(checked), strict=True)
+        folders = [os.path.join(path, "") for path, count in counts if not count]
         if folders:
             checked += [file.path for file in self.files() if file.path.startswith(tuple(folders))]
         removed = 0
         with self._lock:
-            counts = {path: count for path in checked if (count := self._segment_count(path))}
+            found = {
+                path: n for path, n in zip(checked, self._segment_counts(checked), strict=True) if n
+            }
             if keep_out:
-                self._mark_deleted(set(counts), set())
-            for path, count in counts.items():
-                ids = [_id(path, i) for i in range(count)]
+                self._mark_deleted(set(map(_deletion_mark, found)), set())
+            for path, count in found.items():
                 # The first row holds the number of rows, so it goes last.
-                for i in reversed(range(0, len(ids), ROWS_AT_ONCE)):
-                    self._call("delete", ids=ids[i : i + ROWS_AT_ONCE])
+                self._delete_ids([segment_id(path, i) for i in reversed(range(count))])
                 removed += count
         return removed
 
@@ -458,10 +559,20 @@ class Index:
         """The number of segments of a file in the index."""
         return self._field(path, "segments") or 0
 
+    def _segment_counts(self, paths: Iterable[str]) -> list[int]:
+        """The numbers of segments of several files in the index."""
+        ids = [segment_id(path, 0) for path in paths]
+        rows = self._get(ids, ["segments"])
+        return [rows[id_]["segments"] if id_ in rows else 0 for id_ in ids]
+
     def _field(self, path: str, field: str) -> Any:
         """The value that all rows of a file have in a field; None if there are no rows."""
-        first = self._call("get", ids=[_id(path, 0)], output_fields=[field])
+        first = self._call("get", ids=[segment_id(path, 0)], output_fields=[field])
         return first[0][field] if first else None
+
+    def _delete_ids(self, ids: Sequence[str]) -> None:
+        for i in range(0, len(ids), ROWS_AT_ONCE):
+            self._call("delete", ids=list(ids[i : i + ROWS_AT_ONCE]))
 
     def _put(self, rows: list[dict[str, Any]]) -> None:
         """Write rows. Each replaces the row with the same id."""
@@ -472,8 +583,7 @@ class Index:
         self._log_rows += len(rows)
 
     def _mark_deleted(self, deleted: set[str], added: set[str]) -> None:
-        """Keep which files are deleted, if that changes."""
-        deleted, added = set(map(_deletion_mark, deleted)), set(map(_deletion_mark, added))
+        """Keep the marks of the files that are deleted, if they change."""
         if deleted - self._deleted or added & self._deleted:
             with self._translated_errors():
                 # Another process may have changed those of a server in the meantime.
@@ -608,8 +718,16 @@ def stored_weights(uri: str) -> str | None:
         return milvus.read_origin(client).weights
 
 
-def _id(path: str, segment: int) -> str:
+def segment_id(path: str, segment: int) -> str:
+    """The id of the row of a segment, the first of which is 0."""
     return f"{hashlib.sha256(path.encode()).hexdigest()[:40]}-{segment}"
+
+
+def _segments(rows: Sequence[Mapping[str, Any]]) -> Segments:
+    return Segments(
+        np.array([row["vector"] for row in rows], dtype=np.float32),
+        np.array([[row["start_s"], row["end_s"]] for row in rows]),
+    )
 
 
 def _deletion_mark(path: str) -> str:

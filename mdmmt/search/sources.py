@@ -7,17 +7,13 @@ experts, and their times of one clock.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import InputError, warn
-from .filters import quote
 from .index import Index
 
-OURS = '{"facts": '  # how the text of a source begins
 CLOCK = "clock"
-JSON_ESCAPE = re.compile(r"\\(u....|.)")
 
 
 class Source(NamedTuple):
@@ -46,7 +42,8 @@ class MixtureCheck:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._agreed: set[str] = set()  # the index holds nothing that contradicts these
+        # For each mark in the index, a source of it and up to two of its files. None: to be read.
+        self._stored: dict[str, tuple[Source, list[str]]] | None = None
         self._is_first = True
 
     def check(self, path: str, source: Source) -> None:
@@ -55,49 +52,48 @@ class MixtureCheck:
         Raises:
             InputError: another file in the index is of another version or clock; says of which.
         """
-        if self._is_first:
-            self._is_first = False
-            self._warn_of_unknown()
-        mark = self._mark(source)
-        if mark in self._agreed:
-            return
-        contradicts = _contradiction_filter(source)
-        found = self._index.find_file(contradicts)
-        if found is None:
-            self._agreed.add(mark)
-            return
-        if found[0] == path:  # it is to be replaced
-            found = self._index.find_file(f"path != {quote(path)} and ({contradicts})")
-        if found is not None and (stored := Source.parse(found[1])):
-            raise InputError(_describe_mixture(source, found[0], stored))
+        if self._stored is None:
+            self._stored = self._read()
+        for stored, paths in self._stored.values():
+            others = [other for other in paths if other != path]  # that one is to be replaced
+            if others and _contradict(source, stored):
+                raise InputError(_describe_mixture(source, others[0], stored))
 
     def note_added(self, source: Source) -> None:
         """Take note that the index now holds a file that was added with this source."""
-        self._agreed &= {self._mark(source)}
+        if self._stored is not None and self._stored.keys() != {_mark(source)}:
+            self._stored = None  # the file may have replaced one of another mark
 
-    @staticmethod
-    def _mark(source: Source) -> str:
-        return json.dumps([source.versions, source.clock], sort_keys=True)
-
-    def _warn_of_unknown(self) -> None:
-        unknown = f"{_like(OURS, start=True)} and not ({_like(_key(CLOCK))})"
-        found = self._index.find_file(unknown)
-        if found is not None:
+    def _read(self) -> dict[str, tuple[Source, list[str]]]:
+        found: dict[str, tuple[Source, list[str]]] = {}
+        for path, text in self._index.sources():
+            if (source := Source.parse(text)) is not None:
+                _, paths = found.setdefault(_mark(source), (source, []))
+                if len(paths) < 2:
+                    paths.append(path)
+        unknown = [paths[0] for source, paths in found.values() if source.clock is None]
+        if unknown and self._is_first:
             warn(
-                f"the index holds files such as {found[0]!r}, which an older version of mdmmt has "
-                "added without the clock and the versions of the experts, so they are not compared "
-                "with those of new files; build another database to be sure that all are the same"
+                f"the index holds files such as {unknown[0]!r}, which an older version of mdmmt "
+                "has added without the clock and the versions of the experts, so they are not "
+                "compared with those of new files; build another database to be sure that all are "
+                "the same"
             )
+        self._is_first = False
+        return found
 
 
-def _contradiction_filter(source: Source) -> str:
-    """A filter for files with another version of one of these experts, or with another clock."""
-    marks = {**(source.versions or {}), CLOCK: source.clock}
-    others = (
-        f"({_like(_key(name))} and not ({_like(_key(name) + json.dumps(mark))}))"
-        for name, mark in marks.items()
-    )
-    return f"{_like(OURS, start=True)} and ({' or '.join(others)})"
+def _mark(source: Source) -> str:
+    """What two sources have in common that contradict the same others."""
+    return json.dumps([source.versions, source.clock], sort_keys=True)
+
+
+def _contradict(source: Source, stored: Source) -> bool:
+    """Whether an expert has another version in each, or the clock is another one."""
+    versions, theirs = source.versions or {}, stored.versions or {}
+    if any(theirs[name] != versions[name] for name in versions.keys() & theirs.keys()):
+        return True
+    return stored.clock not in (None, source.clock)
 
 
 def _describe_mixture(source: Source, other: str, stored: Source) -> str:
@@ -116,20 +112,3 @@ def _describe_mixture(source: Source, other: str, stored: Source) -> str:
         f"one clock: extract the features again with `mdmmt extract --clock {stored.clock}`, or "
         "build another database"
     )
-
-
-def _key(name: str) -> str:
-    """How a name appears in the text of a source, before its value."""
-    return f"{json.dumps(name)}: "
-
-
-def _like(part: str, start: bool = False) -> str:
-    """A filter for sources that have a part of JSON in them, or at their start.
-
-    Milvus Lite finds no backslash, so the filter takes any characters for those that JSON escapes.
-    """
-    pattern = "%".join(
-        literal.replace("%", r"\%").replace("_", r"\_")
-        for literal in JSON_ESCAPE.sub("\0", part).split("\0")
-    )
-    return f"source like {quote(f'{pattern}%' if start else f'%{pattern}%')}"

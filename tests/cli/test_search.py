@@ -77,6 +77,22 @@ def test_search_command_finds_the_clip_of_a_sentence(database, clips, query, mod
     assert float(model.encode_text(query) @ vector) == pytest.approx(best["score"], abs=1e-5)
 
 
+def test_index_export_and_import_move_a_database(database, query, tmp_path, capsys):
+    file, copy = str(tmp_path / "library.parquet"), str(tmp_path / "copy.db")
+    assert main(["index", "export", "--db", database, "--out", file]) == 0
+    assert main(["index", "import", file, "--db", copy]) == 0
+    out = capsys.readouterr().out.splitlines()
+    windows = out[0].split()[0]
+    assert out[0] == f"{windows} windows of {CLIPS} videos exported to {file}"
+    assert out[1] == f"{windows} windows of {CLIPS} videos imported into {copy}"
+    pairs = zip(*(search(db, query, capsys=capsys) for db in (database, copy)), strict=True)
+    for hit, copied in pairs:
+        assert copied.pop("score") == pytest.approx(hit.pop("score"), abs=1e-6)
+        assert copied == hit
+    assert main(["index", "export", "--db", database, "--out", str(tmp_path / "a.csv")]) == 1
+    assert ".parquet or .jsonl" in capsys.readouterr().err
+
+
 def test_search_command_filters_by_metadata(database, query, capsys):
     hits = search(database, query, "--filter", "number >= 2 and number < 4", capsys=capsys)
     assert {hit["metadata"]["number"] for hit in hits} == {2, 3}

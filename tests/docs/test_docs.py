@@ -36,6 +36,7 @@ PUBLIC = {"mdmmt", "mdmmt.evaluation", "mdmmt.experts", "mdmmt.features", "mdmmt
 REASONS = {
     "makes an environment",
     "needs Towhee 0.9",
+    "needs a Milvus server",
     "needs the released weights",
     "runs all tests",
     "starts a server",

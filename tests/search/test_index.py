@@ -24,7 +24,7 @@ from mdmmt.errors import InputError
 from mdmmt.model import Segments
 from mdmmt.search import index as index_module
 from mdmmt.search import milvus
-from mdmmt.search.index import Index, stored_weights
+from mdmmt.search.index import FileEntry, Index, stored_weights
 from mdmmt.weights.identity import Identity, identity_of
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
@@ -164,6 +164,27 @@ def test_add_replaces_a_file_added_before(index):
         assert index.source("c.mp4") is None
         with pytest.raises(InputError, match=r"nothing of 'c\.mp4'"):
             index.segments("c.mp4")
+
+
+def test_add_files_is_like_add_one_after_the_other(index):
+    index.add("a.mp4", segments(6, seed=1), "old")
+    index.add("kept.mp4", segments(1))
+    index.add_files(
+        FileEntry(path, segments(n, seed=n), f"content {n}", {"n": n})
+        for path, n in (("a.mp4", 2), ("b.mp4", 3), ("c.mp4", 1), ("b.mp4", 4))
+    )
+    assert [(file.path, file.segments) for file in index.files()] == [
+        *(("a.mp4", 2), ("b.mp4", 4), ("c.mp4", 1), ("kept.mp4", 1)),
+    ]
+    assert index.count() == len(rows_of(index)) == 8
+    for path, n in (("a.mp4", 2), ("b.mp4", 4), ("c.mp4", 1)):
+        assert np.array_equal(index.segments(path).vectors, segments(n, seed=n).vectors)
+        assert (index.source(path), index.metadata(path)) == (f"content {n}", {"n": n})
+    index.add_files([])
+    bad = segments(1)._replace(vectors=np.full((1, DIM), np.nan))
+    with pytest.raises(InputError, match="holds NaN"):
+        index.add_files([FileEntry("d.mp4", segments(1), "", {}), FileEntry("e.mp4", bad, "", {})])
+    assert index.count() == 8
 
 
 def test_add_replaces_the_metadata(database):
