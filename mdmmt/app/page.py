@@ -22,6 +22,7 @@ from .library import Library
 from .limits import MAX_QUERY
 
 MOST_SHOWN = 50  # hits
+MOST_PER_VIDEO = 10
 UPLOADS_KEPT_S = 3600
 EXAMPLES = ("a red triangle", "something cyan", "a star that blinks", "a rising tone")  # drawn ones
 
@@ -64,8 +65,21 @@ class Features:
             return Query(None, outcome.error.replace(os.path.join(os.path.dirname(path), ""), ""))
         return Query(outcome.result)
 
-    def show(self, query: Query | None, k: float, filter: str, *weights: float) -> str:
-        """Search for a query, and write the hits as HTML."""
+    def show(
+        self,
+        query: Query | None,
+        k: float,
+        per_video: float,
+        windows: bool,
+        filter: str,
+        *weights: float,
+    ) -> str:
+        """Search for a query, and write the hits as HTML.
+
+        Args:
+            per_video: the largest number of hits of one file; 0: any number.
+            windows: whether each window is a hit by itself.
+        """
         if query is None:
             return ""
         if query.vector is None:
@@ -77,6 +91,8 @@ class Features:
                 *(self.index, self.model, query.vector, int(k)),
                 filter.strip() or None,
                 by_expert if is_weighed else None,
+                int(per_video) or None,
+                merge=not windows,
             )
         except InputError as error:
             return _note(str(error))
@@ -84,7 +100,7 @@ class Features:
             return _note(f"Nothing was found. {self.names()}" if filter else "Nothing was found.")
         note = "" if is_weighed or not query.is_text else note_on(self.model.path, hits[0].score)
         cards = write_cards(hits, similarity, self.library.url_of)
-        found = "1 segment" if len(hits) == 1 else f"{len(hits)} segments, best first"
+        found = "1 moment" if len(hits) == 1 else f"{len(hits)} moments, best first"
         shown = _note(f"{note} {found}".strip()) + cards
         return shown.encode("utf-8", "replace").decode()  # a name of a file need not be Unicode
 
@@ -152,12 +168,17 @@ def make_page(library: Library, can_add: bool) -> Any:
             with gr.Row():
                 filter = gr.Textbox(value="", label="Filter", info=features.names())
                 k = gr.Slider(1, MOST_SHOWN, 10, step=1, label="Number of results")
+                per_video = gr.Slider(
+                    0, MOST_PER_VIDEO, 0, step=1, label="Results of one video at most, 0 for any"
+                )
+                windows = gr.Checkbox(value=False, label="Show each window by itself")
         hits = gr.HTML()
-        show = {"fn": features.show, "inputs": [query, k, filter, *weights], "outputs": hits}
+        inputs = [query, k, per_video, windows, filter, *weights]
+        show = {"fn": features.show, "inputs": inputs, "outputs": hits}
         gr.on([search.click, text.submit], features.read_sentence, text, query).then(**show)
         gr.on([similar.click], features.read_video, video, query).then(**show)
         # A slider that the keyboard moves is never released. Of many changes the last one counts.
-        changes = [slider.change for slider in (k, *weights)]
+        changes = [control.change for control in (k, per_video, windows, *weights)]
         gr.on([filter.submit, *changes], trigger_mode="always_last", **show)
     return page
 

@@ -136,6 +136,14 @@ def add_commands(commands: Commands) -> None:
     add_time_limit_option(search)
     search.add_argument("-k", type=int, default=10, help="number of results; default: %(default)s")
     search.add_argument(
+        "--per-video", type=int, metavar="N", help="number of results of one video at most"
+    )
+    search.add_argument(
+        "--windows",
+        action="store_true",
+        help="show each window by itself; default: windows that overlap or touch are one result",
+    )
+    search.add_argument(
         "--filter",
         metavar="EXPR",
         help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
@@ -426,7 +434,16 @@ def _find(
 ) -> tuple[list[Hit], Similarity | None]:
     from ..search.answer import answer
 
-    return answer(index, model, query, arguments.k, arguments.filter, arguments.expert_weights)
+    return answer(
+        index,
+        model,
+        query,
+        arguments.k,
+        arguments.filter,
+        arguments.expert_weights,
+        arguments.per_video,
+        merge=not arguments.windows,
+    )
 
 
 def _note(arguments: argparse.Namespace, model: Model, hits: Sequence[Hit]) -> str:
@@ -480,9 +497,12 @@ def _records(hits: Sequence[Hit], similarity: Similarity | None) -> list[dict[st
         return []
     return [
         {
+            "id": hit.id,
             "path": hit.path,
             "start_s": hit.start_s,
             "end_s": hit.end_s,
+            "best_start_s": hit.best_window_s[0],
+            "best_end_s": hit.best_window_s[1],
             "score": hit.score,
             "by_expert": dict(zip(similarity.experts, shares, strict=True)),
             "metadata": hit.metadata,
@@ -494,10 +514,10 @@ def _records(hits: Sequence[Hit], similarity: Similarity | None) -> list[dict[st
 def _format_answer(hits: Sequence[Hit], similarity: Similarity | None, note: str) -> str:
     if similarity is None:
         return "nothing was found"
-    rows = [["rank", "score", *similarity.experts, "from (s)", "to (s)", "file"]]
+    rows = [["rank", "score", *similarity.experts, "from (s)", "to (s)", "best (s)", "file"]]
     for rank, hit in enumerate(hits, start=1):
         numbers = [hit.score, *similarity.by_expert[0, rank - 1]]
-        times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s)]
+        times = [f"{time_s:.1f}" for time_s in (hit.start_s, hit.end_s, hit.best_window_s[0])]
         rows.append([str(rank), *(f"{x:.3f}" for x in numbers), *times, hit.path])
     table = format_table(rows)
     return f"{note}\n{table}" if note else table

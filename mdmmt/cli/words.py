@@ -18,6 +18,7 @@ WORDS = {
     "device='cpu'": "--device cpu",
     "device=None": "no --device",
     "k is": "-k is",
+    "per_video": "--per-video",
 }
 QUOTED = r"'(?:[^'\\]|\\.)*'"  # a name or a path, which stays as it is
 NAMED_TWICE = re.compile(r"(.+?): (.*['\"]\1['\"].*)", re.DOTALL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +18,20 @@ def answer(
     k: int = 10,
     filter: str | None = None,
     expert_weights: Mapping[str, float] | None = None,
+    per_video: int | None = None,
+    merge: bool = True,
 ) -> tuple[list[Hit], Similarity | None]:
-    """Search for one query, (D,), with the arguments of `Index.search`.
+    """Search for one query, (D,), with the arguments of `Index.find_moments`.
 
     Returns:
-        The hits, with their vectors, and the similarity of the query and the hits, (1, hits); None
-        if there are no hits.
+        The hits, and the similarity of the query and the hits, (1, hits); None if there are no
+        hits.
 
     Raises:
-        InputError, InputTypeError: see `Index.search`.
+        InputError, InputTypeError: see `Index.find_moments`.
     """
     if expert_weights is not None:
         query = index.weigh(query, expert_weights)
-    hits = cast("list[Hit]", index.search(query, k, filter, with_vectors=True))
+    hits = index.find_moments(query, k, filter, per_video=per_video, merge=merge)
     vectors = [hit.vector for hit in hits if hit.vector is not None]
     return hits, model.similarity(query, np.stack(vectors)) if hits else None

@@ -37,6 +37,7 @@ from .checks import (
 from .filters import fields_of, spell_name
 from .local_server import DatabaseInUse
 from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, Origin, redact_password
+from .moments import Moments
 from .snapshot import private_copy
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 HIT_FIELDS = ["path", "start_s", "end_s", "segments", "metadata"]
 MAX_HITS = 16_384  # of one search, a limit of Milvus
+FIRST_WINDOWS = 64  # that `find_moments` asks for at least, and then STEP times as many each time
+STEP = 4
+ENOUGH_WINDOWS = 4_096  # in which `find_moments` looks for those that lengthen the k moments
 ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB for the released model
 ROWS_READ_AT_ONCE = 1_024  # with their vectors, which take ten times the memory as Python's numbers
 VECTOR_BYTES = 4  # of each number
@@ -57,7 +61,10 @@ SYSTEM_ERROR = re.compile(r"\[errno \d+\]", re.IGNORECASE)  # in a message of Mi
 
 
 class Hit(NamedTuple):
-    """A segment that a search has found."""
+    """A segment that a search has found, or a moment: windows of one file that touch.
+
+    Id, score and vector of a moment are those of its best window.
+    """
 
     id: str
     path: str
@@ -66,6 +73,12 @@ class Hit(NamedTuple):
     score: float  # inner product with the query
     metadata: dict[str, Any]
     vector: NDArray[np.float32] | None = None  # (D,), if the search asked for vectors
+    best_s: tuple[float, float] | None = None  # start and end of the best window of a moment
+
+    @property
+    def best_window_s(self) -> tuple[float, float]:
+        """Start and end of the window that has the score."""
+        return self.best_s or (self.start_s, self.end_s)
 
     def __repr__(self) -> str:
         metadata = f", metadata={self.metadata!r:.200}" if self.metadata else ""
@@ -466,27 +479,110 @@ class Index:
         if expert_weights is not None:
             vectors = self.weigh(vectors, expert_weights)
         queries = checked_vectors(vectors, self.dim, "vectors")
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_HITS:
-            raise InputError(f"k is {k!r}, expected a whole number from 1 to {MAX_HITS}")
-        if not isinstance(filter, str | None):
-            raise InputTypeError(f"filter is a {type(filter).__name__}, expected a str or None")
+        _check_search(k, filter)
+        rows_by_query = self._rows(queries, k, filter, HIT_FIELDS + ["vector"] * with_vectors)
+        hits = [[_hit(row) for row in rows if row["entity"]["segments"]] for rows in rows_by_query]
+        return hits[0] if single else hits
+
+    def find_moments(
+        self,
+        vector: NDArray[np.float32],
+        k: int = 10,
+        filter: str | None = None,
+        *,
+        per_video: int | None = None,
+        merge: bool = True,
+        expert_weights: Mapping[str, float] | None = None,
+    ) -> list[Hit]:
+        """The best moments: windows of one file that overlap or touch are one hit, best first.
+
+        A window joins the moment of a better one if its score is at least 0.8 of that one's. So a
+        moment has one score throughout: a long scene is one hit, and weak neighbours do not
+        lengthen it. A window that shares time with a moment and scores less is left out. One that
+        only touches it is a hit of its own.
+
+        The database is asked for more windows until there are k moments that no window can lengthen
+        any more, or ENOUGH_WINDOWS were looked at; or until there are no more windows.
+
+        Args:
+            vector: (D,).
+            k: the largest number of moments to return.
+            per_video: the largest number of moments of one file. None: any number.
+            merge: False gives the windows themselves.
+            filter, expert_weights: see `search`; windows that the filter leaves out join nothing.
+
+        Returns:
+            Hits with vectors and with `best_s`.
+
+        Raises:
+            InputError, InputTypeError: see `search`; or `per_video` is no number above 0.
+        """
+        if expert_weights is not None:
+            vector = self.weigh(vector, expert_weights)
+        queries = checked_vectors(vector, self.dim, "vector")
+        if np.ndim(vector) != 1:
+            raise InputError(f"vector is {np.shape(vector)}, expected ({self.dim},)")
+        _check_search(k, filter)
+        if per_video is not None:
+            _check_count(per_video, "per_video", MAX_HITS)
+        plain = not merge and per_video is None
+        limit = k if plain else min(max(STEP * k, FIRST_WINDOWS), MAX_HITS)
+        asked = filter
+        while True:
+            (rows,) = self._rows(queries, limit, asked, HIT_FIELDS)
+            if asked == filter:  # anew: an index that is not exact may find better ones as well
+                moments, seen = Moments(merge), set[str]()
+            new = [row for row in rows if row["id"] not in seen]
+            seen.update(row["id"] for row in new)
+            for row in new:
+                if row["entity"]["segments"]:
+                    moments.add(_hit(row))
+            hits = moments.best(k, per_video)
+            if len(rows) < limit or not new:
+                break
+            lowest = rows[-1]["distance"]
+            if len(hits) == k and (moments.are_final(hits, lowest) or len(seen) >= ENOUGH_WINDOWS):
+                break
+            if limit == MAX_HITS:  # Milvus gives no more at once, so what is known is left out
+                known = moments.filter_of_known(hits, per_video, lowest)
+                asked = f"({filter}) and not ({known})" if filter else f"not ({known})"
+            limit = min(STEP * limit, MAX_HITS)
+        return self._with_vectors(hits)
+
+    def _rows(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        filter: str | None,
+        fields: list[str],
+    ) -> list[list[Any]]:
+        """The rows with the largest inner products for each query, best first."""
         with self._lock if self._local else nullcontext():
             if self._log_rows > MAX_LOG_ROWS:
                 self._flush()
-            rows_by_query = self._call(
-                "search",
-                data=list(queries),
-                limit=k,
-                filter=filter or "",
-                output_fields=HIT_FIELDS + ["vector"] * with_vectors,
-                search_params={
-                    "metric_type": METRIC,
-                    "params": LOCAL_SEARCH if self._local else {},
-                },
-                subject=f"the filter {filter!r}" if filter else None,
+            return list(
+                self._call(
+                    "search",
+                    data=list(queries),
+                    limit=limit,
+                    filter=filter or "",
+                    output_fields=fields,
+                    search_params={
+                        "metric_type": METRIC,
+                        "params": LOCAL_SEARCH if self._local else {},
+                    },
+                    subject=f"the filter {filter!r}" if filter else None,
+                )
             )
-        hits = [[_hit(row) for row in rows if row["entity"]["segments"]] for rows in rows_by_query]
-        return hits[0] if single else hits
+
+    def _with_vectors(self, hits: list[Hit]) -> list[Hit]:
+        """These hits with their vectors, without those that were deleted in the meantime."""
+        vectors: dict[str, NDArray[np.float32]] = {}
+        for i in range(0, len(hits), ROWS_READ_AT_ONCE):
+            ids = [hit.id for hit in hits[i : i + ROWS_READ_AT_ONCE]]
+            rows = self._call("get", ids=ids, output_fields=["vector"])
+            vectors |= {row["id"]: np.asarray(row["vector"], np.float32) for row in rows}
+        return [hit._replace(vector=vectors[hit.id]) for hit in hits if hit.id in vectors]
 
     def weigh(
         self, vectors: NDArray[np.float32], expert_weights: Mapping[str, float]
@@ -728,6 +824,17 @@ def _segments(rows: Sequence[Mapping[str, Any]]) -> Segments:
         np.array([row["vector"] for row in rows], dtype=np.float32),
         np.array([[row["start_s"], row["end_s"]] for row in rows]),
     )
+
+
+def _check_search(k: object, filter: object) -> None:
+    _check_count(k, "k", MAX_HITS)
+    if not isinstance(filter, str | None):
+        raise InputTypeError(f"filter is a {type(filter).__name__}, expected a str or None")
+
+
+def _check_count(count: object, name: str, most: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+        raise InputError(f"{name} is {count!r}, expected a whole number from 1 to {most}")
 
 
 def _deletion_mark(path: str) -> str:

@@ -55,10 +55,10 @@ class Card(NamedTuple):
     folder: str  # of the file, with the separator at its end
     facts: str  # the metadata
     bars: Sequence[Bar]
-    end_s: float  # of the segment, and not later than that of the file
+    end_s: float  # of the hit, and not later than that of the file
     poster_url: str = ""
     note: str = ""  # is shown instead of a missing poster
-    url: str = ""  # of the segment in its file; empty if the file is not there
+    url: str = ""  # of the file, from the best window on; empty if the file is not there
     kind: str = ""  # the element that plays it, `video` or `audio`; empty if none does
 
 
@@ -72,9 +72,10 @@ def write_page(
 ) -> None:
     """Write search results as an HTML page, atomically.
 
-    Each hit shows a picture of its middle. A click on it plays the segment from its start to its
-    end, if the browser can play the file. The page finds the files relative to its own place. A
-    file that cannot be read or that has sound alone gets a note instead of a picture.
+    Each hit shows a picture of the middle of its best window. A click on it plays it from the start
+    of that window to the end of the hit, if the browser can play the file. The page finds the files
+    relative to its own place. A file that cannot be read or that has sound alone gets a note
+    instead of a picture.
 
     Args:
         out: the file to write.
@@ -87,7 +88,7 @@ def write_page(
     Raises:
         InputError: `similarity` has another shape.
     """
-    summary = "1 segment, best first" if len(hits) == 1 else f"{len(hits)} segments, best first"
+    summary = "1 moment, best first" if len(hits) == 1 else f"{len(hits)} moments, best first"
     if similarity is not None and hits:
         summary += "; the experts' shares add up to the score"
     script = SCRIPT.read_text(encoding="utf-8")
@@ -154,7 +155,9 @@ def _cards(
 
 
 def _middle_s(hit: Hit) -> float:
-    return (hit.start_s + hit.end_s) / 2
+    """The middle of the best window."""
+    start_s, end_s = hit.best_window_s
+    return (start_s + end_s) / 2
 
 
 def _card(hit: Hit, bars: Sequence[Bar]) -> Card:
@@ -171,7 +174,7 @@ def _with_pictures(cards: Sequence[Card], path: str, url_of: Callable[[str], str
     located = []
     for card in cards:
         end = card.end_s if file_end_s is None else min(card.end_s, file_end_s)
-        url = f"{url_of(path)}#t={card.hit.start_s:.3f},{end:.3f}"
+        url = f"{url_of(path)}#t={card.hit.best_window_s[0]:.3f},{end:.3f}"
         located.append(card._replace(end_s=end, url=url))
     try:
         # Pictures are made small one by one, since large ones fill the memory.

@@ -28,29 +28,37 @@ def features(library):
 def test_an_odd_query_gets_one_sentence(features, text, sentence):
     query = features.read_sentence(text)
     assert query.vector is None and sentence in query.note
-    shown = features.show(query, 5, "", 1, 1, 1)
+    shown = features.show(query, 5, 0, False, "", 1, 1, 1)
     assert shown.count("<p") == 1 and "cards" not in shown
 
 
 def test_show_takes_number_filter_and_weights(features):
     query = features.read_sentence("a red circle")
-    assert features.show(query, 3, "", 1, 1, 1).count("<li") == 3
-    one = features.show(query, 50, "number == 2 and start_s >= 1", 1, 1, 1)
+    assert features.show(query, 3, 0, False, "", 1, 1, 1).count("<li") == 3
+    one_each = features.show(query, 50, 1, True, "", 1, 1, 1)
+    assert one_each.count("<li") == 6 and "best at" not in one_each
+    windows = features.show(query, 50, 0, True, "", 1, 1, 1).count("<li")
+    assert (
+        windows
+        == features.index.count()
+        > features.show(query, 50, 0, False, "", 1, 1, 1).count("<li")
+    )
+    one = features.show(query, 50, 0, False, "number == 2 and start_s >= 1", 1, 1, 1)
     assert "2.mp4" in one and "3.mp4" not in one
-    motion = features.show(query, 1, "", 0, 1, 0)
+    motion = features.show(query, 1, 0, False, "", 0, 1, 0)
     assert motion.count("-0.000") + motion.count(">0.000<") >= 2  # the shares of the others
-    assert "The metadata have number." in features.show(query, 3, "year == 2", 1, 1, 1)
-    assert "was refused by Milvus" in features.show(query, 3, "year ==", 1, 1, 1)
+    assert "The metadata have number." in features.show(query, 3, 0, False, "year == 2", 1, 1, 1)
+    assert "was refused by Milvus" in features.show(query, 3, 0, False, "year ==", 1, 1, 1)
 
 
 def test_a_video_finds_itself_and_a_broken_one_is_named(features, library, tmp_path):
     path = next(file.path for file in library.index.files() if file.path.endswith("3.mp4"))
-    shown = features.show(features.read_video(path), 1, "", 1, 1, 1)
+    shown = features.show(features.read_video(path), 1, 0, False, "", 1, 1, 1)
     assert "3.mp4" in shown
     broken = tmp_path / "broken<b>.mp4"
     broken.write_bytes(b"no video")
     query = features.read_video(str(broken))
-    shown = features.show(query, 1, "", 1, 1, 1)
+    shown = features.show(query, 1, 0, False, "", 1, 1, 1)
     assert "broken&lt;b&gt;.mp4" in shown and str(tmp_path) not in shown
     assert features.read_video(None).note == "Choose a video first."
 

@@ -183,6 +183,47 @@ def test_search_command_finds_a_video_by_itself(database, clips, capsys):
     assert hits[0]["score"] == pytest.approx(3, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def windows(clips, model, tmp_path_factory) -> str:
+    """A database of all clips, in windows of a second, each half a second after the one before."""
+    db = str(tmp_path_factory.mktemp("windows") / "library.db")
+    with Index.open(db, model) as index:
+        for path in sorted(clips.glob("*.mp4")):
+            index.add(path, model.encode_segments(path, window_s=1.0, stride_s=0.5))
+    return db
+
+
+@pytest.mark.slow  # many searches, each of which loads the model
+def test_search_command_shows_moments_or_windows(windows, query, clips, tmp_path, capsys):
+    plain = search(windows, query, "-k", "5", "--windows", capsys=capsys)
+    with Index.open(windows) as index:
+        vector = mdmmt.load("sample", "cpu").encode_text(query)
+        assert [hit["id"] for hit in plain] == [hit.id for hit in index.search(vector, 5)]
+        expected = index.find_moments(vector, 5)
+    moments = search(windows, query, "-k", "5", capsys=capsys)
+    assert [hit["id"] for hit in moments] == [hit.id for hit in expected]
+    best = moments[0]
+    assert best["path"] == str(clips / "0.mp4") and best["id"] == plain[0]["id"]
+    assert (best["best_start_s"], best["best_end_s"]) == (plain[0]["start_s"], plain[0]["end_s"])
+    assert best["start_s"] <= best["best_start_s"] < best["best_end_s"] <= best["end_s"]
+    assert best["end_s"] - best["start_s"] > 1
+
+    one_each = search(windows, query, "-k", "5", "--per-video", "1", capsys=capsys)
+    assert len({hit["path"] for hit in one_each}) == len(one_each) == 5
+    queries = tmp_path / "queries.txt"
+    queries.write_text(f"{query}\n{query}\n")
+    options = ["--queries", str(queries), "-k", "5", "--per-video", "1"]
+    for answer in search(windows, *options, capsys=capsys):
+        assert answer["hits"] == one_each
+    page = tmp_path / "found.html"
+    assert main(["search", query, "--db", windows, "-k=1", "--html", str(page)]) == 0
+    times = [f"{best[name]:.1f}" for name in ("start_s", "end_s", "best_start_s")]
+    assert capsys.readouterr().out.splitlines()[-1].split()[-4:-1] == times
+    assert f"#t={best['best_start_s']:.3f},{best['end_s']:.3f}" in page.read_text()
+    assert main(["search", query, "--db", windows, "--per-video", "0"]) == 1
+    assert "--per-video is 0, expected a whole number from 1 to" in capsys.readouterr().err
+
+
 def test_index_build_command_takes_a_folder_of_feature_files(clips, model, tmp_path, capsys):
     features, db = tmp_path / "features", str(tmp_path / "library.db")
     video = str(clips / "0.mp4")
@@ -215,7 +256,7 @@ def test_search_command_prints_a_table_and_writes_a_page(database, query, tmp_pa
     assert main(command) == 0
     printed = capsys.readouterr()
     header, *rows = printed.out.splitlines()
-    columns = "rank score frame motion sound from (s) to (s) file"
+    columns = "rank score frame motion sound from (s) to (s) best (s) file"
     assert header.split() == columns.split()
     assert len(rows) == CLIPS and rows[0].endswith("0.mp4") and str(out) in printed.err
     assert out.read_text().count('data-kind="video"') == CLIPS

@@ -73,7 +73,7 @@ def test_write_page_shows_query_times_facts_and_shares(tmp_path):
     write_page(out, "a < b & c", hits, similarity(shares))
     page = out.read_text(encoding="utf-8")
     assert page.count("a &lt; b &amp; c") == 2  # title and heading
-    assert "2 segments" in page
+    assert "2 moments" in page
     assert "1:02:05.0 &ndash; 2:02:05.0" in page and "0:00.5 &ndash; 1:01.0" in page
     assert "year: 2021 · by: me" in page and ">0.750<" in page
     bars = re.findall(r"left:([\d.]+)%;width:([\d.]+)%", page)
@@ -110,11 +110,20 @@ def test_write_page_escapes_every_value(tmp_path, text):
     assert page.data.count(shown) == 4  # title, heading, name of the file and of the expert
 
 
+def test_write_page_plays_a_moment_from_its_best_window(tmp_path):
+    write_video(tmp_path / "a.mkv", sound=np.zeros((1, 16000)))
+    moment = hit(tmp_path / "a.mkv", 0.25, 0.75)._replace(best_s=(0.5, 0.75))
+    write_page(tmp_path / "page.html", "query", [moment, hit(tmp_path / "a.mkv", 0.25, 0.75)])
+    page = (tmp_path / "page.html").read_text()
+    assert re.findall(r"#t=([\d.]+,[\d.]+)", page) == ["0.500,0.750", "0.250,0.750"]
+    assert page.count(", best at 0:00.5") == page.count("best at") == 1
+
+
 def test_write_page_takes_no_hits(tmp_path):
     write_page(tmp_path / "page.html", "nothing", [])
     write_page(tmp_path / "same.html", "nothing", [], similarity(np.zeros((0, 3))))
     for name in ("page.html", "same.html"):
-        assert "0 segments" in (tmp_path / name).read_text()
+        assert "0 moments" in (tmp_path / name).read_text()
 
 
 def test_write_page_refuses_shares_of_other_hits(tmp_path):
