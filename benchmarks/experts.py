@@ -143,14 +143,17 @@ def networks(rounds: int) -> dict[str, float]:
     }
     for name in runs:
         facts[f"{name} to VIDEO"] = took["VIDEO"] / took[name]
-    clip_expert, vggish = make_clip(), make_vggish()
+    clip_expert, plain_clip, vggish = make_clip(), make_plain_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
+    plain_pixels = plain_input(pictures[:, :, :224, :224])[:, :, 0]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
     took = measure(
         rounds,
+        transformers=lambda: plain_clip(plain_pixels),
         CLIP=lambda: clip_expert.features(pictures),
         tf_vggish=lambda: vggish.features(windows),
     )
+    facts["CLIP to transformers"] = took.pop("transformers") / took["CLIP"]
     return facts | {f"{name} clips a processor-second": 16 / work for name, work in took.items()}
 
 
@@ -281,7 +284,11 @@ def video_of(plain: PlainCSN, precision: ExpertPrecision = "exact") -> VideoExpe
 
 
 def make_clip() -> ClipExpert:
-    return ClipExpert(CLIPVisionModelWithProjection(CLIPVisionConfig()), CPU)
+    return ClipExpert(make_plain_clip(), CPU)
+
+
+def make_plain_clip() -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(CLIPVisionConfig()).eval()
 
 
 def make_vggish() -> VggishExpert:

@@ -57,6 +57,7 @@ LEFT_OUT = (
     "features/dumps.py",
     "features/provenance.py",
     "installation.py",
+    "media/stills.py",
     "sample/*.py",
     "sample/model/report.json",
     "search/*",

@@ -4,18 +4,26 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 arXiv 2103.00020, as implemented in `transformers`. The authors of MDMMT cut out the middle
 228 x 228 pixels of frames whose short side is 228, and the network saw the upper left 224 x 224 of
 those. This expert does the same, which differs from CLIP's own image processor.
+
+`ClipTower` computes what the tower of `transformers` does, arranged for speed. Its last layer
+computes the class token alone, as nothing else of it is read.
+
+Shape notation: k pictures, n tokens of a picture, d width.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import WeightsError
+from ..kernels.linear import FastLinear, float32_linear, take_weight
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
@@ -24,11 +32,86 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB from 0 to 1
 STD = (0.26862954, 0.26130258, 0.27577711)
 INPUT_SIZE = 224  # pixels along each side of the network's input, the upper left of a clip
 CONFIG_FILE = "config.json"  # beside the weights
+# By their names in configurations: an activation of `FastLinear`, and the factor of its input by
+# which its output is divided. CLIP's "quick" GELU, x * sigmoid(1.702 x), is swish(1.702 x) / 1.702.
+ACTIVATIONS = {"quick_gelu": ("swish", 1.702), "gelu": ("gelu", 1.0)}
 
 LAYOUT = CheckpointLayout(
     # The text tower, and a buffer of old `transformers` releases that holds no weights.
     ignored=(r"^text_", r"^logit_scale$", r"^vision_model\.embeddings\.position_ids$"),
 )
+
+
+class ClipTower(nn.Module):
+    """The image tower with its projection, for inference only."""
+
+    first: Tensor
+    positions: Tensor
+
+    def __init__(self, published: Any, device: torch.device) -> None:
+        """published: a `CLIPVisionModelWithProjection`, whose weights are moved out of it."""
+        super().__init__()
+        config, vision = published.config, published.to(device).vision_model
+        self.patch_size: int = config.patch_size
+        embeddings = vision.embeddings
+        positions = embeddings.position_embedding.weight.detach()
+        self.register_buffer("first", embeddings.class_embedding.detach() + positions[0])
+        self.register_buffer("positions", positions[1:])
+        patches = embeddings.patch_embedding.weight.detach().permute(0, 2, 3, 1)
+        self.patches = _linear(patches.flatten(1))
+        self.norm = vision.pre_layrnorm
+        self.layers = [
+            ClipLayer(layer, config.num_attention_heads, config.hidden_act)
+            for layer in vision.encoder.layers
+        ]
+        self.last_norm = vision.post_layernorm
+        self.project = _linear(take_weight(published.visual_projection))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[k, 224, 224, 3] uint8 -> [k, 512]"""
+        p, side = self.patch_size, INPUT_SIZE // self.patch_size
+        x = normalise(frames[:, : side * p, : side * p], MEAN, STD)
+        x = x.view(-1, side, p, side, p, 3).transpose(2, 3).reshape(-1, p * p * 3)
+        x = self.patches(x).view(len(frames), side * side, -1) + self.positions
+        x = self.norm(torch.cat([self.first.expand(len(x), 1, -1), x], dim=1))
+        for layer in self.layers[:-1]:
+            x = layer(x, x.shape[1])
+        return self.project(self.last_norm(self.layers[-1](x, 1)[:, 0]))
+
+
+class ClipLayer:
+    """A layer of the tower."""
+
+    def __init__(self, published: Any, heads: int, activation: str) -> None:
+        """published: a `CLIPEncoderLayer`, whose weights are moved out of it."""
+        self.heads = heads
+        self.activation, factor = ACTIVATIONS[activation]
+        attention, mlp = published.self_attn, published.mlp
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        bias = torch.cat([part.bias.detach() for part in parts])
+        self.attention_norm = published.layer_norm1
+        self.attention_in = _linear(torch.cat([take_weight(part) for part in parts]), bias)
+        self.attention_out = _linear(take_weight(attention.out_proj), attention.out_proj.bias)
+        self.norm = published.layer_norm2
+        self.up = _linear(take_weight(mlp.fc1) * factor, mlp.fc1.bias * factor)
+        self.down = _linear(take_weight(mlp.fc2) / factor, mlp.fc2.bias)
+
+    def __call__(self, x: Tensor, tokens: int) -> Tensor:
+        """[k, n, d] -> [k, tokens, d], the first tokens of the layer's output"""
+        k, n, d = x.shape
+        y = self.attention_in(self.attention_norm(x).flatten(0, 1))
+        q, key, value = y.view(k, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q[:, :, :tokens], key, value)
+        y = self.attention_out(y.transpose(1, 2).reshape(-1, d))
+        x = x[:, :tokens].reshape(-1, d) + y
+        y = self.up(self.norm(x), self.activation)
+        return (x + self.down(y)).view(k, tokens, d)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> FastLinear:
+    """A linear layer of a weight [d_out, d_in] on its device."""
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    return float32_linear(weight.device)(weight.contiguous(), bias.contiguous())
 
 
 class ClipExpert(PretrainedExpert):
@@ -57,13 +140,20 @@ class ClipExpert(PretrainedExpert):
                 f"{file.parent} holds a CLIP model for {config.image_size} pixels with "
                 f"{config.projection_dim} features, expected {INPUT_SIZE} and {cls.dim}"
             )
+        if config.hidden_act not in ACTIVATIONS:
+            raise WeightsError(
+                f"{file.parent} holds a CLIP model with the activation {config.hidden_act!r}, "
+                f"expected {' or '.join(ACTIVATIONS)}"
+            )
         network = CLIPVisionModelWithProjection(config)
         load_file(network, file, lambda: read_tensors(file, LAYOUT))
         return network
+
+    def arrange(self, network: nn.Module) -> ClipTower:
+        return ClipTower(network, self.device)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Clips (k, 1, 228, 228, 3) uint8 -> (k, 512) float32, projected and not normalised."""
         frames = torch.from_numpy(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE]).to(self.device)
-        pixels = normalise(frames, MEAN, STD)
-        return self.network(pixels.permute(0, 3, 1, 2)).image_embeds.cpu().numpy()
+        return self.network(frames).cpu().numpy()

@@ -18,10 +18,10 @@ from ..kernels import cpu, private
 from ..kernels.linear import (
     FastLinear,
     Int8Linear,
-    OneDnnLinear,
     OneDnnLinearBFloat16,
     TorchLinear,
     TorchLinearBFloat16,
+    float32_linear,
 )
 from .attention import (
     Attention,
@@ -123,7 +123,8 @@ def bfloat16_slowdown(threads: int) -> float:
     weight = torch.ones(TRIAL_WIDTH, TRIAL_WIDTH, device=device)
     bias = torch.zeros(TRIAL_WIDTH, device=device)
     layers = [
-        (linear(weight, bias), linear.dtype) for linear in (_bfloat16(device), _float32(device))
+        (linear(weight, bias), linear.dtype)
+        for linear in (_bfloat16(device), float32_linear(device))
     ]
     times: list[list[float]] = [[], []]
     for _ in range(TRIAL_RUNS):
@@ -168,7 +169,7 @@ def plan_layers(precision: str, device: torch.device, quantize_values: bool = Fa
     min_tokens = (FEW_TOKENS if is_low else MANY_TOKENS) if has_onednn else None
     attention = plan_attention(precision, device)
     if precision == "int8":
-        full: type[TorchLinear] = _bfloat16(device) if has_bfloat16 else _float32(device)
+        full: type[TorchLinear] = _bfloat16(device) if has_bfloat16 else float32_linear(device)
         query_key = partial(Int8Linear.consume, dtype=full.dtype)
         wide = Int8Linear.consume
         value, output = (query_key, wide) if quantize_values else (full.consume, full.consume)
@@ -176,7 +177,7 @@ def plan_layers(precision: str, device: torch.device, quantize_values: bool = Fa
             query_key, value, output, wide, full.consume, torch.float32, attention,
             needs_calibration=True, min_tokens_per_thread=min_tokens,
         )  # fmt: skip
-    linear = _bfloat16(device) if precision == "bfloat16" else _float32(device)
+    linear = _bfloat16(device) if precision == "bfloat16" else float32_linear(device)
     residual_dtype = linear.dtype if device.type == "cpu" else torch.float32
     return plan_alike(linear.consume, residual_dtype, attention, min_tokens)
 
@@ -208,12 +209,6 @@ def plan_attention(precision: str, device: torch.device) -> MakeAttention:
     if all(private.has_varlen_attention(device, dtype) for dtype in dtypes):
         return VarlenAttention
     return GroupedAttention
-
-
-def _float32(device: torch.device) -> type[TorchLinear]:
-    if cpu.has_onednn(device) and private.has_packed_linear(torch.float32):
-        return OneDnnLinear
-    return TorchLinear
 
 
 def _bfloat16(device: torch.device) -> type[TorchLinear]:

@@ -77,7 +77,7 @@ def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str
 
 def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The videos and the feature files in a folder."""
-    from ..media.stills import is_still  # imports PyAV
+    from ..media.opening import is_still  # imports PyAV
 
     files = sorted(visible_files(folder, followlinks=True))
     named_so = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]

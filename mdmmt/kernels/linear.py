@@ -174,6 +174,13 @@ class Int8Linear:
         )
 
 
+def float32_linear(device: torch.device) -> type[TorchLinear]:
+    """The kind of exact linear layer for a device."""
+    if cpu.has_onednn(device) and private.has_packed_linear(torch.float32):
+        return OneDnnLinear
+    return TorchLinear
+
+
 def take_weight(layer: nn.Linear) -> Tensor:
     """Move the weight [d_out, d_in] out of a layer, which has none afterwards."""
     weight = layer.weight.detach()

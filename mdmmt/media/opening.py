@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -138,6 +139,16 @@ def header_duration_s(path: str | os.PathLike[str]) -> float | None:
     except (av.FFmpegError, OSError, InputError):
         return None
     return None if duration is None else max(0.0, duration / av.time_base)
+
+
+def is_still(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds one picture and nothing else; False if it cannot be read."""
+    try:
+        with open_media(path) as container:
+            packets = (packet for packet in container.demux() if packet.size)
+            return [packet.stream.type for packet in islice(packets, 2)] == ["video"]
+    except (av.FFmpegError, OSError, InputError):
+        return False
 
 
 def states_no_length(path: str | os.PathLike[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import av
@@ -81,16 +80,6 @@ def end_s(path: str | os.PathLike[str]) -> float | None:
             return None if container.duration is None else container.duration / av.time_base
     except (av.FFmpegError, OSError, InputError):
         return None
-
-
-def is_still(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds one picture and nothing else; False if it cannot be read."""
-    try:
-        with open_media(path) as container:
-            packets = (packet for packet in container.demux() if packet.size)
-            return [packet.stream.type for packet in islice(packets, 2)] == ["video"]
-    except (av.FFmpegError, OSError, InputError):
-        return False
 
 
 class _Frames:

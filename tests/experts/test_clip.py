@@ -15,8 +15,10 @@ from transformers import (
 )
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts.clip import ClipExpert
+from mdmmt.experts.clip import MEAN, STD, ClipExpert
+from mdmmt.experts.pretrained import normalise
 from mdmmt.features import extract
+from mdmmt.kernels import private
 
 TINY = {
     "hidden_size": 16,
@@ -64,6 +66,26 @@ def test_features_are_those_of_the_tower_for_the_authors_pixels(tower, expert):
     np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(expert.features(clips[1:2]), features[1:2], rtol=1e-4, atol=1e-6)
     assert np.array_equal(clips, before)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"patch_size": 30}, {"hidden_act": "gelu"}, {"num_hidden_layers": 1, "layer_norm_eps": 0.1}],
+)
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_features_of_other_towers_are_those_of_transformers(other, is_packed, monkeypatch):
+    if not is_packed:
+        monkeypatch.setattr(private, "has_packed_linear", lambda _: False)
+    torch.manual_seed(1)
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    clips = frames(2)
+    pixels = normalise(torch.from_numpy(clips[:, 0, :224, :224]), MEAN, STD).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        wanted = network(pixel_values=pixels).image_embeds.numpy()
+    features = ClipExpert(network, torch.device("cpu")).features(clips)
+    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("row, column, seen", [(0, 0, 1), (223, 223, 1), (224, 0, 0), (0, 224, 0)])
@@ -149,6 +171,14 @@ def test_load_lists_keys_that_do_not_fit(tower, tmp_path):
 def test_load_refuses_another_clip(tmp_path, other):
     CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match=r"256.*expected 224 and 512"):
+        ClipExpert.load(tmp_path)
+
+
+def test_load_refuses_an_unknown_activation(tmp_path):
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(**TINY | {"hidden_act": "relu"})
+    ).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"activation 'relu', expected quick_gelu or gelu"):
         ClipExpert.load(tmp_path)
 
 

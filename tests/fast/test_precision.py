@@ -63,7 +63,7 @@ def test_bfloat16_slowdown_is_the_ratio_of_the_times(monkeypatch, slow):
         return lambda device: Layer
 
     monkeypatch.setattr(precision, "_bfloat16", make(torch.bfloat16))
-    monkeypatch.setattr(precision, "_float32", make(torch.float32))
+    monkeypatch.setattr(precision, "float32_linear", make(torch.float32))
     bfloat16_slowdown.cache_clear()
     ratio = bfloat16_slowdown(1)
     bfloat16_slowdown.cache_clear()
