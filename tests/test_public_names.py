@@ -32,7 +32,7 @@ PUBLIC = {
         overlaps read_features select windows write_features
     """,
     "mdmmt.training": """
-        DatasetConfig TrainingConfig TrainingResult read_recipe train
+        DatasetConfig Loss Sample Segment TrainingConfig TrainingResult read_recipe train
     """,
     "mdmmt.search": """
         FileEntry Hit Identity Index IndexedFile Outcome Transferred

@@ -14,8 +14,20 @@ from .. import lazy
 from .config import DatasetConfig, TrainingConfig, read_recipe
 
 if TYPE_CHECKING:
-    from .loop import TrainingResult, train
+    from .data import Sample, Segment
+    from .loop import Loss, TrainingResult, train
 else:  # spares the configuration torch
-    __getattr__, __dir__ = lazy.names_of(__name__, {".loop": ("TrainingResult", "train")})
+    __getattr__, __dir__ = lazy.names_of(
+        __name__, {".data": ("Sample", "Segment"), ".loop": ("Loss", "TrainingResult", "train")}
+    )
 
-__all__ = ["DatasetConfig", "TrainingConfig", "TrainingResult", "read_recipe", "train"]
+__all__ = [
+    "DatasetConfig",
+    "Loss",
+    "Sample",
+    "Segment",
+    "TrainingConfig",
+    "TrainingResult",
+    "read_recipe",
+    "train",
+]

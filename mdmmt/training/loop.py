@@ -20,11 +20,11 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ from .config import (
 from .data import (
     VAL_SPLIT,
     Batch,
+    Sample,
     SegmentReader,
     TrainingData,
     check_paths,
@@ -72,6 +73,9 @@ from .processes import Processes
 LAST, CHECKPOINTS, SETTINGS_FILE = "last", "checkpoints", "settings.json"
 BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam, as in MMT
 MAX_NAMED = 5  # pairs of a batch that a message names
+# A loss of a batch: the embeddings [b, d] of its texts and of its videos, and its samples -> []
+Loss = Callable[[Tensor, Tensor, Sequence[Sample]], Tensor]
+
 HEADS = 0  # the part of the text tower that all processes compute alike, among the random seeds
 
 
@@ -94,12 +98,18 @@ class Validation:
     features: FeatureFolder
 
 
-def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult:
+def train(
+    config: TrainingConfig, show_progress: bool = False, loss: Loss | None = None
+) -> TrainingResult:
     """Train a model. A run that was stopped goes on where its last checkpoint is.
 
     Args:
         config: the settings.
         show_progress: draw a progress bar on stderr.
+        loss: a loss of your own; None: that of the settings. It takes the embeddings [b, d] of the
+            texts and of the videos of the whole batch and its samples, row by row, and returns
+            one number. Each of several processes computes it alike. torch's random numbers follow
+            from the seed and the step. A run that goes on needs the same loss.
 
     Raises:
         InputError: captions, features or settings that cannot be used, which is found before the
@@ -131,14 +141,14 @@ def train(config: TrainingConfig, show_progress: bool = False) -> TrainingResult
     towers = make_towers(config, model).to(device)
     optimiser = make_optimiser(config, towers)
     if processes.is_main:
-        _open_run(out, config, data)
+        _open_run(out, config, data, loss)
     processes.wait()
     show_progress = show_progress and processes.is_main
     state = _last_state(out, towers, optimiser, device)
     log = progress.Log(out, state.step, config.tensorboard) if processes.is_main else None
     reader = SegmentReader(model.config.video.experts)
-    trainer = Trainer(config, towers, optimiser, model, processes)
-    folder = _RunFolder(out, config, model, data, towers)
+    trainer = Trainer(config, towers, optimiser, model, processes, loss)
+    folder = _RunFolder(out, config, model, data, towers, loss)
     with _deterministic(device):
         for epoch in range(state.step // steps, config.epochs):
             if _is_over(config, state):
@@ -198,10 +208,12 @@ class Trainer:
         optimiser: torch.optim.Optimizer,
         model: Model,
         processes: Processes,
+        loss: Loss | None = None,
     ) -> None:
-        """For towers and their optimiser; the model gives the tokenizer."""
+        """For towers and their optimiser; the model gives the tokenizer. See `train` for a loss."""
         self.config, self.towers, self.optimiser = config, towers, optimiser
         self.processes = processes
+        self.loss = loss_of(config) if loss is None else loss
         self.tokenizer = model.tokenizer
 
     def step(self, batch: Batch, step: int, epoch: int) -> dict[str, float]:
@@ -251,11 +263,20 @@ class Trainer:
             for parts in zip(*outputs, strict=True)
         )
         seed_torch(self.config.seed, step, HEADS)
-        scores = self.towers.text.heads(first) @ video.T
-        loss = self.loss(batch, scores)
+        embedded = self.towers.text.heads(first)
+        loss = self.loss(embedded, video, batch.samples)
+        if loss.ndim or not loss.requires_grad:
+            raise InputError(
+                f"the loss is of shape {tuple(loss.shape)} and depends on "
+                f"{'the embeddings' if loss.requires_grad else 'no embedding'}; expected one "
+                "number that is computed from the embeddings of the texts and of the videos"
+            )
         loss.backward()
         sizes = [len(chunk.videos) for chunk in chunks]
-        of_texts, of_videos = (cast(Tensor, x.grad)[batch.own].split(sizes) for x in (first, video))
+        of_texts, of_videos = (
+            (torch.zeros_like(x) if x.grad is None else x.grad)[batch.own].split(sizes)
+            for x in (first, video)
+        )
         for number, gradients in enumerate(zip(of_texts, of_videos, strict=True)):
             output = self.encode(chunks[number], step, number) if is_cached else outputs[number]
             for vectors, gradient in zip(output, gradients, strict=True):
@@ -264,7 +285,7 @@ class Trainer:
         text = self.towers.text
         alike = [*text.text_gu.parameters(), *text.moe_fc_txt.parameters()]
         self.processes.add_gradients(self.towers.parameters(), alike)
-        return loss.item(), scores.detach()
+        return loss.item(), (embedded @ video.T).detach()
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         """The pairs of this process, as many at a time as are encoded at once."""
@@ -290,14 +311,28 @@ class Trainer:
                 self.towers.video, chunk.videos
             )
 
-    def loss(self, batch: Batch, scores: Tensor) -> Tensor:
-        """The loss of all pairs, [b, b] -> []"""
-        captions = numbered([caption_text(sample.caption) for sample in batch.samples])
-        videos = numbered([sample.segment.file for sample in batch.samples])
+
+def loss_of(config: TrainingConfig) -> Loss:
+    """The loss that the settings name."""
+
+    def loss(text: Tensor, video: Tensor, samples: Sequence[Sample]) -> Tensor:
+        scores = text @ video.T
+        captions = numbered([caption_text(sample.caption) for sample in samples])
+        videos = numbered([sample.segment.file for sample in samples])
         negative = negatives(captions, videos).to(scores.device)
-        if self.config.loss == RANKING:
-            return max_margin_loss(scores, negative, self.config.margin)
-        return info_nce_loss(scores, negative, self.config.temperature)
+        if config.loss == RANKING:
+            return max_margin_loss(scores, negative, config.margin)
+        return info_nce_loss(scores, negative, config.temperature)
+
+    return loss
+
+
+def name_of_loss(loss: Loss | None) -> str | None:
+    """How the run folder names the loss of a caller; None for that of the settings."""
+    if loss is None:
+        return None
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def make_towers(config: TrainingConfig, model: Model) -> Towers:
@@ -375,8 +410,10 @@ class _RunFolder:
         model: Model,
         data: TrainingData,
         towers: Towers,
+        loss: Loss | None,
     ) -> None:
         self.out, self.config, self.model, self.towers = out, config, model, towers
+        self.loss = name_of_loss(loss)
         self.sizes = [
             (len(segments), sum(len(one.captions) for one in segments))
             for segments in data.datasets
@@ -417,7 +454,7 @@ class _RunFolder:
         if self.config.lora_rank is not None:
             text = merged(text)
         save_model(folder, self.model.config, video, text, tokenizer, self.facts)
-        card = model_card(self.config, self.origin, self.sizes, epoch, metrics)
+        card = model_card(self.config, self.origin, self.sizes, epoch, metrics, self.loss)
         with atomic_file(folder / CARD_FILE) as part:
             part.write_text(card, encoding="utf-8")
 
@@ -457,7 +494,7 @@ def _read_validations(config: TrainingConfig, model: Model) -> list[Validation]:
     return validations
 
 
-def _open_run(out: Path, config: TrainingConfig, data: TrainingData) -> None:
+def _open_run(out: Path, config: TrainingConfig, data: TrainingData, loss: Loss | None) -> None:
     """Take a new folder for a run, or the folder of the same run, which then goes on.
 
     Raises:
@@ -469,6 +506,8 @@ def _open_run(out: Path, config: TrainingConfig, data: TrainingData) -> None:
         changed = differences(from_mapping(settings["settings"], str(file)), config)
         if settings["pairs"] != data.digest:
             changed.append("the captions and segments")
+        if settings.get("loss") != name_of_loss(loss):
+            changed.append("the loss that is passed in Python")
         if changed:
             raise InputError(
                 f"{out} holds a run of other settings ({', '.join(changed)}); expected the same "
@@ -482,7 +521,11 @@ def _open_run(out: Path, config: TrainingConfig, data: TrainingData) -> None:
     for left in out.glob(".saving-*"):  # by a process that was killed
         shutil.rmtree(left)
     with atomic_file(file) as part:
-        settings = {"settings": to_mapping(config), "pairs": data.digest}
+        settings = {
+            "settings": to_mapping(config),
+            "pairs": data.digest,
+            "loss": name_of_loss(loss),
+        }
         part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 

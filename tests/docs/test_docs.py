@@ -31,7 +31,14 @@ from mdmmt.storage.paths import SAMPLE_FOLDER
 
 DOCS = ROOT / "docs"
 RUN_PAGES = [page for page in PAGES if any(block.mark == RUN for block in read_blocks(page))]
-PUBLIC = {"mdmmt", "mdmmt.evaluation", "mdmmt.experts", "mdmmt.features", "mdmmt.search"}
+PUBLIC = {
+    "mdmmt",
+    "mdmmt.evaluation",
+    "mdmmt.experts",
+    "mdmmt.features",
+    "mdmmt.search",
+    "mdmmt.training",
+}
 # The only reasons why a block may not be run.
 REASONS = {
     "makes an environment",

@@ -293,6 +293,58 @@ def test_two_datasets_are_validated_each(make_config, pairs):
     assert line["metric"] == pytest.approx(sum(scores) / 2)
 
 
+def own_loss(text, video, samples):
+    """The max-margin loss of the settings, for pairs that all differ."""
+    assert len(text) == len(video) == len(samples) == len({one.segment.file for one in samples})
+    scores = text @ video.T
+    own = scores.diagonal()
+    terms = (0.05 + scores - own[:, None]).relu() + (0.05 + scores - own).relu()
+    others = ~torch.eye(len(samples), dtype=torch.bool)
+    return (terms * others).sum() / (2 * others.sum())
+
+
+def test_a_loss_of_ones_own_takes_the_place_of_that_of_the_settings(make_config, tmp_path):
+    """It gives the weights that the settings' loss gives, where both are the same."""
+    own = make_config(epochs=1, loss="info-nce", chunk_size=3)
+    train(own, loss=own_loss)
+    train(replace(own, out=str(tmp_path / "other"), loss="max-margin", margin=0.05))
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "other"))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f'"loss": "{own_loss.__module__}.own_loss"' in card and "temperature" not in card
+    with pytest.raises(InputError, match=r"other settings \(the loss that is passed in Python\)"):
+        train(own)
+    assert len(train(replace(own, epochs=2), loss=own_loss).history) == 2
+
+
+def test_a_loss_sees_the_samples_of_its_rows(make_config, tiny_folder):
+    config = make_config(dropout=0.0)
+    trainer, batch = make_trainer(config, tiny_folder)
+    seen = []
+    trainer.loss = lambda text, video, samples: seen.append((text, video, samples)) or text.sum()
+    trainer.towers.eval()
+    trainer.backward(batch, 0)
+    ((text, video, samples),) = seen
+    assert samples is batch.samples
+    model = mdmmt.load(tiny_folder, "cpu")
+    texts = [sample.caption.text for sample in samples]
+    expected = torch.from_numpy(model.encode_text(texts))
+    torch.testing.assert_close(text.detach(), expected, atol=1e-5, rtol=1e-5)
+    expected = torch.from_numpy(model.encode_tokens(batch.videos))
+    torch.testing.assert_close(video.detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda text, video, samples: text @ video.T, r"of shape \(8, 8\) and depends on the emb"),
+        (lambda text, video, samples: torch.tensor(1.0), r"of shape \(\) and depends on no"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_of_the_embeddings_is_refused(make_config, loss, message):
+    with pytest.raises(InputError, match=message):
+        train(make_config(epochs=1), loss=loss)
+
+
 def test_too_few_segments_for_a_batch_are_told(make_config):
     with pytest.raises(InputError, match="32 segments, which fill no batch of 64"):
         train(make_config(batch_size=64))
@@ -363,7 +415,7 @@ def test_chunks_drop_out_the_same_both_times(make_config, tiny_folder):
     outputs = [other.encode(chunk, 4, number) for number, chunk in enumerate(other.chunks(batch))]
     first, video = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     loop.seed_torch(config.seed, 4, loop.HEADS)
-    other.loss(batch, other.towers.text.heads(first) @ video.T).backward()
+    other.loss(other.towers.text.heads(first), video, batch.samples).backward()
     assert_close_gradients(gradients_of(other), gradients_of(trainer))
 
 
