@@ -55,6 +55,7 @@ def test_fractions_of_a_second_survive(tmp_path):
     ("line", "complaint"),
     [
         ("a.mp4\t1\t2\tb.mp4\t1", "line 2: has 5 columns, expected 6 separated by tabs"),
+        ("a.mp4\t1\t2\tb.mp4\t1\t2\t0.9", "line 2: has 7 columns, expected 6"),
         ("a.mp4 1 2 b.mp4 1 2", "line 2: has 1 columns"),
         ("a.mp4\tone\t2\tb.mp4\t1\t2", "the start in the test video is 'one', expected seconds"),
         ("a.mp4\t1\t2\tb.mp4\t1\tnan", "the end in the train video is 'nan', expected seconds"),
@@ -71,11 +72,12 @@ def test_a_wrong_line_is_named(tmp_path, line, complaint):
     assert complaint in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["a\tb.mp4", "a\nb.mp4"])
+@pytest.mark.parametrize("name", ["a\tb.mp4", "a\nb.mp4", "a\rb.mp4"])
 def test_a_name_that_would_break_a_line_is_refused(tmp_path, name):
     path = tmp_path / "a.lst"
-    with pytest.raises(InputError, match="has a tab or a line break"):
-        write_duplicates(path, [one(), one(name)])
+    for duplicate in (one(name), Duplicate(*reversed(one(name)))):
+        with pytest.raises(InputError, match="has a tab or a line break"):
+            write_duplicates(path, [one(), duplicate])
     assert not path.exists()
 
 
