@@ -76,6 +76,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/experts.py files | tee bench/files.txt
 	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
 	$(BIN)/python benchmarks/index.py | tee bench/index.txt
+	$(BIN)/python benchmarks/combined.py | tee bench/combined.txt
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
 	$(BIN)/python benchmarks/files.py | tee bench/flush.txt
 	$(BIN)/python benchmarks/memory.py | tee bench/memory.txt

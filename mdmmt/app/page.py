@@ -15,7 +15,7 @@ from ..batch.outcome import run_each
 from ..errors import InputError
 from ..features.listing import find_videos_or_features
 from ..sample import NOTICE, is_sample, note_on
-from ..search import index_files
+from ..search import Hit, index_files
 from ..search.answer import answer
 from ..search.page import write_cards
 from .library import Library
@@ -23,6 +23,12 @@ from .limits import MAX_QUERY
 
 MOST_SHOWN = 50  # hits
 MOST_PER_VIDEO = 10
+ASK_FOR_MORE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button.like");
+  if (button) trigger("click", {id: button.dataset.id});
+});
+"""
 UPLOADS_KEPT_S = 3600
 EXAMPLES = ("a red triangle", "something cyan", "a star that blinks", "a rising tone")  # drawn ones
 
@@ -33,6 +39,7 @@ class Query(NamedTuple):
     vector: NDArray[np.float32] | None
     note: str = ""  # a sentence that stands in place of the hits
     is_text: bool = False
+    besides: Hit | None = None  # a window that is not to be found itself
 
 
 class Features:
@@ -56,14 +63,27 @@ class Features:
         except InputError as error:
             return Query(None, str(error))
 
-    def read_video(self, path: str | None) -> Query:
-        """Embed a video that was uploaded."""
+    def read_video(self, path: str | None, text: str) -> Query:
+        """Embed a video that was uploaded, with a sentence unless that is blank."""
         if path is None:
             return Query(None, "Choose a video first.")
+        sentence = self.read_sentence(text) if text.strip() else None
+        if sentence is not None and sentence.vector is None:
+            return sentence
         (outcome,) = run_each([(path, path)], self.model.encode_video)
         if outcome.error is not None:  # which names the copy of the file that the page keeps
             return Query(None, outcome.error.replace(os.path.join(os.path.dirname(path), ""), ""))
-        return Query(outcome.result)
+        if sentence is None or sentence.vector is None or outcome.result is None:
+            return Query(outcome.result)
+        return Query(self.index.combine(sentence.vector, outcome.result))
+
+    def read_hit(self, event: gr.EventData) -> Query:
+        """Take the window of a hit, whose button was pressed."""
+        try:
+            window = self.index.window(event._data["id"])
+        except InputError as error:
+            return Query(None, str(error))
+        return Query(window.vector, besides=window)
 
     def show(
         self,
@@ -93,6 +113,7 @@ class Features:
                 by_expert if is_weighed else None,
                 int(per_video) or None,
                 merge=not windows,
+                besides=query.besides,
             )
         except InputError as error:
             return _note(str(error))
@@ -152,6 +173,7 @@ def make_page(library: Library, can_add: bool) -> Any:
                 gr.Examples(list(EXAMPLES), text, label="Examples")
         with gr.Tab("Video"):
             video = gr.File(label="A video, to find similar ones", file_types=["video", "audio"])
+            also = gr.Textbox("", label="What else is to be seen or heard, if anything")
             similar = gr.Button("Find similar", variant="primary")
         if can_add:
             with gr.Tab("Add videos"):
@@ -172,11 +194,12 @@ def make_page(library: Library, can_add: bool) -> Any:
                     0, MOST_PER_VIDEO, 0, step=1, label="Results of one video at most, 0 for any"
                 )
                 windows = gr.Checkbox(value=False, label="Show each window by itself")
-        hits = gr.HTML()
+        hits = gr.HTML(js_on_load=ASK_FOR_MORE)
         inputs = [query, k, per_video, windows, filter, *weights]
         show = {"fn": features.show, "inputs": inputs, "outputs": hits}
         gr.on([search.click, text.submit], features.read_sentence, text, query).then(**show)
-        gr.on([similar.click], features.read_video, video, query).then(**show)
+        gr.on([similar.click, also.submit], features.read_video, [video, also], query).then(**show)
+        hits.click(features.read_hit, None, query).then(**show)
         # A slider that the keyboard moves is never released. Of many changes the last one counts.
         changes = [control.change for control in (k, per_video, windows, *weights)]
         gr.on([filter.submit, *changes], trigger_mode="always_last", **show)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from ..storage.text import format_table, numbered_lines, read_text
@@ -115,19 +115,29 @@ def add_commands(commands: Commands) -> None:
     import_.set_defaults(run=_import)
 
     search = commands.add_parser("search", help="find the moments that a sentence describes")
-    query = search.add_mutually_exclusive_group()
-    query.add_argument(
+    texts = search.add_mutually_exclusive_group()
+    texts.add_argument(
         "text",
         nargs="?",
         help="the scene or sound to find, in words; on a terminal, a search without a query asks "
         "for one after the other",
     )
-    query.add_argument("--video", metavar="FILE", help="find segments that resemble this video")
-    query.add_argument(
+    texts.add_argument(
         "--queries",
         metavar="FILE",
         help=f"a text on each line, or {STDIN} for standard input, whose lines are answered as "
         "they come",
+    )
+    example = search.add_mutually_exclusive_group()
+    example.add_argument(
+        "--video",
+        metavar="FILE",
+        help="find what resembles this video, and with a text what fits both",
+    )
+    example.add_argument(
+        "--like",
+        metavar="HIT",
+        help="find more like a result, by its `id` from --json, or by FILE#t=SECOND",
     )
     search.add_argument("--db", required=True, help=DATABASE_HELP)
     add_model_options(search, WEIGHTS_DEFAULT)
@@ -330,14 +340,17 @@ def _search(arguments: argparse.Namespace) -> int:
     from ..search import Index
     from ..storage.files import check_writable
 
-    one_query = (arguments.text, arguments.video) != (None, None)
+    given = (arguments.text, arguments.video, arguments.like)
+    one_query = arguments.queries is None and given != (None, None, None)
     if not one_query and arguments.queries is None:
         if not sys.stdin.isatty():
-            raise InputError("there is no query; expected a text, --video or --queries")
+            raise InputError("there is no query; expected a text, --video, --like or --queries")
         arguments.queries = STDIN
     if arguments.html is not None:
         if not one_query:
-            raise InputError("--html shows the results of one query, expected a text or --video")
+            raise InputError(
+                "--html shows the results of one query, expected a text, --video or --like"
+            )
         check_writable(arguments.html)
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
@@ -347,18 +360,47 @@ def _search(arguments: argparse.Namespace) -> int:
             arguments.weights = usable_weights(index.weights, arguments.db)
         model = load_model(arguments)
         index.check_model(model)
+        example = _read_example(arguments, index, model)
         if lines is not None:
-            return _answer_lines(arguments, index, model, lines)
-        return _answer_one(arguments, index, model)
+            return _answer_lines(arguments, index, model, example, lines)
+        return _answer_one(arguments, index, model, example)
 
 
-def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> int:
-    if arguments.video is None:
-        query = model.encode_text(arguments.text)
+class _Example(NamedTuple):
+    """What the results are to resemble; with a text, they are to fit both."""
+
+    vector: NDArray[np.float32]
+    window: Hit | None = None  # of the index, which is no result itself
+
+
+def _read_example(arguments: argparse.Namespace, index: Index, model: Model) -> _Example | None:
+    if arguments.video is not None:
+        return _Example(model.encode_video(arguments.video))
+    if arguments.like is None:
+        return None
+    path, is_place, time = arguments.like.rpartition("#t=")
+    if not is_place:
+        window = index.window(arguments.like)
     else:
-        query = model.encode_video(arguments.video)
-    hits, similarity = _find(arguments, index, model, query)
-    note = "" if arguments.text is None else _note(arguments, model, hits)
+        try:
+            time_s = float(time)
+        except ValueError:
+            raise InputError(
+                f"--like is {arguments.like!r}, expected a number of seconds after #t="
+            ) from None
+        # Another program may have added a file under its relative path.
+        stored = os.path.abspath(path) if index.source(path) is None else path
+        window = index.window_at(stored, time_s)
+    assert window.vector is not None
+    return _Example(window.vector, window)
+
+
+def _answer_one(
+    arguments: argparse.Namespace, index: Index, model: Model, example: _Example | None
+) -> int:
+    text = None if arguments.text is None else model.encode_text(arguments.text)
+    hits, similarity = _find(arguments, index, model, text, example)
+    note = "" if example is not None else _note(arguments, model, hits)
     if arguments.json:
         for record in _records(hits, similarity):
             _print_json(record)
@@ -371,9 +413,8 @@ def _answer_one(arguments: argparse.Namespace, index: Index, model: Model) -> in
     if arguments.html is not None:
         from ..search import write_page
 
-        write_page(
-            arguments.html, arguments.text or arguments.video, hits, similarity, shows_bars(), note
-        )
+        query = " ".join(filter(None, (arguments.text, arguments.video, arguments.like)))
+        write_page(arguments.html, query, hits, similarity, shows_bars(), note)
         say(f"{len(hits)} results; the page is {arguments.html}", logging.INFO)
     return 0
 
@@ -406,7 +447,11 @@ def _read_stdin() -> Iterator[tuple[str, str]]:
 
 
 def _answer_lines(
-    arguments: argparse.Namespace, index: Index, model: Model, lines: Iterable[tuple[str, str]]
+    arguments: argparse.Namespace,
+    index: Index,
+    model: Model,
+    example: _Example | None,
+    lines: Iterable[tuple[str, str]],
 ) -> int:
     """Answer one query after the other; one that is no text is named, and the others go on."""
     model.encode_text("ready")  # reads the tower and the tokenizer before the first query comes
@@ -419,8 +464,8 @@ def _answer_lines(
             say(f"{where}: {error}")
             status = 1
             continue
-        hits, similarity = _find(arguments, index, model, query)
-        note = _note(arguments, model, hits)
+        hits, similarity = _find(arguments, index, model, query, example)
+        note = "" if example is not None else _note(arguments, model, hits)
         if arguments.json:
             _print_json({"query": text, "hits": _records(hits, similarity)})
         else:
@@ -430,10 +475,16 @@ def _answer_lines(
 
 
 def _find(
-    arguments: argparse.Namespace, index: Index, model: Model, query: NDArray[np.float32]
+    arguments: argparse.Namespace,
+    index: Index,
+    model: Model,
+    text: NDArray[np.float32] | None,
+    example: _Example | None,
 ) -> tuple[list[Hit], Similarity | None]:
     from ..search.answer import answer
 
+    given = [vector for vector in (text, example and example.vector) if vector is not None]
+    query = given[0] if len(given) == 1 else index.combine(*given)
     return answer(
         index,
         model,
@@ -443,6 +494,7 @@ def _find(
         arguments.expert_weights,
         arguments.per_video,
         merge=not arguments.windows,
+        besides=example.window if example else None,
     )
 
 

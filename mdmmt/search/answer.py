@@ -20,6 +20,7 @@ def answer(
     expert_weights: Mapping[str, float] | None = None,
     per_video: int | None = None,
     merge: bool = True,
+    besides: Hit | None = None,
 ) -> tuple[list[Hit], Similarity | None]:
     """Search for one query, (D,), with the arguments of `Index.find_moments`.
 
@@ -32,6 +33,6 @@ def answer(
     """
     if expert_weights is not None:
         query = index.weigh(query, expert_weights)
-    hits = index.find_moments(query, k, filter, per_video=per_video, merge=merge)
+    hits = index.find_moments(query, k, filter, per_video=per_video, merge=merge, besides=besides)
     vectors = [hit.vector for hit in hits if hit.vector is not None]
     return hits, model.similarity(query, np.stack(vectors)) if hits else None

@@ -48,6 +48,7 @@ MAX_HITS = 16_384  # of one search, a limit of Milvus
 FIRST_WINDOWS = 64  # that `find_moments` asks for at least, and then STEP times as many each time
 STEP = 4
 ENOUGH_WINDOWS = 4_096  # in which `find_moments` looks for those that lengthen the k moments
+ROUNDING_S = 0.05  # of a time that was printed with one digit
 ROWS_AT_ONCE = 4_096  # written together, whole or not at all; 25 MB for the released model
 ROWS_READ_AT_ONCE = 1_024  # with their vectors, which take ten times the memory as Python's numbers
 VECTOR_BYTES = 4  # of each number
@@ -57,6 +58,7 @@ UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process wa
 # Milvus Lite puts new rows into a log, which survives a kill but is searched slowly.
 MAX_LOG_ROWS = 100  # rows in the log that a search may meet
 MAX_LOG_BYTES = 64 << 20  # of vectors; a larger log becomes part of the database
+SEGMENT_ID = re.compile(r"[0-9a-f]{40}-[0-9]+")
 SYSTEM_ERROR = re.compile(r"\[errno \d+\]", re.IGNORECASE)  # in a message of Milvus Lite
 
 
@@ -438,6 +440,54 @@ class Index:
         by_id = self._get(ids, ["start_s", "end_s", "vector"])
         return _segments([by_id[id_] for id_ in ids])
 
+    def window(self, id: str) -> Hit:
+        """A window by its id, with its vector, to search for more like it.
+
+        Its score is the inner product with itself.
+
+        Raises:
+            InputError: the index has no window with this id.
+        """
+        rows = []
+        if isinstance(id, str) and SEGMENT_ID.fullmatch(id):
+            rows = self._call("get", ids=[id], output_fields=[*HIT_FIELDS, "vector"])
+        if not rows or not rows[0]["segments"]:
+            raise InputError(
+                f"the index has no window {id!r}, expected the `id` of a hit or of a line that "
+                "`mdmmt search --json` prints"
+            )
+        vector = np.asarray(rows[0]["vector"], dtype=np.float32)
+        return _hit({"id": id, "entity": rows[0], "distance": float(vector @ vector)})
+
+    def window_at(self, path: str | os.PathLike[str], time_s: float) -> Hit:
+        """The window of a file that holds a second, with its vector, as `window` gives it.
+
+        If several windows hold it, the one counts that starts nearest.
+
+        Raises:
+            InputError: the index does not have the file, or none of its windows holds the second.
+        """
+        path = checked_path(path)
+        ids = [segment_id(path, i) for i in range(self._segment_count(path))]
+        if not ids:
+            raise InputError(f"the index has nothing of {path!r}")
+        times: list[tuple[float, float, str]] = []
+        for i in range(0, len(ids), ROWS_AT_ONCE):
+            fields = ["start_s", "end_s"]
+            rows = self._call("get", ids=ids[i : i + ROWS_AT_ONCE], output_fields=fields)
+            times += [(row["start_s"], row["end_s"], row["id"]) for row in rows]
+        holding = [
+            (abs(start_s - time_s), id_)
+            for start_s, end_s, id_ in times
+            if start_s - ROUNDING_S <= time_s <= end_s + ROUNDING_S
+        ]
+        if not holding:
+            raise InputError(
+                f"no window of {path!r} holds the second {time_s:g}; expected one from "
+                f"{min(times)[0]:g} to {max(end_s for _, end_s, _ in times):g}"
+            )
+        return self.window(min(holding)[1])
+
     def metadata_names(self) -> list[str]:
         """The names in the metadata of up to MAX_HITS segments, as a filter of `search` has them.
 
@@ -492,6 +542,7 @@ class Index:
         *,
         per_video: int | None = None,
         merge: bool = True,
+        besides: Hit | None = None,
         expert_weights: Mapping[str, float] | None = None,
     ) -> list[Hit]:
         """The best moments: windows of one file that overlap or touch are one hit, best first.
@@ -509,6 +560,7 @@ class Index:
             k: the largest number of moments to return.
             per_video: the largest number of moments of one file. None: any number.
             merge: False gives the windows themselves.
+            besides: leave out the moments that share time with this hit, see `window`.
             filter, expert_weights: see `search`; windows that the filter leaves out join nothing.
 
         Returns:
@@ -525,7 +577,7 @@ class Index:
         _check_search(k, filter)
         if per_video is not None:
             _check_count(per_video, "per_video", MAX_HITS)
-        plain = not merge and per_video is None
+        plain = not merge and per_video is None and besides is None
         limit = k if plain else min(max(STEP * k, FIRST_WINDOWS), MAX_HITS)
         asked = filter
         while True:
@@ -537,7 +589,7 @@ class Index:
             for row in new:
                 if row["entity"]["segments"]:
                     moments.add(_hit(row))
-            hits = moments.best(k, per_video)
+            hits = moments.best(k, per_video, besides)
             if len(rows) < limit or not new:
                 break
             lowest = rows[-1]["distance"]
@@ -601,6 +653,24 @@ class Index:
         weights = checked_expert_weights(expert_weights, self.experts)
         rows = checked_vectors(vectors, self.dim, "vectors")
         return (rows * np.repeat(weights, self.dim // len(weights))).reshape(np.shape(vectors))
+
+    def combine(self, *vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One query of several, such as a text and a video, each of which counts as much.
+
+        Each is divided by the sum of the norms of its experts' blocks, which is 1 for a text and
+        the number of experts for a video. The query is their mean.
+
+        Args:
+            vectors: (D,) each.
+
+        Raises:
+            InputError, InputTypeError: the vectors do not fit this index, or it does not name its
+                experts.
+        """
+        count = len(checked_expert_weights({}, self.experts))
+        rows = np.concatenate([checked_vectors(vector, self.dim, "vectors") for vector in vectors])
+        norms = np.linalg.norm(rows.reshape(len(rows), count, -1), axis=2).sum(axis=1)
+        return np.mean(rows / np.where(norms, norms, 1)[:, None], axis=0, dtype=np.float32)
 
     def delete(self, *paths: str | os.PathLike[str], keep_out: bool = False) -> int:
         """Remove files, and all files below folders.

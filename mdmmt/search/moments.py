@@ -55,9 +55,15 @@ class Moments:
             )
         insort(moments, window, key=lambda hit: (hit.start_s, hit.end_s))
 
-    def best(self, k: int, per_video: int | None = None) -> list[Hit]:
-        """The k best moments so far, best first, and at most `per_video` of one file."""
+    def best(self, k: int, per_video: int | None = None, besides: Hit | None = None) -> list[Hit]:
+        """The k best moments so far, best first, and at most `per_video` of one file.
+
+        Args:
+            besides: moments that share time with this hit do not count.
+        """
         ranked = sorted((hit for hits in self._of_file.values() for hit in hits), key=self._rank)
+        if besides is not None:
+            ranked = [hit for hit in ranked if not overlap(hit, besides)]
         if per_video is not None:
             counts = Counter[str]()
             kept = []

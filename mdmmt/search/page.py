@@ -97,6 +97,7 @@ def write_page(
         summary=summary,
         note=note,
         cards=_cards(hits, similarity, lambda path: _relative_url(path, out), show_progress),
+        can_ask=False,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -109,11 +110,14 @@ def write_cards(
 ) -> str:
     """Write search results as HTML, for a page that has the style `STYLE` and the script `SCRIPT`.
 
+    Each has a button of the class `like` with its id, by which the page may ask for more like it.
+
     Args:
         hits, similarity: see `write_page`.
         url_of: the address under which the page finds a file.
     """
-    return _template(CARDS).render(cards=_cards(hits, similarity, url_of, show_progress=False))
+    cards = _cards(hits, similarity, url_of, show_progress=False)
+    return _template(CARDS).render(cards=cards, can_ask=True)
 
 
 def _template(name: str) -> jinja2.Template:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
+gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
 pytestmark = pytest.mark.slow
 
 
@@ -53,14 +55,34 @@ def test_show_takes_number_filter_and_weights(features):
 
 def test_a_video_finds_itself_and_a_broken_one_is_named(features, library, tmp_path):
     path = next(file.path for file in library.index.files() if file.path.endswith("3.mp4"))
-    shown = features.show(features.read_video(path), 1, 0, False, "", 1, 1, 1)
+    shown = features.show(features.read_video(path, ""), 1, 0, False, "", 1, 1, 1)
     assert "3.mp4" in shown
     broken = tmp_path / "broken<b>.mp4"
     broken.write_bytes(b"no video")
-    query = features.read_video(str(broken))
+    query = features.read_video(str(broken), "")
     shown = features.show(query, 1, 0, False, "", 1, 1, 1)
     assert "broken&lt;b&gt;.mp4" in shown and str(tmp_path) not in shown
-    assert features.read_video(None).note == "Choose a video first."
+    assert features.read_video(None, "").note == "Choose a video first."
+
+
+def test_a_video_and_a_sentence_are_one_query(features, library):
+    path = next(file.path for file in library.index.files() if file.path.endswith("3.mp4"))
+    query = features.read_video(path, " a red circle ")
+    text, video = library.model.encode_text("a red circle"), library.model.encode_video(path)
+    assert np.allclose(query.vector, library.index.combine(text, video))
+    assert "expected at most 1000" in features.read_video(path, "a" * 1001).note
+
+
+def test_a_hit_finds_more_like_it(features, library):
+    hit = library.index.find_moments(library.model.encode_text("a red circle"), 1)[0]
+    event = gradio.EventData(None, {"id": hit.id})
+    shown = features.show(features.read_hit(event), 50, 0, True, "", 1, 1, 1)
+    assert hit.id not in shown and shown.count("<li") > 5
+    assert f'data-id="{hit.id}"' in features.show(
+        features.read_sentence("a red circle"), 1, 0, False, "", 1, 1, 1
+    )
+    for odd in ("", f"{hit.path}#t=0", '"] or id in ["', None):
+        assert "no window" in features.read_hit(gradio.EventData(None, {"id": odd})).note
 
 
 def test_add_shows_its_progress(library, tmp_path):

@@ -77,7 +77,7 @@ def test_no_other_machine_is_asked_on_behalf_of_a_client(address, monkeypatch):
         assert status == 403 and b"not allowed" in body
     upload = {"path": "http://example.org/a.mp4", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AssertionError, match="success"):
-        call(address, "read_video", [upload], "foreign")
+        call(address, "read_video", [upload, ""], "foreign")
     assert set(asked) == {"127.0.0.1"}
 
 
@@ -113,7 +113,7 @@ def test_twenty_users_at_once_get_their_own_answers(address):
         session = f"user{user}"
         call(address, "read_sentence", ["a red circle"], session)
         filter = f"number == {user % 6}"
-        return call(address, "show", [None, 1, filter, 1, 1, 1], session)[0]
+        return call(address, "show", [None, 1, 0, False, filter, 1, 1, 1], session)[0]
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(use, range(20)))
@@ -172,7 +172,7 @@ def test_names_of_files_are_shown_as_text(browser, address):
 
     search(browser, address)
     browser.find_element(By.CSS_SELECTOR, ".label-wrap").click()
-    wait_for(browser, "document.querySelectorAll('input[type=range]').length == 4")
+    wait_for(browser, "document.querySelectorAll('input[type=range]').length == 5")
     (filter,) = [
         field
         for field in browser.find_elements(By.CSS_SELECTOR, "textarea, input")
@@ -182,6 +182,16 @@ def test_names_of_files_are_shown_as_text(browser, address):
     names = "[...document.querySelectorAll('.cards .name')].map(n => n.textContent)"
     wait_for(browser, f"{names}.length && {names}.every(n => n.startsWith('<img src=x'))")
     assert browser.title == "mdmmt"
+
+
+@pytest.mark.browser
+def test_the_button_of_a_hit_finds_more_like_it(browser, address):
+    search(browser, address)
+    ids = "[...document.querySelectorAll('button.like')].map(b => b.dataset.id)"
+    wait_for(browser, f"{ids}.length == 10")
+    first = browser.execute_script(f"return {ids}[0]")
+    browser.execute_script("document.querySelector('button.like').click()")
+    wait_for(browser, f"{ids}.length && !{ids}.includes('{first}')")
 
 
 @pytest.mark.browser
@@ -276,7 +286,7 @@ def test_sliders_answer_the_same_query_anew_and_videos_are_added(
     wait_for(browser, f"{scores} !== ''")
     before = browser.execute_script(f"return {scores}")
     browser.find_element(By.CSS_SELECTOR, ".label-wrap").click()
-    wait_for(browser, "document.querySelectorAll('input[type=range]').length == 4")
+    wait_for(browser, "document.querySelectorAll('input[type=range]').length == 5")
     slider = browser.find_element(By.CSS_SELECTOR, "input[type=range]")
     slider.send_keys(Keys.ARROW_RIGHT)
     slider.send_keys(Keys.TAB)

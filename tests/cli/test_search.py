@@ -140,7 +140,10 @@ def test_search_command_asks_for_queries_on_a_terminal(database, monkeypatch, ca
     monkeypatch.setattr("sys.stdin", stdin)
     command = ["search", "--db", database, "--device=cpu", "-k1", "--filter=number == 3"]
     assert main(command) == 1
-    assert "there is no query; expected a text, --video or --queries" in capsys.readouterr().err
+    assert (
+        "there is no query; expected a text, --video, --like or --queries"
+        in capsys.readouterr().err
+    )
     monkeypatch.setattr(stdin, "isatty", lambda: True)
     assert main(command) == 0
     printed = capsys.readouterr()
@@ -222,6 +225,52 @@ def test_search_command_shows_moments_or_windows(windows, query, clips, tmp_path
     assert f"#t={best['best_start_s']:.3f},{best['end_s']:.3f}" in page.read_text()
     assert main(["search", query, "--db", windows, "--per-video", "0"]) == 1
     assert "--per-video is 0, expected a whole number from 1 to" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # many searches, each of which loads the model
+def test_search_command_finds_more_like_a_result(windows, query, clips, tmp_path, capsys):
+    found = search(windows, query, "-k", "1", capsys=capsys)[0]
+    more = search(windows, "--like", found["id"], "-k", "4", capsys=capsys)
+    with Index.open(windows) as index:
+        window = index.window(found["id"])
+        expected = index.find_moments(window.vector, 4, besides=window)
+    assert [hit["id"] for hit in more] == [hit.id for hit in expected]
+    assert len(more) == 4 and found["id"] not in [hit["id"] for hit in more]
+    place = f"{found['path']}#t={found['best_start_s']:.1f}"
+    assert search(windows, "--like", place, "-k", "4", capsys=capsys) == more
+    page = tmp_path / "found.html"
+    assert main(["search", "--like", place, "--db", windows, "--html", str(page)]) == 0
+    assert place in page.read_text()
+    capsys.readouterr()
+    for wrong, message in (
+        (f"{found['path']}#t=99", "holds the second 99; expected one from 0 to"),
+        (f"{found['path']}#t=x", "expected a number of seconds after #t="),
+        ("none.mp4#t=1", "the index has nothing of"),
+        (found["path"], "the index has no window"),
+    ):
+        assert main(["search", "--like", wrong, "--db", windows]) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["search", "--like", place, "--video", found["path"], "--db", windows])
+
+
+def test_search_command_takes_a_text_and_a_video_together(
+    database, query, clips, model, tmp_path, capsys
+):
+    clip = str(clips / "3.mp4")
+    hits = search(database, query, "--video", clip, capsys=capsys)
+    with Index.open(database) as index:
+        vector = index.combine(model.encode_text(query), model.encode_video(clip))
+        expected = index.find_moments(vector)
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+    assert {hit["path"] for hit in hits[:2]} == {str(clips / "0.mp4"), clip}
+    for hit in hits:
+        assert sum(hit["by_expert"].values()) == pytest.approx(hit["score"], abs=1e-5)
+    (tmp_path / "queries.txt").write_text(f"{query}\n")
+    (line,) = search(
+        database, "--queries", str(tmp_path / "queries.txt"), "--video", clip, capsys=capsys
+    )
+    assert line == {"query": query, "hits": hits}
 
 
 def test_index_build_command_takes_a_folder_of_feature_files(clips, model, tmp_path, capsys):

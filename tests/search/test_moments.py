@@ -248,3 +248,64 @@ def test_find_moments_of_any_scores(tmp_path_factory, files, k, per_video):
             hits = index.find_moments(QUERY, k, per_video=per_video)
         assert shown(hits) == shown(expected_moments(index).best(k, per_video))
     shutil.rmtree(folder)
+
+
+# More like this
+
+
+def test_window_is_found_by_its_id_and_by_its_time(index):
+    for hit in index.search(QUERY, 3, with_vectors=True):
+        window = index.window(hit.id)
+        assert window._replace(vector=None, score=0) == hit._replace(vector=None, score=0)
+        assert np.array_equal(window.vector, hit.vector)
+        assert window.score == pytest.approx(float(hit.vector @ hit.vector))
+    # The windows start each second and last 1.5.
+    for time_s, start_s in ((3, 3), (3.04, 3), (2.96, 3), (3.4, 3), (3.9, 3), (9.4, 8), (0, 0)):
+        assert index.window_at("3.mp4", time_s).start_s == start_s
+    with pytest.raises(InputError, match=r"no window of '3\.mp4' .* second 10; .* from 0 to 9\.5"):
+        index.window_at("3.mp4", 10)
+    with pytest.raises(InputError, match=r"the index has nothing of 'none\.mp4'"):
+        index.window_at("none.mp4", 0)
+    missing = index_module.segment_id("3.mp4", 9)
+    for id_ in ("", "3.mp4", missing, f'{missing}"] or id in ["', None):
+        with pytest.raises(InputError, match="the index has no window"):
+            index.window(id_)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_find_moments_leaves_out_what_shares_time_with_a_hit(index, merge):
+    window = index.window_at("3.mp4", 4)
+    hits = index.find_moments(window.vector, 20, merge=merge, besides=window)
+    plain = index.find_moments(window.vector, 60, merge=merge)
+    assert len(hits) == 20
+    others = [hit.id for hit in plain if not overlap(hit, window)]
+    assert [hit.id for hit in hits] == others[:20]
+    assert not any(hit.path == "3.mp4" and 2.5 < hit.start_s < 5.5 for hit in hits)
+    if not merge:  # those that only touch it are there
+        three = index.find_moments(window.vector, 300, "path == '3.mp4'", merge=False)
+        assert len(three) == 9
+        some = index.find_moments(window.vector, 9, "path == '3.mp4'", merge=False, besides=window)
+        assert sorted(hit.start_s for hit in some) == [0, 1, 2, 6, 7, 8]
+
+
+# A text and a video together
+
+
+def test_combine_counts_each_vector_as_much(index, monkeypatch):
+    monkeypatch.setattr(index, "experts", ("CLIP", "VIDEO", "tf_vggish"))
+    rng = np.random.default_rng(0)
+    units = rng.standard_normal((2, 3, DIM // 3))
+    units /= np.linalg.norm(units, axis=2, keepdims=True)
+    text = (units[0] * np.array([[0.7], [0.2], [0.1]])).reshape(DIM)
+    video = units[1].reshape(DIM)
+    combined = index.combine(text, video)
+    np.testing.assert_allclose(combined, text / 2 + video / 6, atol=1e-6)
+    assert combined.dtype == np.float32 and combined.shape == (DIM,)
+    # An expert that a video lacks does not lessen its part.
+    without_sound = np.concatenate([video[:16], np.zeros(8)])
+    np.testing.assert_allclose(
+        index.combine(text, without_sound), text / 2 + without_sound / 4, atol=1e-6
+    )
+    monkeypatch.setattr(index, "experts", None)
+    with pytest.raises(InputError, match="does not name its experts"):
+        index.combine(text, video)
