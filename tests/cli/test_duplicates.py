@@ -11,13 +11,15 @@ from mdmmt.features.files import FeatureFile, SourceVideo, write_features
 from mdmmt.features.types import ExpertFeatures
 
 
-def write(folder, name, seed, version="1"):
+def write(folder, name, seed, **versions):
+    """Features of CLIP; VIDEO has made none of this video, but has a version."""
     values = np.random.default_rng(seed).normal(size=(10, 20))
     times_s = np.arange(10)[:, None] + [0.0, 1.0]
     file = folder / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     features = {"CLIP": ExpertFeatures(values, times_s)}
-    write_features(file, FeatureFile(features, SourceVideo(name, None, None), {"CLIP": version}))
+    versions = {"CLIP": "1", "VIDEO": "1", **versions}
+    write_features(file, FeatureFile(features, SourceVideo(name, None, None), versions))
 
 
 @pytest.fixture
@@ -62,12 +64,19 @@ def test_the_threshold_and_the_experts_are_those_asked_for(folders, capsys):
     assert "expected some of the experts that they share: CLIP" in capsys.readouterr().err
 
 
-def test_features_of_two_versions_are_refused(folders, capsys):
-    a, b = folders
-    write(b, "new.mp4", 30, version="2")
-    assert main(["duplicates", str(a), str(b)]) == 1
+@pytest.mark.parametrize("expert", ["CLIP", "VIDEO"])
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [("a", ["new.mp4"]), ("b", ["new.mp4"]), ("b", [f"b{i}.mp4" for i in range(4)])],
+)
+def test_features_of_two_versions_are_refused(folders, tmp_path, capsys, expert, folder, names):
+    """Within the first folder, within the second, and between the two."""
+    for name in names:
+        write(tmp_path / folder, name, 30, **{expert: "2"})
+    (tmp_path / "b" / "deep" / "b4.mp4.safetensors").unlink()
+    assert main(["duplicates", *map(str, folders)]) == 1
     message = capsys.readouterr().err
-    assert "'new.mp4'" in message and "the expert CLIP is '2' and '1'" in message
+    assert f"{names[0]!r}" in message and f"the expert {expert} is '2' and '1'" in message
 
 
 def test_a_folder_without_features_is_named(folders, tmp_path, capsys):

@@ -116,6 +116,7 @@ def test_the_test_video_is_not_excluded():
         ("x/a.mp4", "y/a.mp4", False),
         ("a.mp4", "b.mp4", False),
         ("a.mp4", "ba.mp4", False),
+        ("a.mp4", ".", False),
         ("0001_Beauty_00.52.37.472.avi", "0001_Beauty_00.52.37.472", True),
         ("0001_Beauty_00.52.37.472.avi", "0001_Beauty_00.52.37", False),
         ("mLijl36SjJU.mp4", "v_mLijl36SjJU", True),  # as ActivityNet names it
