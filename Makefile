@@ -160,7 +160,7 @@ $(VENV)-oracles/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,app]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,app,ray]'
 	touch $@
 
 $(VENV)/installed-release: $(VENV)/installed

@@ -61,6 +61,7 @@ LEFT_OUT = (
     "sample/*.py",
     "sample/model/report.json",
     "search/*",
+    "storage/object_store.py",
     "training/*",
     "weights/convert.py",
     "weights/identity.py",

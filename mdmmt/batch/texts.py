@@ -151,7 +151,7 @@ def _check_column(column: str, columns: Sequence[str], place: str) -> None:
         count = "several columns" if column in columns else "no column"
         raise InputError(
             f"{place}: there is {count} {column!r} among {_listed(columns)}; name the one that "
-            "holds the texts with --column"
+            "is meant with --column"
         )
 
 

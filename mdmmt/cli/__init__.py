@@ -14,6 +14,7 @@ from ..errors import MdmmtError, describe_error
 from ..version import VERSION
 from . import (
     app,
+    batch,
     completion,
     demo,
     dumps,
@@ -40,6 +41,7 @@ def make_parser() -> Parser:
         demo,
         extract,
         embed,
+        batch,
         dumps,
         search,
         app,

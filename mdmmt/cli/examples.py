@@ -15,6 +15,11 @@ EXAMPLES = {
         'mdmmt embed --text "a red circle moves left" --weights sample --out text.npy',
         "mdmmt embed --texts captions.csv --column caption --out captions.npz",
     ),
+    "batch": (
+        "mdmmt batch videos/ --out vectors/ --db library.db",
+        "mdmmt batch s3://films/new --out s3://films/vectors --cluster 10.0.0.1:6379",
+        "mdmmt batch films.parquet --column file --out vectors/ --gpus-per-actor 0.5",
+    ),
     "dumps read": ("mdmmt dumps read CLIP=dumps/clip VIDEO=dumps/video --out features/",),
     "dumps write": ("mdmmt dumps write features/*.safetensors --out dumps/",),
     "index build": (

@@ -44,6 +44,7 @@ REASONS = {
     "makes an environment",
     "needs Towhee 0.9",
     "needs a Milvus server",
+    "needs a cluster",
     "needs the released weights",
     "runs all tests",
     "starts a server",
