@@ -156,10 +156,9 @@ def train(
             samples = data.draw_epoch(config.seed, epoch, count, names, config.expert_dropout)
             done = state.step % steps
             losses = [line["loss"] for line in progress.read_log(out)[-done:] if done]
-            with progress.progress_bar(show_progress, steps, done, epoch + 1) as bar:
-                for batch in reader.batches(
-                    samples, config.batch_size, done, processes.index, processes.count
-                ):
+            size = config.batch_size
+            with progress.progress_bar(show_progress, steps * size, done * size, epoch + 1) as bar:
+                for batch in reader.batches(samples, size, done, processes.index, processes.count):
                     started = time.perf_counter()
                     line: dict[str, float] = {"step": state.step + 1, "epoch": epoch + 1}
                     line |= trainer.step(batch, state.step, epoch)
@@ -169,7 +168,7 @@ def train(
                         log.write(line)
                     losses.append(line["loss"])
                     bar.set_postfix(loss=f"{line['loss']:.4f}", recall=f"{line['recall']:.0%}")
-                    bar.update()
+                    bar.update(size)
                     is_due = state.step % config.checkpoint_steps == 0 and state.step % steps
                     if is_due and processes.is_main:
                         save_checkpoint(out / CHECKPOINTS, state, towers, optimiser)

@@ -78,11 +78,17 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def progress_bar(shown: bool, total: int, done: int, epoch: int) -> Iterator[Any]:
-    """The bar of an epoch: its steps, the last loss, the recall of the batch, videos a second."""
+    """The bar of an epoch: its videos and how many a second; its caller adds loss and recall.
+
+    Args:
+        shown: whether it is drawn.
+        total, done: the videos of the epoch, and those of the steps that are done.
+        epoch: its number, from 1.
+    """
     from tqdm import tqdm
 
     with tqdm(
-        total=total, initial=done, unit=" steps", desc=f"epoch {epoch}", disable=not shown
+        total=total, initial=done, unit=" videos", desc=f"epoch {epoch}", disable=not shown
     ) as bar:
         yield bar
 

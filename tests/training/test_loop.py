@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,6 +253,13 @@ def test_the_metric_of_an_epoch():
     metrics = {"R@1": 10.0, "R@5": 20.0, "R@10": 40.0}
     assert metric_of(metrics, "geometric mean") == pytest.approx(20)
     assert metric_of(metrics, "R@5") == 20
+
+
+def test_the_bar_shows_videos_a_second_loss_and_recall(make_config, capsys):
+    train(make_config(epochs=1), show_progress=True)
+    shown = capsys.readouterr().err.split("\r")[-1]
+    rate = r"(\d+ videos/s|s/ videos)"
+    assert re.search(rf"epoch 1: 100%.* 32/32 .*{rate}, loss=\d\.\d{{4}}, recall=\d+%\]", shown)
 
 
 def test_gradients_are_clipped(make_config, monkeypatch):
