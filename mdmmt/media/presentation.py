@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import av
 from av.filter import Graph
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 
 Matrix = tuple[int, ...]  # 3 x 3, row by row; the first two columns count 1 / 65536
@@ -100,7 +100,9 @@ class Presentation(NamedTuple):
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
     """The matrix that transforms a frame before it is shown."""
-    for data in cast(Iterator[SideData], iter(frame.side_data)):
+    # `frame.side_data` is kept by the frame and refers to it, so frames would fill the memory until
+    # Python looks for cycles.
+    for data in SideDataContainer(frame):  # type: ignore[call-arg]  # its stub lacks __init__
         if data.type == SideDataType.DISPLAYMATRIX and data.buffer_size >= MATRIX_LAYOUT.size:
             return MATRIX_LAYOUT.unpack_from(bytes(data))
     return None

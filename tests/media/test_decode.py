@@ -1,6 +1,7 @@
 """Reading of files: frames are, bit for bit, those of the ffmpeg program; damage; one pass."""
 
 import contextlib
+import gc
 import re
 import shutil
 import subprocess
@@ -565,3 +566,16 @@ def test_read_clips_warns_of_a_cut_sound(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.warns(UserWarning, match="damaged"):
         list(read_clips(path, {"s": SOUND}))
+
+
+def test_frames_are_freed_as_soon_as_they_are_used(tmp_path):
+    """Without waiting until Python looks for cycles, before which hundreds of frames can come."""
+    path = write_video(tmp_path / "a.mkv", flat(list(range(40))), 10)
+    gc.collect()
+    gc.disable()
+    try:
+        clips = sum(1 for _ in read_clips(path, {"e": FrameSpec(10, 64, 64, 1)}))
+        kept = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert clips == 40 and kept <= 4
