@@ -45,14 +45,13 @@ def test_shipped_report_describes_the_shipped_model():
     report = json.loads((SAMPLE_FOLDER / "report.json").read_text())
     seeds = [result["seed"] for result in report["results"]]
     assert len(set(seeds)) >= 3
-    assert report["results"][0]["threshold"] == THRESHOLD  # the shipped one's
-    assert report["results"][0]["seen pairs"]["R@1"] >= 97
-    assert report["results"][0]["seen pairs"]["first hits right"] >= 95
-    assert report["results"][0]["unseen pairs"]["R@1"] >= 95
-    assert report["results"][0]["unseen pairs"]["first hits right"] >= 94  # the goal is 95
-    for pairs in ("seen pairs", "unseen pairs"):
-        assert report["results"][0][pairs]["queries below"] <= 5
-        assert report["results"][0][pairs]["others below"] >= 95
+    assert report["threshold"] == THRESHOLD
+    for result in report["results"]:
+        for pairs, recall in (("seen pairs", 97), ("unseen pairs", 95)):
+            assert result[pairs]["R@1"] >= recall
+            assert result[pairs]["first hits right"] >= 95
+            assert result[pairs]["queries below"] <= 5
+            assert result[pairs]["others below"] >= 95
     assert report["clips"] == {
         "train": TRAIN_CLIPS,
         "seen pairs": TEST_CLIPS,
@@ -69,7 +68,7 @@ def test_shipped_model_finds_new_clips(sample, fresh):
     video = sample.encode_video([str(path) for path in paths])
     scores = sample.similarity(text, video).score
     ranks = (scores >= scores.diagonal()[:, None]).sum(axis=1)
-    assert (ranks == 1).mean() >= 0.8
+    assert (ranks == 1).mean() >= 0.97
     weights = np.linalg.norm(text.reshape(len(text), 3, -1), axis=-1).mean(axis=0)
     assert weights.min() > 0.2  # a model that only heeds one expert shows nothing of the others
 
@@ -88,7 +87,7 @@ def test_shipped_model_answers_short_queries(sample, fresh):
     assert np.mean(right) >= 0.95
     assert (scores.max(axis=1) < THRESHOLD).mean() <= 0.05
     others = sample.similarity(sample.encode_text(list(OTHER_SENTENCES)), video).score
-    assert (others.max(axis=1) < THRESHOLD).mean() >= 0.9
+    assert (others.max(axis=1) < THRESHOLD).mean() >= 0.95
 
 
 @pytest.mark.slow

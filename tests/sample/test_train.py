@@ -7,9 +7,12 @@ import pytest
 import torch
 from sample_clips import FRESH_CLIPS
 
-from mdmmt.sample.captions import caption
-from mdmmt.sample.clips import COMBINATIONS
+from mdmmt.sample import THRESHOLD
+from mdmmt.sample.captions import PHRASES, caption
+from mdmmt.sample.clips import COMBINATIONS, Combination
 from mdmmt.sample.train import (
+    BATCH_SIZE,
+    CAPTIONS,
     HELD_OUT,
     MARGIN,
     OTHER,
@@ -18,6 +21,8 @@ from mdmmt.sample.train import (
     TEST_CLIPS,
     TRAIN_CLIPS,
     Clips,
+    batch_loss,
+    batch_of_texts,
     evaluate,
     is_held_out,
     make_config,
@@ -70,13 +75,46 @@ def test_max_margin_loss_follows_its_definition():
 
 
 def test_score_loss_follows_its_definition():
-    queries = torch.tensor([[0.5, 0.4], [0.9, 0.0]])
+    described = torch.tensor([[0.5, 0.4], [0.9, 0.0]])
     shares = torch.tensor([[1.0, 0.5], [1.0, 0.0]])
     others = torch.tensor([[0.1, 0.25], [-0.2, -0.1]])
     right = ((RIGHT - 0.5) ** 2 + (RIGHT / 2 - 0.4) ** 2 + (0.9 - RIGHT) ** 2 + 0) / 4
     other = (0.25 - OTHER + 0) / 2
-    loss = score_loss(queries, shares, others)
+    loss = score_loss(described, shares, others)
     assert loss.item() == pytest.approx(SCORES * right + other)
+
+
+def test_batch_loss_holds_captions_and_queries_to_the_share_of_their_attributes():
+    # Two clips of five attributes, all different; a caption of the first, and a query for each.
+    same = torch.eye(2, dtype=torch.bool)[:, :, None].expand(2, 2, 5)
+    named = torch.tensor([[True] * 5, [True] + [False] * 4, [False] * 4 + [True]])
+    shares = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    others = torch.full((1, 2), OTHER - 0.1)
+    exact = batch_loss(torch.cat([RIGHT * shares, others]), same, named)
+    assert exact.item() == 0
+    for row, column in ((0, 1), (1, 1), (2, 0)):  # a wrong clip breaks no margin by scoring less
+        scores = RIGHT * shares
+        scores[row, column] -= 0.3
+        loss = batch_loss(torch.cat([scores, others]), same, named)
+        assert loss.item() == pytest.approx(SCORES * 0.3**2 / shares.numel())
+
+
+def test_batch_of_texts_tells_which_attributes_each_text_names():
+    clips = split()[0][:BATCH_SIZE]
+    (captions, queries, _), named = batch_of_texts(clips, np.random.default_rng(0))
+    assert named.shape == (CAPTIONS + BATCH_SIZE, len(clips[0]))
+    assert named[:CAPTIONS].all()
+    rows = zip([*captions, *queries], [*clips[:CAPTIONS], *clips], named, strict=True)
+    for text, clip, (names_colour, *_) in rows:
+        words = {word.strip(".,:;?") for word in text.lower().split()}
+        found = {
+            colour for colour, phrases in PHRASES["colour"].items() if words & {colour, *phrases}
+        }
+        assert found == ({clip.colour} if names_colour else set())
+
+
+def test_threshold_is_half_the_score_of_one_attribute_of_five():
+    assert pytest.approx(RIGHT / len(Combination._fields) / 2) == THRESHOLD
 
 
 @pytest.mark.slow
