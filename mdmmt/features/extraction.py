@@ -20,7 +20,8 @@ from ..media.limits import TIME_LIMIT_S, TimeLimit, check_time_limit
 from ..media.specs import CLOCKS, Clip, Clock
 from .types import ExpertFeatures, VideoFeatures
 
-BATCH_SIZE = 16  # clips that an expert gets at once
+BATCH_SIZE = 16  # clips that an expert gets at once, if they are small
+BATCH_BYTES = 1 << 24  # of the clips of a batch, unless a single one is larger
 BATCHES_AHEAD = 2  # that wait while the experts work on one, and the file is decoded for the next
 
 Watch = Callable[[str, float], None]
@@ -131,7 +132,7 @@ def _batches(clips: Iterator[Clip]) -> Generator[_Batch, None, None]:
 
     for clip in clips:
         waiting.setdefault(clip.name, []).append(clip)
-        if len(waiting[clip.name]) == BATCH_SIZE:
+        if len(waiting[clip.name]) >= min(BATCH_SIZE, BATCH_BYTES // clip.data.nbytes):
             yield batch(clip.name)
     for name in tuple(waiting):
         yield batch(name)

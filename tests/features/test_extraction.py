@@ -17,6 +17,7 @@ from mdmmt.experts import LIGHT_EXPERTS, Expert, FrameSpec, expert_classes
 from mdmmt.features import extraction
 from mdmmt.features.extraction import BATCH_SIZE, BATCHES_AHEAD, extract
 from mdmmt.features.segments import select
+from mdmmt.media.specs import Clip
 
 EXPERTS = expert_classes(LIGHT_EXPERTS)
 
@@ -118,6 +119,22 @@ def test_extract_of_a_part_gives_what_a_selection_of_the_whole_gives(
     for name in part:
         np.testing.assert_array_equal(part[name].times_s, expected[name].times_s)
         np.testing.assert_allclose(part[name].values, expected[name].values, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape, sizes",
+    [
+        ((1, 8, 8, 3), [BATCH_SIZE, 4]),
+        ((32, 224, 224, 3), [3] * 6 + [2]),  # of VIDEO, 4.8 MB each
+        ((32, 512, 512, 3), [1] * 20),  # 25 MB each
+    ],
+)
+def test_batches_are_bounded_in_clips_and_in_memory(shape, sizes):
+    data = np.broadcast_to(np.uint8(0), shape)
+    clips = (Clip("a", data, float(i), i + 1.0) for i in range(20))
+    batches = list(extraction._batches(clips))
+    assert [len(batch.clips) for batch in batches] == sizes
+    assert [start for batch in batches for start, _ in batch.times_s] == list(range(20))
 
 
 class Watched(Expert):
