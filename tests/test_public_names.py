@@ -35,8 +35,8 @@ PUBLIC = {
         DatasetConfig Loss Sample Segment TrainingConfig TrainingResult read_recipe train
     """,
     "mdmmt.search": """
-        FileEntry Hit Identity Index IndexedFile Outcome Transferred
-        export_index import_index index_file index_files read_metadata write_page
+        FileEntry Hit Identity Index IndexedFile Outcome Refined Transferred
+        export_index import_index index_file index_files read_metadata refine_hits write_page
     """,
 }
 # What a model is made of, to be passed on and not to be looked into.

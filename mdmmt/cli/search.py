@@ -154,6 +154,17 @@ def add_commands(commands: Commands) -> None:
         help="show each window by itself; default: windows that overlap or touch are one result",
     )
     search.add_argument(
+        "--refine",
+        action="store_true",
+        help="narrow the times of each result, by the features that are kept",
+    )
+    search.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of feature files, which --refine reads",
+    )
+    search.add_argument(
         "--filter",
         metavar="EXPR",
         help='on path, start_s, end_s and metadata, in Milvus\' language: "year >= 2020", or '
@@ -354,6 +365,12 @@ def _search(arguments: argparse.Namespace) -> int:
         check_writable(arguments.html)
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
+    if arguments.features and not arguments.refine:
+        raise InputError("--features is for --refine, since a search reads no features")
+    if arguments.features:
+        from ..features import FeatureFolder
+
+        arguments.features = FeatureFolder(arguments.features)
     lines = None if one_query else _read_queries(arguments.queries)
     with Index.open(arguments.db, read_only=True) as index:
         if arguments.weights is None:
@@ -485,7 +502,7 @@ def _find(
 
     given = [vector for vector in (text, example and example.vector) if vector is not None]
     query = given[0] if len(given) == 1 else index.combine(*given)
-    return answer(
+    hits, similarity = answer(
         index,
         model,
         query,
@@ -496,6 +513,20 @@ def _find(
         merge=not arguments.windows,
         besides=example.window if example else None,
     )
+    if arguments.refine and hits:
+        from ..search import refine_hits
+
+        if arguments.expert_weights is not None:
+            query = index.weigh(query, arguments.expert_weights)
+        hits, without_features = refine_hits(index, model, query, hits, arguments.features)
+        if without_features:
+            say(
+                f"the features of {len(without_features)} videos, such as {without_features[0]!r}, "
+                "are not kept, so their times are those of the windows; `mdmmt extract` writes "
+                "features into a folder, which --features names",
+                logging.WARNING,
+            )
+    return hits, similarity
 
 
 def _note(arguments: argparse.Namespace, model: Model, hits: Sequence[Hit]) -> str:

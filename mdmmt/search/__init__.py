@@ -12,6 +12,7 @@ from ..batch.outcome import Outcome
 from ..weights.identity import Identity
 from .build import index_file, index_files, read_metadata
 from .index import FileEntry, Hit, Index, IndexedFile
+from .refine import Refined, refine_hits
 from .transfer import Transferred, export_index, import_index
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ __all__ = (
     "Index",
     "IndexedFile",
     "Outcome",
+    "Refined",
     "Transferred",
     "export_index",
     "import_index",
     "index_file",
     "index_files",
     "read_metadata",
+    "refine_hits",
     "write_page",
 )

@@ -122,7 +122,7 @@ def _read_file(
     name = os.path.abspath(path)
     content = sha256_of(Path(path))
     experts = list(model.expert_names)
-    file = _matching_feature_file(feature_files, content, experts)
+    file = next(matching_feature_files(feature_files, content, experts), None)
     if file is None and Path(path).suffix == SUFFIX:
         file = Path(path)
     # The windows depend on these facts and on the versions and the clock of the features. If none
@@ -158,18 +158,17 @@ def _read_file(
     return add
 
 
-def _matching_feature_file(
+def matching_feature_files(
     files: Iterable[Path], content: str, experts: Sequence[str]
-) -> Path | None:
-    """The first feature file of this content by all of these experts."""
+) -> Iterator[Path]:
+    """Yield the feature files of this content by all of these experts."""
     for file in files:
         try:
             source, versions, _ = read_header(file)
         except InputError:  # a damaged feature file counts as missing
             continue
         if source.sha256 == content and set(experts) <= set(versions):
-            return file
-    return None
+            yield file
 
 
 def _is_current(stored: Source | None, source: Source) -> bool:

@@ -254,6 +254,35 @@ def test_search_command_finds_more_like_a_result(windows, query, clips, tmp_path
         main(["search", "--like", place, "--video", found["path"], "--db", windows])
 
 
+@pytest.mark.slow  # many searches, each of which loads the model
+def test_search_command_refines_times_by_kept_features(clips, query, windows, tmp_path, capsys):
+    features, db = str(tmp_path / "features"), str(tmp_path / "library.db")
+    videos = [str(clips / "0.mp4"), str(clips / "1.mp4")]
+    assert main(["extract", *videos, f"--out={features}", "--experts=frame,motion,sound"]) == 0
+    build = ["index", "build", *videos, "--db", db, "--weights=sample", "--window=6"]
+    assert main([*build, "--features", features]) == 0
+    plain = search(db, query, capsys=capsys)
+    assert main(["search", query, "--db", db, "--refine", "--features", features, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "not kept" not in printed.err
+    refined = [json.loads(line) for line in printed.out.splitlines()]
+    times = ("start_s", "end_s", "best_start_s", "best_end_s")
+    for hit, narrow in zip(plain, refined, strict=True):
+        assert narrow["best_end_s"] - narrow["best_start_s"] < hit["end_s"] - hit["start_s"]
+        assert hit["start_s"] <= narrow["start_s"] and narrow["end_s"] <= hit["end_s"]
+        assert {name: hit[name] for name in hit if name not in times} == {
+            name: narrow[name] for name in narrow if name not in times
+        }
+    assert main(["search", query, "--db", db, "--refine", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [json.loads(line) for line in printed.out.splitlines()] == plain
+    assert "the features of 2 videos, such as" in printed.err and printed.err.count("kept") == 1
+    assert main(["search", query, "--db", db, "--features", features]) == 1
+    assert "--features is for --refine" in capsys.readouterr().err
+    assert main(["search", query, "--db", db, "--refine", "--features", str(clips)]) == 1
+    assert "no feature file" in capsys.readouterr().err
+
+
 def test_search_command_takes_a_text_and_a_video_together(
     database, query, clips, model, tmp_path, capsys
 ):
