@@ -75,6 +75,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/experts.py networks | tee bench/networks.txt
 	$(BIN)/python benchmarks/experts.py files | tee bench/files.txt
 	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
+	$(BIN)/python benchmarks/experts.py jobs | tee bench/jobs.txt
 	$(BIN)/python benchmarks/index.py | tee bench/index.txt
 	$(BIN)/python benchmarks/combined.py | tee bench/combined.txt
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt

@@ -3,6 +3,7 @@
     python benchmarks/experts.py networks   # beside the plain network, engines, the matrix limit
     python benchmarks/experts.py files      # decoding, each expert, all in one pass, authors' way
     python benchmarks/experts.py cost       # seconds, memory and disk for a minute of video
+    python benchmarks/experts.py jobs       # videos a minute for each number of jobs
     python benchmarks/experts.py rounding   # how far VIDEO in 8 bits is from the exact one
 
 All weights are random, which changes no time. The variants that are compared run in turns in one
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +31,7 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mdmmt.batch.extract import extract_file
+from mdmmt.batch.extract import extract_file, extract_files
 from mdmmt.config import RELEASED
 from mdmmt.experts import ExpertPrecision
 from mdmmt.experts.clip import ClipExpert
@@ -44,6 +46,7 @@ from mdmmt.experts.ircsn import (
 from mdmmt.experts.vggish import VGGish, VggishExpert
 from mdmmt.fast import FastVideoTower
 from mdmmt.features import ExpertFeatures, extract
+from mdmmt.features.files import SUFFIX
 from mdmmt.features.tokens import tokens_of_checked
 from mdmmt.kernels import cpu
 from mdmmt.media.decode import read_clips
@@ -63,6 +66,7 @@ from plain_csn import PlainCSN, lively
 from sample_clips import draw_sample_clips
 
 CPU = torch.device("cpu")
+VIDEOS = 4  # that `jobs` extracts
 
 
 def measure(rounds: int, clock: bool = False, **runs: Callable[[], object]) -> dict[str, float]:
@@ -213,6 +217,27 @@ def cost(path: Path, name: str) -> dict[str, float]:
     }
 
 
+def jobs(path: Path, rounds: int, only: str | None) -> dict[str, float]:
+    """Videos a minute for 1 and 2 jobs: copies of a file, to feature files; `only` one expert."""
+    make = {"VIDEO": lambda: make_video()[0], "CLIP": make_clip, "tf_vggish": make_vggish}
+    running = {name: make[name]() for name in make if only in (None, name)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        videos = [folder / f"{i}{path.suffix}" for i in range(VIDEOS)]
+        for video in videos:
+            shutil.copy(path, video)
+
+        def run(count: int) -> None:
+            with tempfile.TemporaryDirectory(dir=folder) as out:
+                planned = {Path(out) / f"{video.stem}{SUFFIX}": video for video in videos}
+                for outcome in extract_files(planned, running, jobs=count):
+                    assert outcome.error is None
+
+        took = measure(rounds, clock=True, jobs_1=partial(run, 1), jobs_2=partial(run, 2))
+    facts = {f"{name}, videos a minute": 60 * VIDEOS / t for name, t in took.items()}
+    return facts | {"jobs_2 to jobs_1": took["jobs_1"] / took["jobs_2"]}
+
+
 def rounding() -> dict[str, float]:
     """The features in 8 bits beside the exact ones, of clips that they tell apart."""
     clips = shown_clips(40)
@@ -304,15 +329,17 @@ def plain_input(frames: np.ndarray) -> torch.Tensor:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawHelp)
-    parser.add_argument("what", choices=["networks", "files", "cost", "rounding"])
+    parser.add_argument("what", choices=["networks", "files", "cost", "jobs", "rounding"])
     parser.add_argument("--video", type=Path, default=footage(BIG_BUCK_BUNNY))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--expert", help="for `cost`, which measures one in a fresh process")
+    parser.add_argument("--expert", help="for `cost` and `jobs`: this one alone")
     args = parser.parse_args()
     if args.what == "networks":
         facts = networks(args.rounds)
     elif args.what == "files":
         facts = files(args.video, args.rounds)
+    elif args.what == "jobs":
+        facts = jobs(args.video, args.rounds, args.expert)
     elif args.what == "rounding":
         facts = rounding()
     elif args.expert:
