@@ -577,7 +577,7 @@ class Index:
         _check_search(k, filter)
         if per_video is not None:
             _check_count(per_video, "per_video", MAX_HITS)
-        plain = not merge and per_video is None and besides is None
+        plain = not merge and per_video is None
         limit = k if plain else min(max(STEP * k, FIRST_WINDOWS), MAX_HITS)
         asked = filter
         while True:
