@@ -29,7 +29,7 @@ from mdmmt.config import RELEASED
 BASE = "towhee.models"  # the reference of all ratios
 PRECISIONS = ("exact", "bfloat16", "int8")
 EXPERTS = [expert.name for expert in RELEASED.video.experts]
-PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino")
+PACKAGES = ("torch", "towhee.models", "transformers", "onnxruntime", "openvino", "nncf")
 MAX_TOKENS = 30
 RAGGED = None  # as tokens: each expert of each video has its own number of them, 1 to 30
 VIDEO_BATCHES, VIDEO_TOKENS = (1, 8, 32), (5, 10, 20, 25, 30)

@@ -4,9 +4,10 @@
     python benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 --rounds 1
 
 It compares the fast path in each precision with `towhee.models` 1.1.3, and with its exported graph
-in ONNX Runtime and OpenVINO (told to compute in float32), where they are installed. For each case
-all ways run in turns in one process. The limit is the time of the linear layers of the exact
-encoder alone. The weights are random and of full size, which changes no time.
+in ONNX Runtime and OpenVINO (told to compute in float32), where they are installed. If NNCF is
+installed too, OpenVINO also runs the graph in 8 bits. For each case all ways run in turns in one
+process. The limit is the time of the linear layers of the exact encoder alone. The weights are
+random and of full size, which changes no time.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from common import (
     text_case,
     video_case,
 )
-from engines import export, load_engines
+from engines import Feed, export, load_engines
 from tiny import Pair, make_pair, write_vocabulary
 from torch import Tensor, nn
 
@@ -108,11 +109,12 @@ def products(tower: Tower, lengths: list[int], outputs: int, batch_size: int) ->
 
 def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
     fast = {one: FastVideoTower.consume(copy.deepcopy(pair.ours_video), one) for one in PRECISIONS}
-    engines = load_engines(export_video(pair.theirs_video, folder), threads)
+    samples = [feed_of(make_batch(8, valid)) for valid in VIDEO_TOKENS]
+    engines = load_engines(export_video(pair.theirs_video, folder), threads, samples)
     for size, valid in VIDEO_CASES:
         batch = make_batch(size, valid)
         videos = read_input(as_dict(batch), RELEASED.video.experts)[0]
-        feed = dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
+        feed = feed_of(batch)
         shapes = packed_shapes(count_tokens(videos, RELEASED.video.experts))
         ways: dict[str, Way] = {BASE: partial(run_oracle, pair.theirs_video, batch)}
         ways |= {name: partial(tower, videos) for name, tower in fast.items()}
@@ -123,8 +125,9 @@ def video_cases(pair: Pair, folder: Path, threads: int) -> Iterator[Case]:
 
 def text_cases(pair: Pair, folder: Path, threads: int, corpora: list[int]) -> Iterator[Case]:
     fast = {one: FastTextTower.consume(copy.deepcopy(pair.ours_text), one) for one in PRECISIONS}
-    engines = load_engines(export_text(pair.theirs_text, folder), threads)
     tokenizer = Tokenizer(pair.tokenizer, RELEASED.text)
+    samples = [text_feed(tokenizer(make_texts(count)), tokenizer) for count in (1, 8)]
+    engines = load_engines(export_text(pair.theirs_text, folder), threads, samples)
     for count in (1, *corpora):
         texts = make_texts(count)
         ids = tokenizer(texts)
@@ -161,10 +164,20 @@ def run_text_engine(tokenizer: Tokenizer, engine: Callable, texts: list[str]) ->
     """The texts are sorted by length, which helps the engines."""
 
     def run(ids: list[list[int]]) -> object:
-        padded, mask = pad_texts(ids, tokenizer)
-        return engine({"ids": padded.numpy(), "mask": mask.long().numpy()})
+        return engine(text_feed(ids, tokenizer))
 
     return in_batches(run, sorted(tokenizer(texts), key=len), ORACLES_BATCH_SIZE)
+
+
+def feed_of(batch: Batch) -> Feed:
+    """What the exported graph takes of a batch."""
+    return dict(zip(INPUTS, (part[n].numpy() for part in batch for n in EXPERTS), strict=True))
+
+
+def text_feed(ids: list[list[int]], tokenizer: Tokenizer) -> Feed:
+    """The same of texts."""
+    padded, mask = pad_texts(ids, tokenizer)
+    return {"ids": padded.numpy(), "mask": mask.long().numpy()}
 
 
 class ExportedVideo(nn.Module):
