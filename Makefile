@@ -38,6 +38,11 @@ test-towhee09: $(VENV)-towhee09/installed  ## run the tests of the published spe
 test-integrations: $(VENV)-integrations/installed  ## run the examples of docs/integrations.md
 	$(VENV)-integrations/bin/python -m pytest tests/integrations --noconftest
 
+# In some minutes; the other tests of a cluster are among all tests.
+.PHONY: test-ray
+test-ray: $(VENV)/installed-test  ## run the tests of faults on a Ray cluster
+	$(BIN)/python -m pytest tests/clusters
+
 # Several GB, as that torch comes with CUDA.
 .PHONY: test-oldest
 test-oldest: $(VENV)-oldest/installed  ## run the tests with the oldest packages that are supported

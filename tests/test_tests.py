@@ -21,7 +21,7 @@ OF_MANY_MODULES = {
     "test_typing.py",
 }
 # They test the pages, and the package in environments of their own.
-OTHER_FOLDERS = {"docs", "integrations", "oracles", "towhee09"}
+OTHER_FOLDERS = {"clusters", "docs", "integrations", "oracles", "towhee09"}
 
 
 def test_no_network_blocks_connections():

@@ -1,4 +1,4 @@
-"""`mdmmt batch` on a Ray cluster of three nodes."""
+"""`mdmmt batch` on a Ray cluster of three nodes; tests/clusters has the tests that take longer."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class RayCluster:
             text=True,
             env=self.env,
         )
-        self.address = self._answer()
+        self.address, self.session = self._answer().split(maxsplit=1)
 
     def ask(self, what: str) -> str:
         """Have something done: 'remove node' or 'remove head'."""
@@ -117,7 +117,7 @@ class RayCluster:
         self._process.wait(60)
 
 
-def wait_for(condition, limit_s: float = 300.0) -> None:
+def wait_for(condition, limit_s: float = 600.0) -> None:
     """Wait until a condition holds."""
     end_s = time.monotonic() + limit_s
     while not condition():
@@ -150,7 +150,7 @@ def main(nodes: int) -> None:
     )
     workers = [cluster.add_node(num_cpus=1, num_gpus=1, **given) for _ in range(nodes)]
     cluster.wait_for_nodes()
-    print(f"> {cluster.address}", flush=True)
+    print(f"> {cluster.address} {cluster.head_node.get_session_dir_path()}", flush=True)
     for line in sys.stdin:
         if line.strip() == "remove node":
             cluster.remove_node(workers.pop(), allow_graceful=False)
