@@ -26,7 +26,7 @@ test: lint test-towhee09 test-integrations  ## lint, then run all tests, as CI d
 .PHONY: test-quick
 test-quick: $(VENV)/installed-test  ## run the tests that take neither long, Towhee's pipelines nor a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope \
-	  -m 'not slow and not towhee and not browser'
+	  -m 'not slow and not towhee and not browser and not milvus_server'
 
 # Its pins and those of the other tests exclude each other; see tests/towhee09.
 .PHONY: test-towhee09
@@ -42,6 +42,12 @@ test-integrations: $(VENV)-integrations/installed  ## run the examples of docs/i
 .PHONY: test-ray
 test-ray: $(VENV)/installed-test  ## run the tests of faults on a Ray cluster
 	$(BIN)/python -m pytest tests/clusters
+
+# The wheel holds a Milvus server for Linux on x86-64. Without it, `make test` skips these tests.
+.PHONY: test-milvus
+test-milvus: $(VENV)/installed-test  ## run the tests of a Milvus server, which they start
+	$(BIN)/python -m pip install --quiet milvus==2.3.5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m milvus_server
 
 # Several GB, as that torch comes with CUDA.
 .PHONY: test-oldest

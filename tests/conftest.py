@@ -22,6 +22,7 @@ import pytest
 import torch
 from browser import BROWSER, NO_NETWORK
 from media import LONG_S, SHORT_S, film, flat, write_video
+from milvus_servers import REASON, MilvusServer
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 from transformers import BertConfig
@@ -207,6 +208,41 @@ def videos(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def running():
     return experts.load(experts.LIGHT_EXPERTS)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """A server of Milvus, for tests with the marker `milvus_server`."""
+    pytest.importorskip("milvus", reason=REASON)
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(
+    scope="session", params=["local", pytest.param("server", marks=pytest.mark.milvus_server)]
+)
+def new_database(request, tmp_path_factory):
+    """Gives the place of a new database: a folder for Milvus Lite, or an address of a server."""
+    if request.param == "local":
+        return lambda: str(tmp_path_factory.mktemp("databases") / "library.db")
+    return request.getfixturevalue("milvus_server").new_database
+
+
+@pytest.fixture
+def databases(new_database, request):
+    """`databases(name)` gives the place of a database, each time the same for the same name."""
+    places: dict[str, str] = {}
+
+    def place(name: str) -> str:
+        if name not in places:
+            places[name] = new_database()
+        return places[name]
+
+    yield place
+    for uri in places.values():
+        if "://" in uri:
+            request.getfixturevalue("milvus_server").drop(uri)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -220,6 +221,8 @@ class Index:
             if index._local:
                 index._mark_unclean(folder)
                 stack.callback(index._close_cleanly, folder)
+            elif not read_only:
+                index._delete_leftovers()
             index._read_only = read_only
             index._closing = stack.pop_all()
         return index
@@ -787,9 +790,19 @@ class Index:
         if not self._has_pending_deletes:
             (folder / UNCLEAN).unlink(missing_ok=True)
 
+    def _delete_leftovers(self) -> None:
+        """Delete the rows that were replaced, if a process was killed before it did so."""
+        leftover: dict[str, Any] = {
+            "filter": "segments == 0",
+            "output_fields": ["id"],
+            "limit": MAX_HITS,
+        }
+        while rows := self._call("query", **leftover):
+            self._delete_ids([row["id"] for row in rows])
+
     def _repair(self) -> None:
         """Repair a local database whose process was killed."""
-        self._call("delete", filter="segments == 0")
+        self._delete_leftovers()
         # Milvus Lite 3.2, killed while its log becomes part of the database, has the rows in both.
         # It would find them twice, and write the same file again, over the one that is in use.
         # A row that is written anew takes the place of both.
@@ -812,8 +825,18 @@ class Index:
                 f"the index {self._uri!r} has failed before ({self._failure}); expected it to be "
                 "opened again, with all files that were added before"
             )
-        with self._translated_errors(subject):
-            return getattr(self._client, method)(COLLECTION, *args, **kwargs)
+        if not self._local:
+            kwargs["timeout"] = milvus.ANSWER_S
+        deadline = time.monotonic() + milvus.ANSWER_S
+        while True:
+            try:
+                with self._translated_errors(subject):
+                    return getattr(self._client, method)(COLLECTION, *args, **kwargs)
+            except milvus.NoAnswer:
+                # Once a server runs again, the same call may be made twice, as all are by ids.
+                if self._local or time.monotonic() > deadline:
+                    raise
+                time.sleep(milvus.PAUSE_S)
 
     @contextmanager
     def _translated_errors(self, subject: str | None = None) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,8 @@ LOCAL_INDEX: dict[str, Any] = {"index_type": "IVF_FLAT", "params": {"params": {"
 LOCAL_SEARCH = {"nprobe": 1}
 # These loggers repeat errors that are raised, or report something that is not an error.
 NOISY_LOGGERS = (
+    "pymilvus.client.grpc_handler",
+    "pymilvus.client.iterator.query_iterator",
     "pymilvus.decorators",
     "milvus_lite.adapter",
     "milvus_lite.server_manager",
@@ -47,7 +50,16 @@ NOISY_LOGGERS = (
 LOCAL_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1}
 MIN_INDEXED_ROWS = 500  # an index of fewer rows gains nothing and complains on stderr
 SERVER_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX"}
+CONNECT_S = 20  # in which a server has to answer for the first time
+ANSWER_S = 60  # in which it has to answer a call; long enough to be started again
+# What a server says that was started again, until it has read its data.
+STARTING = re.compile("not loaded|not ready|not available|no available|unavailable|offline")
+PAUSE_S = 0.5  # after a call without an answer
 MAX_BYTES = 65_535  # of a text or of JSON, a limit of Milvus
+
+
+class NoAnswer(InputError):
+    """A server does not answer."""
 
 
 class Origin(NamedTuple):
@@ -92,14 +104,31 @@ def translate_errors(uri: str, subject: str | None = None) -> Iterator[None]:
     Args:
         subject: what Milvus refused, for the message; None: the database.
     """
+    import grpc
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
-    except MilvusException as error:
-        reason = " ".join(str(error.message).split())
-        subject = subject or redact_password(uri)
-        raise InputError(f"{subject} was refused by Milvus: {reason}") from error
+    except (MilvusException, grpc.RpcError) as error:
+        name = redact_password(uri)
+        call = error if isinstance(error, grpc.RpcError) else error.__cause__
+        code = call.code() if isinstance(call, grpc.RpcError) else None
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            raise InputError(
+                f"{name} refused the user and the password, or the lack of them; expected "
+                "http://USER:PASSWORD@HOST:PORT with those of a user of this server"
+            ) from None  # the cause may tell the password
+        silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        if code in silent or "Fail connecting" in str(error):
+            raise NoAnswer(
+                f"{name} does not answer, expected a Milvus server that runs; what was added "
+                "before is kept"
+            ) from error
+        message = error.details() if isinstance(error, grpc.RpcError) else error.message
+        reason = " ".join(str(message).split())
+        if subject is None and STARTING.search(reason):  # or the words may be those of a filter
+            raise NoAnswer(f"{name} is not ready to answer ({reason}); try again later") from error
+        raise InputError(f"{subject or name} was refused by Milvus: {reason}") from error
 
 
 def check_database(folder: Path, create: bool) -> None:
@@ -204,7 +233,9 @@ def connect(uri: str) -> Iterator[MilvusClient]:
         if local:
             check_files(Path(uri))  # while nobody else may write
         with translate_errors(uri):
-            client = MilvusClient(address, grpc_options=LOCAL_GRPC_OPTIONS if local else {})
+            client = MilvusClient(
+                address, timeout=CONNECT_S, grpc_options=LOCAL_GRPC_OPTIONS if local else {}
+            )
         stack.callback(client.close)
         yield client
 

@@ -31,7 +31,7 @@ def clips(sample_clips) -> Path:
     return sample_clips(6, 7)[0].path.parent
 
 
-def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
+def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch, databases):
     film = write_video(tmp_path / "film.mkv", flat(range(0, 200, 10)), 10)
     encoded = []
     real = model.encode_segments
@@ -39,7 +39,7 @@ def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
         model, "encode_segments", lambda path, **how: encoded.append(path) or real(path, **how)
     )
     paths = [str(clips / "0.mp4"), str(film), str(tmp_path / "none.mp4")]
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
 
         def run(*how, **more) -> list[str]:
             encoded.clear()
@@ -70,8 +70,8 @@ def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch):
         np.testing.assert_allclose([hit.vector for hit in mine], expected.vectors, atol=1e-6)
 
 
-def test_index_files_takes_a_folder(videos, tmp_path, model):
-    with Index.open(tmp_path / "a.db", model) as index:
+def test_index_files_takes_a_folder(videos, databases, model):
+    with Index.open(databases("a"), model) as index:
         outcomes = list(index_files(index, model, str(videos)))
         wanted = [videos / "a.mkv", videos / "deep" / "a.mkv", videos / "silent.mkv"]
         assert [outcome.name for outcome in outcomes] == [str(path) for path in wanted]
@@ -79,9 +79,9 @@ def test_index_files_takes_a_folder(videos, tmp_path, model):
         assert [one.result for one in index_files(index, model, [videos, wanted[0]])] == [0] * 4
 
 
-def test_index_files_leaves_out_what_is_kept_out(clips, tmp_path, model):
+def test_index_files_leaves_out_what_is_kept_out(clips, databases, model):
     paths = [str(clips / f"{number}.mp4") for number in range(2)]
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         for path in paths:
             index.add(path, model.encode_segments(paths[0]))
         index.delete(*paths, keep_out=True)
@@ -93,14 +93,14 @@ def test_index_files_leaves_out_what_is_kept_out(clips, tmp_path, model):
         assert (outcome.name, outcome.result) == (paths[0], 0)
 
 
-def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, model):
+def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, model, databases):
     for folder, clip in (("a", "1.mp4"), ("b", "2.mp4")):
         (tmp_path / "videos" / folder).mkdir(parents=True)
         shutil.copy(clips / clip, tmp_path / "videos" / folder / "x.mp4")
     out = tmp_path / "features"
     assert main(["extract", str(tmp_path / "videos"), f"--out={out}", "--experts=frame"]) == 0
     files = [str(out / folder / "x.mp4.safetensors") for folder in ("a", "b")]
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert [outcome.result for outcome in index_files(index, model, files)] == [1, 1]
         assert index.count() == 2
         assert all(outcome.result == 0 for outcome in index_files(index, model, files))
@@ -111,7 +111,9 @@ def test_index_files_tells_feature_files_of_equal_names_apart(clips, tmp_path, m
         assert all(outcome.result > 0 for outcome in index_files(index, model, files))
 
 
-def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, model, monkeypatch):
+def test_index_files_reads_features_in_the_place_of_the_video(
+    clips, tmp_path, model, monkeypatch, databases
+):
     assert main(["extract", str(clips), f"--out={tmp_path}", "--experts=frame,motion,sound"]) == 0
     encoded = []
     real = model.encode_segments
@@ -119,7 +121,7 @@ def test_index_files_reads_features_in_the_place_of_the_video(clips, tmp_path, m
         model, "encode_segments", lambda path, **how: encoded.append(path) or real(path, **how)
     )
     path = str(clips / "3.mp4")
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         (outcome,) = index_files(index, model, [path], features=tmp_path)
         assert outcome.result == 1 and encoded == [tmp_path / "3.mp4.safetensors"]
         (hit,) = index.search(real(path).vectors[0], 1)
@@ -184,7 +186,7 @@ OTHERS = {
         pytest.param("video with features", marks=pytest.mark.slow),
     ],
 )
-def test_index_files_refuses_a_mixture(other, kind, clips, features, tmp_path, model, monkeypatch):
+def test_index_files_refuses_a_mixture(other, kind, clips, features, databases, model, monkeypatch):
     """Whether the first file is decoded or not, the second one must be of the same experts."""
     versions, clock, *words = OTHERS[other]
     first, second = (clips / f"{i}.mp4" for i in range(2))
@@ -193,7 +195,7 @@ def test_index_files_refuses_a_mixture(other, kind, clips, features, tmp_path, m
     more = {"features": features} if kind == "video with features" else {}
     new = features / "1.mp4.safetensors"
     change_features(new, versions, clock)
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, first, **more) == [1]
         (error,) = outcomes_of(index, model, second, features=features)
         for word in (*words, repr(str(first)), "another database"):
@@ -205,18 +207,18 @@ def test_index_files_refuses_a_mixture(other, kind, clips, features, tmp_path, m
             index_file(index, model, str(second), feature_files=[new])
         # The features of the index's own version are added.
         assert outcomes_of(index, model, second, clips / "2.mp4", features=None) == [1, 1]
-    with Index.open(tmp_path / "b.db", model) as index:
+    with Index.open(databases("b"), model) as index:
         assert outcomes_of(index, model, new) == [1]
         (error,) = outcomes_of(index, model, first)
         assert "must not be mixed" in error and (not clock or "--clock track" in error)
 
 
-def test_index_files_takes_features_of_one_other_version(features, tmp_path, model):
+def test_index_files_takes_features_of_one_other_version(features, databases, model):
     """What counts is that all are the same; a file alone may be replaced by one of any version."""
     files = sorted(features.glob("*.safetensors"))
     for file in files:
         change_features(file, {"frame": "0"}, "track")
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, *files) == [1, 1, 1]
         assert outcomes_of(index, model, *files) == [0, 0, 0]
         change_features(files[0], {"frame": "1"})
@@ -228,23 +230,23 @@ def test_index_files_takes_features_of_one_other_version(features, tmp_path, mod
         assert "must not be mixed" in outcomes_of(index, model, files[2])[0]
 
 
-def test_index_files_compares_the_experts_that_both_have(features, tmp_path, model):
+def test_index_files_compares_the_experts_that_both_have(features, databases, model):
     only_frame = mdmmt.load("sample", "cpu", experts=["frame"])
     files = sorted(features.glob("*.safetensors"))
     change_features(files[0], {"motion": "0"})
     change_features(files[1], {"motion": "2"})
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, only_frame, *files[:2]) == [1, 1]
         assert outcomes_of(index, model, files[2]) == [1]
         assert "the expert motion" in outcomes_of(index, model, files[0])[0]
 
 
 def test_index_files_tells_what_is_not_known_of_an_older_index(
-    clips, features, tmp_path, model, monkeypatch, recwarn
+    clips, features, databases, model, monkeypatch, recwarn
 ):
     """It had no clock, and the versions of the experts only where features were read."""
     path, files = str(clips / "0.mp4"), sorted(features.glob("*.safetensors"))
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, path, files[1]) == [1, 1]
         for name, known in ((path, False), (str(files[1]), True)):
             source = json.loads(index.source(name))
@@ -253,7 +255,7 @@ def test_index_files_tells_what_is_not_known_of_an_older_index(
                 source["versions"] = None
             index.add(name, index.segments(name), json.dumps(source))
         index.add("b", index.segments(path), "of another program")
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, path) == [0] and not recwarn
         with pytest.warns(UserWarning, match="holds files such as .*0.mp4', which an older ver"):
             assert outcomes_of(index, model, files[2]) == [1]
@@ -269,10 +271,10 @@ def test_index_files_tells_what_is_not_known_of_an_older_index(
         assert outcomes_of(index, model, path) == [1] and not recwarn
 
 
-def test_index_files_does_not_agree_on_a_file_that_fails(features, tmp_path, model, monkeypatch):
+def test_index_files_does_not_agree_on_a_file_that_fails(features, databases, model, monkeypatch):
     """It stays of the old version, so a file of the new one is still refused."""
     files = sorted(features.glob("*.safetensors"))
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, files[0]) == [1]
         for file in files:
             change_features(file, {"frame": "0"})
@@ -288,14 +290,14 @@ def test_index_files_does_not_agree_on_a_file_that_fails(features, tmp_path, mod
         assert first == "it is damaged" and "must not be mixed" in second
 
 
-def test_index_files_names_any_path_of_a_mixture(features, tmp_path, model):
+def test_index_files_names_any_path_of_a_mixture(features, tmp_path, model, databases):
     name = 'a "b"\\\n_%é\' or path like "%'
     folder = tmp_path / name.replace("/", "")
     folder.mkdir()
     files = [
         shutil.copy(file, folder / file.name) for file in sorted(features.glob("*.safetensors"))
     ]
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         assert outcomes_of(index, model, files[0]) == [1]
         for file in files:
             change_features(file, {"frame": "0"})
@@ -338,11 +340,13 @@ def test_index_files_gives_the_same_for_any_number_of_jobs(clips, tmp_path, mode
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_index_files_refuses_a_mixture_that_is_read_at_the_same_time(clips, tmp_path, model, jobs):
+def test_index_files_refuses_a_mixture_that_is_read_at_the_same_time(
+    clips, tmp_path, model, jobs, databases
+):
     files = []
     for i, clock in enumerate(("file", "track")):
         files.append(tmp_path / f"{i}.mp4.safetensors")
         extract_file(clips / f"{i}.mp4", files[i], model.reader._load_experts(), clock)
-    with Index.open(tmp_path / "a.db", model) as index:
+    with Index.open(databases("a"), model) as index:
         first, second = index_files(index, model, map(str, files), jobs=jobs)
         assert first.error is None and "must not be mixed" in second.error

@@ -30,9 +30,8 @@ ONE = Segments(np.ones((1, 4), np.float32), np.array([[0.0, 1.0]]))
 
 
 @pytest.fixture(scope="module")
-def open_index(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shared")
-    with Index.open(folder / "library.db", Identity("ours", "0" * 64, 4)) as index:
+def open_index(new_database):
+    with Index.open(new_database(), Identity("ours", "0" * 64, 4)) as index:
         for number, name in enumerate(NAMES):
             index.add(f"{number}.mp4", ONE, metadata={name: number})
         index.add("lists.mp4", ONE, metadata={name: [1, 2] for name in NAMES})
@@ -50,6 +49,8 @@ def test_spell_name_gives_what_a_filter_understands(open_index, flushed):
         open_index._flush()
     for number, name in enumerate(NAMES):
         spelled = spell_name(name, number)
+        if name in ("", "a\0b") and not open_index._local:
+            continue  # Milvus 2.3 has no filter for such a name
         assert paths(open_index, f"{spelled} == {number}") == {f"{number}.mp4"}, name
         spelled = spell_name(name, [])
         assert paths(open_index, f"array_contains({spelled}, 2)") == {"lists.mp4"}, name
@@ -69,8 +70,8 @@ def test_metadata_names_are_spelled(open_index):
 
 
 @pytest.mark.parametrize("odd", [[1, 2], [], {"a": 1}, [[2020]], "2020", True, None, 2020.5])
-def test_search_filters_beside_another_type_of_value(tmp_path, odd):
-    with Index.open(tmp_path / "library.db", Identity("ours", "0" * 64, 4)) as index:
+def test_search_filters_beside_another_type_of_value(databases, odd):
+    with Index.open(databases("library"), Identity("ours", "0" * 64, 4)) as index:
         for path, year in (("a", 2020), ("b", 1999), ("odd", odd)):
             index.add(path, ONE, metadata={"year": year})
         index.add("none", ONE)

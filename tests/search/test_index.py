@@ -15,7 +15,7 @@ from pathlib import Path
 import index_windows
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from index_windows import DIM, MODEL, segments
 
@@ -28,6 +28,7 @@ from mdmmt.search.index import FileEntry, Index, stored_weights
 from mdmmt.weights.identity import Identity, identity_of
 
 pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
+milvus_server = pytest.mark.milvus_server
 
 
 def rows_of(index: Index) -> list[dict]:
@@ -41,12 +42,23 @@ def database(tmp_path):
     return tmp_path / "library.db"
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture
+def place(databases):
+    """A database of Milvus Lite or of a server."""
+    return databases("library")
+
+
+@pytest.fixture(params=["local", "address", pytest.param("server", marks=milvus_server)])
 def index(request, database):
-    """A local database in this process, and the same behind an address, as of a Milvus server."""
-    if request.param == "embedded":
+    """An open index: of Milvus Lite, of Milvus Lite behind an address, and of a server."""
+    if request.param == "local":
         with Index.open(database, MODEL) as index:
             yield index
+    elif request.param == "server":
+        server = request.getfixturevalue("milvus_server")
+        with Index.open(uri := server.new_database(), MODEL) as index:
+            yield index
+        server.drop(uri)
     else:
         from milvus_lite.adapter.grpc.server import start_server_in_thread
 
@@ -57,20 +69,20 @@ def index(request, database):
         lite.close()
 
 
-def test_open_tells_where_the_model_is(database, tiny_model):
-    assert stored_weights(str(database)) is None
-    Index.open(database, identity_of(tiny_model.path, tiny_model.config)).close()
-    with Index.open(database) as index:  # as an older version of this package makes it
+def test_open_tells_where_the_model_is(place, tiny_model):
+    assert stored_weights(str(place)) is None
+    Index.open(place, identity_of(tiny_model.path, tiny_model.config)).close()
+    with Index.open(place) as index:  # as an older version of this package makes it
         assert (index.weights, index.experts) == (None, None)
-    Index.open(database, tiny_model).close()
+    Index.open(place, tiny_model).close()
     experts = tuple(expert.name for expert in tiny_model.config.video.experts)
-    with Index.open(database) as index:
+    with Index.open(place) as index:
         assert (index.weights, index.experts) == (str(tiny_model.path), experts)
         assert index.model == identity_of(tiny_model.path, tiny_model.config)
         index.check_model(mdmmt.load(index.weights, "cpu"))
         with pytest.raises(InputError, match=r"embeddings of the model .* cannot be compared with"):
             index.check_model(mdmmt.load("sample", "cpu"))
-    assert stored_weights(str(database)) == str(tiny_model.path)
+    assert stored_weights(str(place)) == str(tiny_model.path)
 
 
 def test_search_finds_what_numpy_finds(index):
@@ -187,13 +199,13 @@ def test_add_files_is_like_add_one_after_the_other(index):
     assert index.count() == 8
 
 
-def test_add_replaces_the_metadata(database):
+def test_add_replaces_the_metadata(place):
     for reopen in (False, True):
-        with Index.open(database, MODEL) as index:
+        with Index.open(place, MODEL) as index:
             index.add("a.mp4", segments(1), metadata={"year": 1999})
             if not reopen:
                 index.add("a.mp4", segments(1), metadata={})
-        with Index.open(database, MODEL) as index:
+        with Index.open(place, MODEL) as index:
             if reopen:
                 index.add("a.mp4", segments(1), metadata={})
             query = segments(1).vectors[0]
@@ -222,27 +234,27 @@ def test_delete_takes_files_and_folders(index):
     assert index.count() == 2
 
 
-def test_is_deleted_until_the_file_is_added_again(database):
-    with Index.open(database, MODEL) as index:
+def test_is_deleted_until_the_file_is_added_again(place):
+    with Index.open(place, MODEL) as index:
         for path in ("a.mp4", "b.mp4", "c.mp4"):
             index.add(path, segments(2))
         index.delete("a.mp4", "b.mp4", "never.mp4", keep_out=True)
         index.delete("c.mp4")
     for _ in range(2):
-        with Index.open(database, MODEL) as index:
+        with Index.open(place, MODEL) as index:
             deleted = [path for path in "abc" if index.is_deleted(f"{path}.mp4")]
             assert deleted == ["a", "b"] and not index.is_deleted("never.mp4")
-    with Index.open(database, MODEL) as index:
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(1))
         assert not index.is_deleted("a.mp4")
         index.delete("a.mp4")
         assert not index.is_deleted("a.mp4")
-    with Index.open(database, MODEL) as index:
+    with Index.open(place, MODEL) as index:
         assert index.is_deleted("b.mp4") and not index.is_deleted("a.mp4")
 
 
-def test_is_deleted_knows_a_file_that_a_kill_has_kept(database, monkeypatch):
-    with Index.open(database, MODEL) as index:
+def test_is_deleted_knows_a_file_that_a_kill_has_kept(place, monkeypatch):
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(2))
         call = Index._call
 
@@ -268,27 +280,31 @@ def test_delete_removes_all_segments_of_a_file(database, index):
     assert {hit.path for hit in index.search(segments(1).vectors[0])} == {"b.mp4"}
 
 
-def test_open_finds_all_that_was_added_before_close(database):
-    with Index.open(database, MODEL) as index:
+def test_open_finds_all_that_was_added_before_close(place):
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(3), "x")
         index.add("b.mp4", segments(2))
-    with Index.open(database) as index:
+    with Index.open(place) as index:
         assert index.count() == 5 and index.source("a.mp4") == "x"
         assert index.delete("a.mp4") == 3
-    with Index.open(database) as index:
+    with Index.open(place) as index:
         assert index.count() == 2
         assert index.source("a.mp4") is None
 
 
-@settings(max_examples=8, deadline=None)
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example empties it
+)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 5), st.booleans()), max_size=12
     )
 )
-def test_index_holds_what_a_dict_would_hold(tmp_path_factory, steps):
-    folder = tmp_path_factory.mktemp("steps")
-    index, expected = Index.open(folder / "library.db", MODEL), {}
+def test_index_holds_what_a_dict_would_hold(place, steps):
+    index, expected = Index.open(place, MODEL), {}
+    index.delete(*(file.path for file in index.files()))
     for seed, (path, n, reopen) in enumerate(steps):
         if n == 0:
             assert index.delete(path) == len(expected.pop(path, ()))
@@ -297,16 +313,15 @@ def test_index_holds_what_a_dict_would_hold(tmp_path_factory, steps):
             index.add(path, segments(n, seed))
         if reopen:
             index.close()
-            index = Index.open(folder / "library.db", MODEL)
+            index = Index.open(place, MODEL)
     stored = {(row["path"], tuple(row["vector"])) for row in rows_of(index)}
     wanted = {(path, tuple(vector)) for path, rows in expected.items() for vector in rows.tolist()}
     assert stored == wanted and index.count() == len(wanted)
     index.close()
-    shutil.rmtree(folder)
 
 
 @pytest.mark.slow
-def test_index_is_shared_by_threads(database, monkeypatch):
+def test_index_is_shared_by_threads(place, monkeypatch):
     monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 40)  # reached on the way
     monkeypatch.setattr(index_module, "MAX_LOG_ROWS", 10)
     make_index = milvus.make_vector_index
@@ -317,7 +332,7 @@ def test_index_is_shared_by_threads(database, monkeypatch):
 
     monkeypatch.setattr(milvus, "make_vector_index", slowly)
     failed = []
-    with Index.open(database, MODEL) as index:
+    with Index.open(place, MODEL) as index:
 
         def work(thread):
             try:
@@ -336,24 +351,24 @@ def test_index_is_shared_by_threads(database, monkeypatch):
         assert index.count() == len(rows_of(index)) == 120
 
 
-def test_index_prints_nothing(database, capfd):
-    with Index.open(database, MODEL) as index:
+def test_index_prints_nothing(place, capfd):
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(3))
         with pytest.raises(InputError):
             index.search(segments(1).vectors[0], filter="year >")
-    Index.open(database).close()
+    Index.open(place).close()
     assert capfd.readouterr() == ("", "")
 
 
 # Opening
 
 
-def test_open_refuses_the_embeddings_of_another_model(database):
+def test_open_refuses_the_embeddings_of_another_model(place):
     other = Identity("theirs", "1" * 64, DIM)
-    Index.open(database, MODEL).close()
+    Index.open(place, MODEL).close()
     with pytest.raises(InputError, match=r"ours \(weights 0{12}, 24 wide\).* theirs \(weights 1"):
-        Index.open(database, other)
-    Index.open(database, MODEL._replace(name="ours, by another name")).close()
+        Index.open(place, other)
+    Index.open(place, MODEL._replace(name="ours, by another name")).close()
 
 
 @pytest.mark.parametrize(
@@ -489,11 +504,11 @@ def test_index_keeps_what_was_added_before_the_disk_was_full(database, monkeypat
             assert index.source("new.mp4") is None
 
 
-def test_close_makes_all_calls_fail(database):
-    with Index.open(database, MODEL) as index:
+def test_close_makes_all_calls_fail(place):
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(2))
     for call in (index.count, lambda: index.add("a.mp4", segments(3)), lambda: index.source("a")):
-        with pytest.raises(InputError, match=r"library\.db' was closed"):
+        with pytest.raises(InputError, match=r"the index '.*library.*' was closed"):
             call()
 
 
@@ -656,7 +671,7 @@ def test_open_repairs_rows_that_are_in_log_and_database(database):
     assert file.stat().st_mtime_ns == written  # a kill while it is written again would ruin it
 
 
-def test_add_interrupted_before_its_deletes_leaves_the_new_segments(database, monkeypatch):
+def test_add_interrupted_before_its_deletes_leaves_the_new_segments(place, monkeypatch):
     ask = Index._call
 
     def stopped(self, method, *args, **kwargs):
@@ -664,7 +679,7 @@ def test_add_interrupted_before_its_deletes_leaves_the_new_segments(database, mo
             raise KeyboardInterrupt
         return ask(self, method, *args, **kwargs)
 
-    with Index.open(database, MODEL) as index:
+    with Index.open(place, MODEL) as index:
         index.add("a.mp4", segments(5), "old")
         with monkeypatch.context() as patch:
             patch.setattr(Index, "_call", stopped)
@@ -672,7 +687,7 @@ def test_add_interrupted_before_its_deletes_leaves_the_new_segments(database, mo
                 index.add("a.mp4", segments(2, seed=1), "new")
         assert len(rows_of(index)) == 5
         assert len(index.search(segments(1).vectors[0], 10)) == 2
-    with Index.open(database) as index:
+    with Index.open(place) as index:
         assert len(rows_of(index)) == index.count() == 2
 
 

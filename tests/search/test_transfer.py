@@ -90,8 +90,8 @@ def change(file: Path, alter) -> None:
     )
 
 
-def test_import_gives_all_that_was_exported(exported, database, tmp_path):
-    copy = tmp_path / "copy.db"
+def test_import_gives_all_that_was_exported(exported, database, databases):
+    copy = databases("copy")
     assert import_index(exported, copy) == (3, 16)
     assert contents(copy) == contents(database)
     assert contents(copy)[ODD][3] == {"my-name": "é"}
