@@ -40,7 +40,7 @@ test-integrations: $(VENV)-integrations/installed  ## run the examples of docs/i
 
 # In some minutes; the other tests of a cluster are among all tests.
 .PHONY: test-ray
-test-ray: $(VENV)/installed-test  ## run the tests of faults on a Ray cluster
+test-ray: $(VENV)/installed-test  ## run the tests of faults and memory on a Ray cluster
 	$(BIN)/python -m pytest tests/clusters
 
 # The wheel holds a Milvus server for Linux on x86-64. Without it, `make test` skips these tests.

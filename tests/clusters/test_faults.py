@@ -1,8 +1,9 @@
-"""`mdmmt batch` on a Ray cluster: faults, in some minutes. `make test-ray` runs them."""
+"""`mdmmt batch` on a Ray cluster: faults and memory, in some minutes. `make test-ray` runs them."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,33 @@ def test_the_head_is_killed_and_the_next_run_goes_on(cluster, films, tmp_path):
     assert "items were done before" in done.stdout
     check_all_there(out, films)
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_memory_does_not_grow_with_the_items(cluster, tmp_path):
+    """With a hundred times the items, no worker takes more than its batches, and none spills."""
+    peaks = []
+    for count in (200, 20_000):
+        source = tmp_path / f"{count}.txt"
+        source.write_text("\n".join(f"a red circle moves left, take {i}" for i in range(count)))
+        process = cluster.start(source, "--texts", "--out", tmp_path / f"out {count}", SAMPLE)
+        peaks.append(0.0)
+        while process.poll() is None:
+            peaks[-1] = max([peaks[-1], *map(own_bytes, cluster.workers())])
+            time.sleep(0.2)
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        assert f"{count} texts of {count} of {count} items embedded" in out
+        assert len(rows_in(tmp_path / f"out {count}")) == count
+    print(" and ".join(f"{peak / 1e6:.0f} MB" for peak in peaks))
+    assert peaks[1] < peaks[0] + 200e6
+    logs = [log.read_text(errors="replace") for log in Path(cluster.session).rglob("raylet*.out")]
+    assert logs and not any("Spilled" in log for log in logs)
+
+
+def own_bytes(pid: int) -> float:
+    """The bytes of a process that it shares with no other."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
