@@ -1,0 +1,166 @@
+"""Measure an index in Milvus Lite and on a Milvus server; run by hand against a server.
+
+    python benchmarks/servers.py --server http://localhost:19530 --rows 10000 50000
+
+The server gets a database of its own for each number of rows, which is removed at the end. The
+vectors come in groups, as embeddings of videos do, and each video has ten of them. The queries are
+searched for one by one, and the results are compared with those of an exact search by numpy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from index import EXPERTS, SEGMENTS_PER_FILE, WIDTH, K, vectors_like_videos
+from numpy.typing import NDArray
+from pymilvus import MilvusClient
+
+from mdmmt.model import Segments
+from mdmmt.search import FileEntry, Identity, Index
+from mdmmt.search.index import ROWS_AT_ONCE
+from mdmmt.search.milvus import COLLECTION, make_vector_index
+
+MODEL = Identity("benchmark", "0" * 64, EXPERTS * WIDTH)
+MAX_SEARCH_S = 20  # a slow way is searched for no longer than this
+SINGLE_FILES = 20  # that are added one after the other, for comparison
+# On the server, beside the index that `Index` makes.
+INDEXES: dict[str, dict[str, Any]] = {
+    "server, AUTOINDEX": {"index_type": "AUTOINDEX"},
+    "server, HNSW": {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}},
+    "server, IVF_FLAT": {"index_type": "IVF_FLAT", "params": {"nlist": 128}},
+}
+
+
+def entries(vectors: NDArray[np.float32]) -> Iterator[FileEntry]:
+    spans_s = np.array([[i, i + 1.0] for i in range(SEGMENTS_PER_FILE)])
+    for first in range(0, len(vectors), SEGMENTS_PER_FILE):
+        part = vectors[first : first + SEGMENTS_PER_FILE]
+        yield FileEntry(str(first), Segments(part, spans_s[: len(part)]), "", {"number": first})
+
+
+def fill(index: Index, vectors: NDArray[np.float32]) -> tuple[float, float]:
+    """Rows a second, one file after the other and in batches."""
+    files = list(entries(vectors))
+    started = time.perf_counter()
+    for file in files[:SINGLE_FILES]:
+        index.add(*file)
+    single_s = time.perf_counter() - started
+    at_once = ROWS_AT_ONCE // SEGMENTS_PER_FILE
+    started = time.perf_counter()
+    for first in range(0, len(files), at_once):
+        index.add_files(files[first : first + at_once])
+    batched_s = time.perf_counter() - started
+    return SINGLE_FILES * SEGMENTS_PER_FILE / single_s, len(vectors) / batched_s
+
+
+def search(
+    index: Index, queries: NDArray[np.float32], exact: NDArray[np.int64]
+) -> dict[str, float]:
+    index.search(queries[0], K)
+    times, correct = [], 0
+    for query, best in zip(queries, exact, strict=True):
+        started = time.perf_counter()
+        hits = index.search(query, K)
+        times.append(time.perf_counter() - started)
+        found = {int(hit.path) + int(hit.start_s) for hit in hits}
+        correct += len(found & {*best.tolist()})
+        if sum(times) > MAX_SEARCH_S:
+            break
+    return {
+        "median_ms": 1e3 * statistics.median(times),
+        "p95_ms": 1e3 * float(np.quantile(times, 0.95)),
+        "recall_at_10": correct / (K * len(times)),
+    }
+
+
+@contextmanager
+def database_on(server: str) -> Iterator[str]:
+    name = f"benchmark_{os.getpid()}"
+    client = MilvusClient(server)
+    client.create_database(name)
+    yield f"{server.rstrip('/')}/{name}"
+    inside = MilvusClient(f"{server.rstrip('/')}/{name}")
+    inside.drop_collection(COLLECTION)
+    inside.close()
+    client.drop_database(name)
+    client.close()
+
+
+def measure(rows: int, server: str, queries: int) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(1)
+    vectors, wanted = vectors_like_videos(rows, rng), vectors_like_videos(queries, rng)
+    exact = np.argsort(-(wanted @ vectors.T), axis=1)[:, :K]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "library.db"
+        with Index.open(path, MODEL) as index:
+            single, batched = fill(index, vectors)
+        with Index.open(path, MODEL) as index:
+            found = search(index, wanted, exact)
+        yield {"way": "Milvus Lite", "single": single, "batched": batched, **found}
+    with database_on(server) as uri:
+        with Index.open(uri, MODEL) as index:
+            single, batched = fill(index, vectors)
+        client = MilvusClient(uri)
+        client.flush(COLLECTION)
+        for way, settings in INDEXES.items():
+            client.release_collection(COLLECTION)
+            client.drop_index(COLLECTION, client.list_indexes(COLLECTION)[0])
+            started = time.perf_counter()
+            make_vector_index(client, settings)  # waits until it is made
+            index_s = time.perf_counter() - started
+            client.load_collection(COLLECTION)
+            with Index.open(uri, MODEL, read_only=True) as index:
+                found = search(index, wanted, exact)
+            yield {"way": way, "single": single, "batched": batched, "index_s": index_s, **found}
+        client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", required=True, help="the address of a Milvus server")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    arguments = parser.parse_args()
+    client = MilvusClient(arguments.server)
+    conditions = {
+        "server": client.get_server_version(),
+        "width": EXPERTS * WIDTH,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("pymilvus", "milvus-lite", "numpy")},
+    }
+    client.close()
+    print(*(f"{name} {value}" for name, value in conditions.items()), sep=", ")
+    header = ("one by one", "batched", "index", "median", "p95", "recall@10")
+    print(f"{'rows':>8}  {'':<20}" + "".join(f"{name:>13}" for name in header))
+    results = []
+    for rows in arguments.rows:
+        for figures in measure(rows, arguments.server, arguments.queries):
+            results.append({"rows": rows, **figures})
+            print(
+                f"{rows:>8}  {figures['way']:<20}{figures['single']:>9.0f} r/s"
+                f"{figures['batched']:>9.0f} r/s{figures.get('index_s', 0):>11.1f} s"
+                f"{figures['median_ms']:>10.1f} ms{figures['p95_ms']:>10.1f} ms"
+                f"{figures['recall_at_10']:>13.4f}",
+                flush=True,
+            )
+    if arguments.out:
+        arguments.out.write_text(json.dumps({**conditions, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
