@@ -69,7 +69,7 @@ def efficiency(scratch: Path, few: int, many: int, rounds: int) -> None:
     for count in (few, many):
         make_clips(scratch / str(count), count)
     for turn in range(rounds):
-        for way, found in ways.items():
+        for way, costs_of_way in ways.items():
             costs = []
             for count in (few, many):
                 source, out = str(scratch / str(count)), scratch / f"{way}-{turn}-{count}"
@@ -79,9 +79,9 @@ def efficiency(scratch: Path, few: int, many: int, rounds: int) -> None:
                 else:
                     actors = ["--actors=2", "--cpus-per-actor=1"]
                     costs.append(run(["batch", source, SAMPLE, f"--out={out}", *actors], 1))
-            found.append((costs[1] - costs[0]) / (many - few))
+            costs_of_way.append((costs[1] - costs[0]) / (many - few))
             print(f"{way}: {few} in {costs[0]:.1f} s, {many} in {costs[1]:.1f} s")
-    cost = {way: statistics.median(found) for way, found in ways.items()}
+    cost = {way: statistics.median(costs) for way, costs in ways.items()}
     for way, one in cost.items():
         print(f"{way}: {1000 * one:.1f} ms a clip, {1 / one:.2f} clips a second")
     print(f"efficiency: {cost['mdmmt embed'] / cost['mdmmt batch']:.2f}")
@@ -96,10 +96,10 @@ def items(scratch: Path, few: int, rounds: int) -> None:
     for turn in range(rounds):
         for count in counts:
             source, out = str(scratch / f"{count}.txt"), scratch / f"{turn}-{count}"
-            cost = run(["batch", source, "--texts", SAMPLE, f"--out={out}"], 1)
+            cost = run(["batch", "--texts", source, SAMPLE, f"--out={out}"], 1)
             walls[count].append(cost)
             print(f"{count} texts: {cost:.1f} s")
-    wall = {count: statistics.median(found) for count, found in walls.items()}
+    wall = {count: statistics.median(seconds) for count, seconds in walls.items()}
     for less, more in itertools.pairwise(counts):
         each_s = (wall[more] - wall[less]) / (more - less)
         print(f"from {less} to {more} texts: {1e6 * each_s:.0f} microseconds a text")

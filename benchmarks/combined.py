@@ -73,13 +73,15 @@ def draw_queries(
     """For each clip and pair of attributes a query that at least one other clip answers."""
     queries, sentences = [], []
     for number, clip in enumerate(clips):
-        for said, shown in itertools.permutations(Combination._fields, 2):
-            alike = [other for other in clips if getattr(other, shown) == getattr(clip, shown)]
-            values = sorted({getattr(other, said) for other in alike} - {getattr(clip, said)})
+        for in_text, in_video in itertools.permutations(Combination._fields, 2):
+            alike = [
+                other for other in clips if getattr(other, in_video) == getattr(clip, in_video)
+            ]
+            values = sorted({getattr(other, in_text) for other in alike} - {getattr(clip, in_text)})
             if values:
                 value = str(rng.choice(values))
-                queries.append((number, said, value, shown))
-                sentences.append(trial_query({said: value}, rng))
+                queries.append((number, in_text, value, in_video))
+                sentences.append(trial_query({in_text: value}, rng))
     return queries, sentences
 
 
@@ -87,15 +89,15 @@ def measure(
     index: Index, vectors: NDArray[np.float32], queries: list[Query], clips: list[Combination]
 ) -> NDArray[np.float64]:
     """The shares of the best hits that fit the text, the video, and both."""
-    found = []
-    for vector, (number, said, value, shown) in zip(vectors, queries, strict=True):
+    fits = []
+    for vector, (number, in_text, value, in_video) in zip(vectors, queries, strict=True):
         besides = index.window_at(str(number), 0)
         (hit,) = index.find_moments(vector, 1, besides=besides)
         clip = clips[int(hit.path)]
-        fits_text = getattr(clip, said) == value
-        fits_video = getattr(clip, shown) == getattr(clips[number], shown)
-        found.append((fits_text, fits_video, fits_text and fits_video))
-    return np.mean(found, axis=0)
+        fits_text = getattr(clip, in_text) == value
+        fits_video = getattr(clip, in_video) == getattr(clips[number], in_video)
+        fits.append((fits_text, fits_video, fits_text and fits_video))
+    return np.mean(fits, axis=0)
 
 
 if __name__ == "__main__":

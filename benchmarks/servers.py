@@ -100,15 +100,15 @@ def database_on(server: str) -> Iterator[str]:
 
 def measure(rows: int, server: str, queries: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(1)
-    vectors, wanted = vectors_like_videos(rows, rng), vectors_like_videos(queries, rng)
-    exact = np.argsort(-(wanted @ vectors.T), axis=1)[:, :K]
+    vectors, query_vectors = vectors_like_videos(rows, rng), vectors_like_videos(queries, rng)
+    exact = np.argsort(-(query_vectors @ vectors.T), axis=1)[:, :K]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.db"
         with Index.open(path, MODEL) as index:
             single, batched = fill(index, vectors)
         with Index.open(path, MODEL) as index:
-            found = search(index, wanted, exact)
-        yield {"way": "Milvus Lite", "single": single, "batched": batched, **found}
+            quality = search(index, query_vectors, exact)
+        yield {"way": "Milvus Lite", "single": single, "batched": batched, **quality}
     with database_on(server) as uri:
         with Index.open(uri, MODEL) as index:
             single, batched = fill(index, vectors)
@@ -122,8 +122,8 @@ def measure(rows: int, server: str, queries: int) -> Iterator[dict[str, Any]]:
             index_s = time.perf_counter() - started
             client.load_collection(COLLECTION)
             with Index.open(uri, MODEL, read_only=True) as index:
-                found = search(index, wanted, exact)
-            yield {"way": way, "single": single, "batched": batched, "index_s": index_s, **found}
+                quality = search(index, query_vectors, exact)
+            yield {"way": way, "single": single, "batched": batched, "index_s": index_s, **quality}
         client.close()
 
 

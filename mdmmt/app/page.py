@@ -121,8 +121,8 @@ class Features:
             return _note(f"Nothing was found. {self.names()}" if filter else "Nothing was found.")
         note = "" if is_weighed or not query.is_text else note_on(self.model.path, hits[0].score)
         cards = write_cards(hits, similarity, self.library.url_of)
-        found = "1 moment" if len(hits) == 1 else f"{len(hits)} moments, best first"
-        shown = _note(f"{note} {found}".strip()) + cards
+        count = "1 moment" if len(hits) == 1 else f"{len(hits)} moments, best first"
+        shown = _note(f"{note} {count}".strip()) + cards
         return shown.encode("utf-8", "replace").decode()  # a name of a file need not be Unicode
 
     def names(self) -> str:

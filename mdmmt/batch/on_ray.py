@@ -251,16 +251,17 @@ def _left(parts: Parts, names: Sequence[bytes]) -> list[bytes]:
 
 def _count_actors(nodes: Sequence[Mapping[str, Any]], actors: Actors) -> int:
     """How many actors work: the number that was asked for, or as many as there is room for."""
-    asked = {"CPU": actors.cpus, "GPU": actors.gpus, "memory": actors.memory_bytes or 0}
-    asked = {name: amount for name, amount in asked.items() if amount}
-    have = [node["Resources"] for node in nodes if node["Alive"]]
+    demand = {"CPU": actors.cpus, "GPU": actors.gpus, "memory": actors.memory_bytes or 0}
+    demand = {name: amount for name, amount in demand.items() if amount}
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
     room = sum(
-        min(int(one.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for one in have
+        min(int(one.get(name, 0) / amount + 1e-9) for name, amount in demand.items())
+        for one in machines
     )
     if not room:
-        most = {name: max((one.get(name, 0) for one in have), default=0) for name in asked}
+        most = {name: max((one.get(name, 0) for one in machines), default=0) for name in demand}
         raise InputError(
-            f"no machine of the cluster has room for an actor, which asks for {_listed(asked)}, "
+            f"no machine of the cluster has room for an actor, which asks for {_listed(demand)}, "
             f"and the most that one has is {_listed(most)}; expected actors that ask for less"
         )
     return actors.number or room

@@ -29,25 +29,20 @@ class Items(NamedTuple):
     options: str = ""  # of the object store, see `Store`
 
 
-def find_items(source: str, column: str | None = None, texts: bool = False) -> Items:
-    """Find the items that a source stands for. Equal ones count once.
+def find_items(source: str, column: str | None = None) -> Items:
+    """Find the videos and feature files that a source stands for. Equal ones count once.
 
     Args:
         source: a folder, or a prefix of an object store (see `Store`), which stands for the videos
             in it, or for its feature files if it has no video; or a list of items, one a line of
-            a .txt, or in a column of a .csv, .tsv, .jsonl or .parquet; or one video.
-        column: of the table, which holds the items. None: 'text' for texts, else 'path'.
-        texts: whether the items are texts. Else they are videos and feature files, whose relative
-            paths count from the current folder.
+            a .txt, or in a column of a .csv, .tsv, .jsonl or .parquet; or one video. Relative paths
+            of a list count from the current folder.
+        column: of the table, which holds the items. None: 'path'.
 
     Raises:
         InputError: there is no such source, it cannot be read, or it holds no item.
         MissingDependency: a package that reads it is not installed.
     """
-    if texts:
-        if Path(source) == STDIN or is_address(source):
-            raise InputError(f"the source of texts is {source!r}, expected a file on this machine")
-        return Items("text", _distinct(_listed(source, column)))
     suffix = PurePosixPath(source.partition("?")[0] if is_address(source) else source).suffix
     is_list = suffix in LISTS and not os.path.isdir(source)
     if column is not None and suffix not in TABLES:
@@ -65,6 +60,22 @@ def find_items(source: str, column: str | None = None, texts: bool = False) -> I
     paths = find_videos_or_features([source])
     root = os.path.abspath(source) if os.path.isdir(source) else ""
     return Items("path", _distinct(map(os.path.abspath, paths)), root)
+
+
+def find_texts(file: str, column: str | None = None) -> Items:
+    """Find the texts in a file. Equal ones count once.
+
+    Args:
+        file: one text a line of a .txt, or a table, see `find_items`.
+        column: of the table, which holds the texts. None: 'text'.
+
+    Raises:
+        InputError: the file cannot be read, or is not on this machine.
+        MissingDependency: a package that reads it is not installed.
+    """
+    if Path(file) == STDIN or is_address(file):
+        raise InputError(f"the file of texts is {file!r}, expected a file on this machine")
+    return Items("text", _distinct(_listed(file, column)))
 
 
 def item_id(name: str) -> str:

@@ -34,21 +34,25 @@ def add_commands(commands: Commands) -> None:
         "batch",
         help="embed a library on a Ray cluster, or with all cores of this machine",
     )
-    batch.add_argument(
+    items = batch.add_mutually_exclusive_group(required=True)
+    items.add_argument(
         "source",
         metavar="SOURCE",
+        nargs="?",
         help="a folder; a prefix of an object store, such as s3://BUCKET/PREFIX; or a list of "
         "videos, one a line of a .txt or in a column of a .csv, .tsv, .jsonl or .parquet",
+    )
+    items.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="embed texts instead, one a line of a .txt or in a column of a table",
     )
     batch.add_argument(
         "--out",
         required=True,
-        metavar="PLACE",
+        metavar="FOLDER",
         help="folder, or prefix of an object store, for Parquet files of the embeddings; what is "
         "there already is not done again",
-    )
-    batch.add_argument(
-        "--texts", action="store_true", help="SOURCE holds texts, each of which gets an embedding"
     )
     batch.add_argument(
         "--column",
@@ -63,7 +67,7 @@ def add_commands(commands: Commands) -> None:
     )
     batch.add_argument(
         "--db",
-        help="database to be filled from PLACE at the end: a local one, or the address of a "
+        help="database to be filled from --out at the end: a local one, or the address of a "
         "Milvus server",
     )
     add_model_options(batch)
@@ -114,13 +118,16 @@ def add_commands(commands: Commands) -> None:
 def _batch(arguments: argparse.Namespace) -> int:
     from ..batch.on_ray import Actors, Job, check_address, import_ray, run_on_ray
     from ..batch.parts import Parts
-    from ..batch.sources import encode, find_items, item_id
+    from ..batch.sources import encode, find_items, find_texts, item_id
 
     import_ray()
     _check(arguments)
     if arguments.cluster is not None:
         check_address(arguments.cluster)
-    items = find_items(arguments.source, arguments.column, arguments.texts)
+    if arguments.texts is not None:
+        items = find_texts(arguments.texts, arguments.column)
+    else:
+        items = find_items(arguments.source, arguments.column)
     parts = Parts(arguments.out)
     device, arguments.device = arguments.device, "cpu"  # that of the actors is another matter
     model = load_model(arguments)
@@ -155,7 +162,7 @@ def _batch(arguments: argparse.Namespace) -> int:
                 update(part.items)
                 rows += part.rows
                 for name, error in part.failures:  # that of a text quotes the text itself
-                    failures.append(error if arguments.texts else f"{name}: {error}")
+                    failures.append(error if items.kind == "text" else f"{name}: {error}")
     unit = "texts" if items.kind == "text" else "windows"
     summary = (
         f"{rows} {unit} of {len(names) - len(failures)} of {len(names)} items embedded, written "
@@ -173,15 +180,15 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise an error for options that exclude each other, before any work."""
-    if arguments.texts:
-        given = {
+    if arguments.texts is not None:
+        video_options = {
             "--window": arguments.window,
             "--stride": arguments.stride,
             "--experts": arguments.experts,
             "--features": arguments.features,
             "--db": arguments.db,
         }
-        for option, value in given.items():
+        for option, value in video_options.items():
             if value is not None:
                 raise InputError(f"{option} is for videos, not for texts")
 

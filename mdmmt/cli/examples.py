@@ -19,6 +19,7 @@ EXAMPLES = {
         "mdmmt batch videos/ --out vectors/ --db library.db",
         "mdmmt batch s3://films/new --out s3://films/vectors --cluster 10.0.0.1:6379",
         "mdmmt batch films.parquet --column file --out vectors/ --gpus-per-actor 0.5",
+        "mdmmt batch --texts captions.jsonl --column caption --out texts/",
     ),
     "dumps read": ("mdmmt dumps read CLIP=dumps/clip VIDEO=dumps/video --out features/",),
     "dumps write": ("mdmmt dumps write features/*.safetensors --out dumps/",),

@@ -351,8 +351,8 @@ def _search(arguments: argparse.Namespace) -> int:
     from ..search import Index
     from ..storage.files import check_writable
 
-    given = (arguments.text, arguments.video, arguments.like)
-    one_query = arguments.queries is None and given != (None, None, None)
+    query = (arguments.text, arguments.video, arguments.like)
+    one_query = arguments.queries is None and query != (None, None, None)
     if not one_query and arguments.queries is None:
         if not sys.stdin.isatty():
             raise InputError("there is no query; expected a text, --video, --like or --queries")
@@ -500,8 +500,8 @@ def _find(
 ) -> tuple[list[Hit], Similarity | None]:
     from ..search.answer import answer
 
-    given = [vector for vector in (text, example and example.vector) if vector is not None]
-    query = given[0] if len(given) == 1 else index.combine(*given)
+    vectors = [vector for vector in (text, example and example.vector) if vector is not None]
+    query = vectors[0] if len(vectors) == 1 else index.combine(*vectors)
     hits, similarity = answer(
         index,
         model,

@@ -366,16 +366,18 @@ class Index:
         }
         rows = self._get([id_ for of_file in ids.values() for id_ in of_file], list(FIELDS))
         for path, of_file in ids.items():
-            found = [rows[id_] for id_ in of_file if id_ in rows]
-            facts = {(row["source"], json.dumps(row["metadata"])) for row in found}
-            if [row["segments"] for row in found] != [len(of_file)] * len(of_file) or len(
+            file_rows = [rows[id_] for id_ in of_file if id_ in rows]
+            facts = {(row["source"], json.dumps(row["metadata"])) for row in file_rows}
+            if [row["segments"] for row in file_rows] != [len(of_file)] * len(of_file) or len(
                 facts
             ) > 1:
                 raise InputError(
                     f"{redact_password(self._uri)}: {path!r} was changed while it was read, "
                     "expected an index that nobody writes to meanwhile; try again"
                 )
-            yield FileEntry(path, _segments(found), found[0]["source"], dict(found[0]["metadata"]))
+            yield FileEntry(
+                path, _segments(file_rows), file_rows[0]["source"], dict(file_rows[0]["metadata"])
+            )
 
     def _first_rows(self, fields: list[str]) -> Iterator[Mapping[str, Any]]:
         """The row of the first segment of each file, which stands for the file."""
@@ -401,8 +403,8 @@ class Index:
         rows: dict[str, Mapping[str, Any]] = {}
         for i in range(0, len(ids), ROWS_READ_AT_ONCE):
             some = list(ids[i : i + ROWS_READ_AT_ONCE])
-            found = self._call("get", ids=some, output_fields=["id", *fields])
-            rows |= {row["id"]: row for row in found}
+            portion = self._call("get", ids=some, output_fields=["id", *fields])
+            rows |= {row["id"]: row for row in portion}
         return rows
 
     def is_deleted(self, path: str | os.PathLike[str]) -> bool:
@@ -582,10 +584,12 @@ class Index:
             _check_count(per_video, "per_video", MAX_HITS)
         plain = not merge and per_video is None
         limit = k if plain else min(max(STEP * k, FIRST_WINDOWS), MAX_HITS)
-        asked = filter
+        expression = filter
         while True:
-            (rows,) = self._rows(queries, limit, asked, HIT_FIELDS)
-            if asked == filter:  # anew: an index that is not exact may find better ones as well
+            (rows,) = self._rows(queries, limit, expression, HIT_FIELDS)
+            if (
+                expression == filter
+            ):  # anew: an index that is not exact may find better ones as well
                 moments, seen = Moments(merge), set[str]()
             new = [row for row in rows if row["id"] not in seen]
             seen.update(row["id"] for row in new)
@@ -600,7 +604,7 @@ class Index:
                 break
             if limit == MAX_HITS:  # Milvus gives no more at once, so what is known is left out
                 known = moments.filter_of_known(hits, per_video, lowest)
-                asked = f"({filter}) and not ({known})" if filter else f"not ({known})"
+                expression = f"({filter}) and not ({known})" if filter else f"not ({known})"
             limit = min(STEP * limit, MAX_HITS)
         return self._with_vectors(hits)
 

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from .index import Hit
 
-# The share of the best score that a window must have to join. In a film of the sample's clips, 96
-# of 100 windows that lie beside the best one in the same clip have it, and none of the next clip.
+# The share of the best score that a window must have to join; docs/search.md tells what it does.
 JOINS = 0.8
 
 

@@ -90,18 +90,18 @@ def test_a_cluster_embeds_texts_as_one_process_does(cluster, sample, tmp_path):
     source, exact, rough = tmp_path / "texts.txt", tmp_path / "exact", tmp_path / "rough"
     source.write_text("\n".join([*texts, texts[0]]))
     for out, precision in ((exact, "exact"), (rough, "int8")):
-        options = ["--texts", "--out", out, SAMPLE, f"--precision={precision}"]
-        done = cluster.run(source, *options)
+        options = ["--texts", source, "--out", out, SAMPLE, f"--precision={precision}"]
+        done = cluster.run(*options)
         assert (done.returncode, done.stdout.split(";")[0]) == (
             0,
             f"200 texts of 200 of 200 items embedded, written to {out}",
         ), done.stderr
     expected = np.stack([row.vector for row in embed_texts(sample, texts)])
-    found = {row["text"]: row["vector"] for row in rows_in(exact)}
-    vectors = np.float32([found[text] for text in texts])
+    stored = {row["text"]: row["vector"] for row in rows_in(exact)}
+    vectors = np.float32([stored[text] for text in texts])
     assert np.abs(vectors - expected).max() <= 1e-6
-    found = {row["text"]: row["vector"] for row in rows_in(rough)}
-    rounded = np.float32([found[text] for text in texts])
+    stored = {row["text"]: row["vector"] for row in rows_in(rough)}
+    rounded = np.float32([stored[text] for text in texts])
     norms = np.linalg.norm(rounded, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((rounded * expected).sum(axis=1) / norms).min() >= 0.999
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mdmmt.batch.sources import Items, decode, encode, feature_file_of, find_items, item_id
+from mdmmt.batch.sources import (
+    Items,
+    decode,
+    encode,
+    feature_file_of,
+    find_items,
+    find_texts,
+    item_id,
+)
 from mdmmt.errors import InputError
 from mdmmt.search import index
 
@@ -44,26 +52,26 @@ def test_a_column_of_parquet(tmp_path):
 def test_texts_count_once(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("a dog\na cat\na dog\n")
-    assert find_items(str(file), texts=True) == Items("text", ["a dog", "a cat"])
+    assert find_texts(str(file)) == Items("text", ["a dog", "a cat"])
 
 
 @pytest.mark.parametrize(
-    ("source", "column", "texts", "message"),
+    ("find", "source", "column", "message"),
     [
-        ("none", None, True, "'none' cannot be read"),
-        ("-", None, True, "expected a file on this machine"),
-        ("list.txt", "path", False, "is no table"),
-        (".", None, False, "there is no video and no feature file"),
-        ("empty.txt", None, False, "holds no text"),
-        ("ftp://films/a", None, False, "expected a folder, or one of s3://BUCKET/PREFIX"),
-        ("s3:///a", None, False, "expected a folder, or one of s3://BUCKET/PREFIX"),
+        (find_texts, "none", None, "'none' cannot be read"),
+        (find_texts, "-", None, "expected a file on this machine"),
+        (find_items, "list.txt", "path", "is no table"),
+        (find_items, ".", None, "there is no video and no feature file"),
+        (find_items, "empty.txt", None, "holds no text"),
+        (find_items, "ftp://films/a", None, "expected a folder, or one of s3://BUCKET/PREFIX"),
+        (find_items, "s3:///a", None, "expected a folder, or one of s3://BUCKET/PREFIX"),
     ],
 )
-def test_what_is_no_source_is_refused(tmp_path, monkeypatch, source, column, texts, message):
+def test_what_is_no_source_is_refused(tmp_path, monkeypatch, find, source, column, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(InputError, match=message):
-        find_items(source, column, texts)
+        find(source, column)
 
 
 def test_names_survive_the_way_to_an_actor():

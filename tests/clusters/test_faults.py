@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_the_items(cluster, tmp_path):
     for count in (200, 20_000):
         source = tmp_path / f"{count}.txt"
         source.write_text("\n".join(f"a red circle moves left, take {i}" for i in range(count)))
-        process = cluster.start(source, "--texts", "--out", tmp_path / f"out {count}", SAMPLE)
+        process = cluster.start("--texts", source, "--out", tmp_path / f"out {count}", SAMPLE)
         peaks.append(0.0)
         while process.poll() is None:
             peaks[-1] = max([peaks[-1], *map(own_bytes, cluster.workers())])
