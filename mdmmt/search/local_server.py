@@ -19,6 +19,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -31,6 +32,7 @@ from ..errors import InputError, MissingDependency, describe_error, warn
 TESTED_VERSION = "3.2.2"  # of Milvus Lite
 SOCKET_FOLDER = "mdmmt-index-"  # the start of the folder's name
 SOCKET = "milvus:0"  # Milvus Lite joins host and port by a colon
+LEFTOVER_S = 60.0  # the age of a socket whose server must have started, if it lives
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes, a limit of the system
 
 logger = logging.getLogger(__name__)
@@ -153,10 +155,15 @@ def _socket_folder() -> Iterator[str]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the folders of processes that were killed: those with a socket that nobody serves."""
+    """Remove the folders of processes that were killed: those with a socket that nobody serves.
+
+    The socket of a server that starts is there for a moment before anybody can call it.
+    """
     for folder in parent.glob(f"{SOCKET_FOLDER}*"):
         try:
-            if folder.stat().st_uid == os.getuid() and (folder / SOCKET).is_socket():
+            status = folder.stat()
+            is_ours = status.st_uid == os.getuid() and (folder / SOCKET).is_socket()
+            if is_ours and status.st_mtime < time.time() - LEFTOVER_S:
                 _knock(f"unix:{folder}/{SOCKET}")
         except ConnectionRefusedError:
             shutil.rmtree(folder, ignore_errors=True)

@@ -229,15 +229,24 @@ def test_serve_lets_no_other_user_of_the_machine_connect(database, tmp_path, mon
 
 def test_serve_removes_the_sockets_of_killed_processes_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    made = [tmp_path / f"mdmmt-index-{name}" for name in ("killed", "served", "new", "other")]
+    made = [
+        tmp_path / f"mdmmt-index-{name}" for name in ("killed", "served", "new", "other", "starts")
+    ]
     for folder in made:
         folder.mkdir()
     (made[3] / "milvus:0").write_text("a file")
-    with socket.socket(socket.AF_UNIX) as killed, socket.socket(socket.AF_UNIX) as served:
+    with (
+        socket.socket(socket.AF_UNIX) as killed,
+        socket.socket(socket.AF_UNIX) as served,
+        socket.socket(socket.AF_UNIX) as starts,
+    ):
         killed.bind(str(made[0] / "milvus:0"))
         served.bind(str(made[1] / "milvus:0"))
         served.listen()
         killed.close()
+        for folder in made:
+            os.utime(folder, (0, 0))
+        starts.bind(str(made[4] / "milvus:0"))  # a server's, which is to listen next
         with local_server.serve(tmp_path / "a.db"):
             assert not made[0].exists()
         assert {*tmp_path.glob("mdmmt-*")} == {*made[1:]}
