@@ -26,7 +26,7 @@ MEASURED = {
 STAGES = ("decoding", "VIDEO", "CLIP", "tf_vggish", "all in one pass", "all in one pass, int8")
 VIDEO_FLOP = 146e9  # of the matrix products of a clip, which is a second of video
 VECTOR_BYTES = 1536 * 4
-# Bytes of an index for each vector, by Milvus' formulas. None of them was measured.
+# Milvus' formulas give the bytes of an index for each vector. No benchmark measured them.
 INDEX_BYTES = {
     "FLAT, IVF_FLAT": VECTOR_BYTES,
     "HNSW, M 16": VECTOR_BYTES + 2 * 16 * 4,  # two lists of neighbours at the lowest level

@@ -4,7 +4,7 @@ Ray Data hands portions of items to actors, each of which is a `Worker` and writ
 neither vectors nor features pass through Ray's object store.
 
 An item may kill the process that works on it. Then the portion of that item is not written. Once
-the others are, what is left goes through again, item by item, and an item that kills three
+the others are written, its items go through again, one by one, and an item that kills three
 processes gets a row with that error.
 
 Ray ends a process whose cluster is gone. So it runs in a process of its own, and this one tells why

@@ -82,7 +82,7 @@ class Parts:
         """The settings of the run that has written here.
 
         Raises:
-            InputError: there is none.
+            InputError: no run has written here.
         """
         content = self._store.read(SETTINGS_FILE)
         if content is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,11 @@ from .common import (
     add_model_options,
     add_time_limit_option,
     add_tokenizer_option,
+    add_window_options,
+    count,
     load_model,
+    positive_number,
     report,
-    seconds,
     shows_bars,
 )
 
@@ -74,8 +75,7 @@ def add_commands(commands: Commands) -> None:
     add_experts_options(batch, "all of the model, the others count as absent")
     add_tokenizer_option(batch)
     add_time_limit_option(batch)
-    batch.add_argument("--window", type=seconds, metavar="S", help="seconds of each window")
-    batch.add_argument("--stride", type=seconds, metavar="S", help="seconds between their starts")
+    add_window_options(batch)
     batch.add_argument(
         "--features",
         metavar="FOLDER",
@@ -87,13 +87,13 @@ def add_commands(commands: Commands) -> None:
     )
     batch.add_argument(
         "--actors",
-        type=_whole,
+        type=count,
         metavar="N",
         help="processes that work; default: as many as the cluster has room for",
     )
     batch.add_argument(
         "--cpus-per-actor",
-        type=_amount,
+        type=positive_number,
         default=1.0,
         metavar="N",
         help="CPUs that an actor asks Ray for, its threads, and the videos that it reads at once; "
@@ -101,14 +101,14 @@ def add_commands(commands: Commands) -> None:
     )
     batch.add_argument(
         "--gpus-per-actor",
-        type=_amount,
+        type=positive_number,
         default=0.0,
         metavar="X",
         help="GPUs that an actor asks Ray for, such as 0.25; default: none",
     )
     batch.add_argument(
         "--memory-per-actor",
-        type=_amount,
+        type=positive_number,
         metavar="GB",
         help="memory that an actor asks Ray for; default: none is asked for",
     )
@@ -262,20 +262,3 @@ def _bar(total: int, kind: str) -> Iterator[Callable[[int], object]]:
     unit = " texts" if kind == "text" else " videos"
     with tqdm(total=total, unit=unit, disable=not shows_bars()) as bar:
         yield bar.update
-
-
-def _whole(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
-    return number
-
-
-def _amount(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number above 0")
-    return number

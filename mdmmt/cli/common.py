@@ -97,29 +97,45 @@ def add_jobs_option(command: argparse.ArgumentParser) -> None:
     """Add the number of files that are read at once, to a command that reads many videos."""
     command.add_argument(
         "--jobs",
-        type=_number_of_jobs,
+        type=count,
         metavar="N",
         help="videos that are read at once; default: 2, or one for each core, up to "
         f"{MAX_USUAL_JOBS}, if the experts run on a GPU",
     )
 
 
+def add_window_options(command: argparse.ArgumentParser) -> None:
+    """Add the length and the stride of windows, to a command that cuts videos into windows."""
+    command.add_argument("--window", type=seconds, metavar="S", help="seconds of each window")
+    command.add_argument("--stride", type=seconds, metavar="S", help="seconds between their starts")
+
+
 def seconds(text: str) -> float:
     """The number of seconds that an option gives, for argparse."""
+    return positive_number(text, "a number of seconds")
+
+
+def positive_number(text: str, what: str = "a number") -> float:
+    """The number above 0 that an option gives, for argparse.
+
+    Args:
+        what: names the number in the message that refuses it.
+    """
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {what} above 0")
     return number
 
 
-def _number_of_jobs(text: str) -> int:
-    jobs = int(text) if text.isdecimal() else 0
-    if jobs < 1:
+def count(text: str) -> int:
+    """The whole number above 0 that an option gives, for argparse."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
-    return jobs
+    return number
 
 
 def jobs_of(arguments: argparse.Namespace, device: torch.device) -> int:

@@ -22,12 +22,12 @@ from .common import (
     add_model_options,
     add_time_limit_option,
     add_tokenizer_option,
+    add_window_options,
     jobs_of,
     load_model,
     print_result,
     report,
     say,
-    seconds,
     shows_bars,
     video_progress,
 )
@@ -61,8 +61,7 @@ def add_commands(commands: Commands) -> None:
     add_experts_options(build, "all of the model, the others count as absent")
     add_jobs_option(build)
     add_time_limit_option(build)
-    build.add_argument("--window", type=seconds, metavar="S", help="seconds of each window")
-    build.add_argument("--stride", type=seconds, metavar="S", help="seconds between their starts")
+    add_window_options(build)
     build.add_argument(
         "--metadata",
         type=Path,
