@@ -133,7 +133,11 @@ def _batch(arguments: argparse.Namespace) -> int:
     model = load_model(arguments)
     arguments.device = device
     settings = _settings(arguments, items, model)
-    mark = parts.begin(settings)
+    if arguments.db is not None:
+        from ..search.fill import check_index
+
+        check_index(arguments.db, model, items.names)
+    mark = parts.begin(settings)  # it stops an earlier command, so it comes after all checks
     if arguments.retry:
         parts.forget_errors()
     done = parts.done()

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..batch.parts import Parts, item_of
 from ..errors import InputError
-from ..model import Segments
+from ..features.files import SUFFIX
+from ..model import Model, Segments
 from .index import FileEntry, Index
+from .milvus import is_local, remove_local_database
 from .sources import MixtureCheck, Source
+
+
+def check_index(uri: str, model: Model, names: Sequence[str]) -> None:
+    """Refuse a database that `fill_index` could not fill, before the work on many items.
+
+    A local database that is made for that is removed again.
+
+    Args:
+        uri: see `Index.open`.
+        names: of the items. The versions of feature files are not looked at.
+
+    Raises:
+        InputError, MissingDependency: see `Index.open`; or the database holds features of other
+            versions of the experts, or of another clock.
+        WeightsError: the weights of the model, or of an expert, cannot be read.
+    """
+    folder = Path(uri).expanduser()
+    is_new = is_local(uri) and not folder.exists()
+    try:
+        with Index.open(uri, model) as index:
+            video = next((name for name in names if not name.endswith(SUFFIX)), None)
+            if video is not None and index.count():
+                source = Source([], *model.reader.versions_of(video))
+                _check_mixture(MixtureCheck(index), video, source)
+    finally:
+        if is_new and folder.exists():
+            remove_local_database(folder)
 
 
 def fill_index(index: Index, parts: Parts) -> int:
@@ -48,12 +78,19 @@ def fill_index(index: Index, parts: Parts) -> int:
         for _, alike in groupby(files, lambda one: (one[1].versions, one[1].clock)):
             entries = []
             for file, source in alike:
-                mixture.check(file.path, source)
+                _check_mixture(mixture, file.path, source)
                 entries.append(file._replace(metadata=index.metadata(file.path)))
             index.add_files(entries)
             mixture.note_added(source)
             added += sum(len(entry.segments.vectors) for entry in entries)
     return added
+
+
+def _check_mixture(mixture: MixtureCheck, path: str, source: Source) -> None:
+    try:
+        mixture.check(path, source)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _files(table: Any, settings: Mapping[str, Any]) -> Iterator[tuple[FileEntry, Source]]:
