@@ -7,7 +7,7 @@ CLIP (ViT-B/32) and tf_vggish.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
@@ -326,24 +326,32 @@ def checked_keys(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def build_config(cls: type[Config], values: Any, where: str) -> Config:
+def build_config(
+    cls: type[Config], values: Any, where: str, place: Callable[[str], str] | None = None
+) -> Config:
     """Make a configuration, a dataclass, from a mapping.
 
     Args:
         where: the place of the mapping, with which messages begin.
+        place: that of a key of the mapping, for messages about this key; None: `where`.
 
     Raises:
         InputError, InputTypeError: a field is unknown or missing, or the class refuses a value.
     """
     kind: type[Any] = cls  # whose fields the type checker does not know
-    values = checked_keys(where, values, _names_of(kind))
+    names = _names_of(kind)
+    if place and isinstance(values, Mapping):
+        for name in values:
+            checked_keys(place(str(name)), {name: None}, names)
+    values = checked_keys(where, values, names)
     needed = [f.name for f in fields(kind) if f.default is MISSING]
     missing = [name for name in needed if name not in values]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}")
     try:
         return cls(**values)
-    except InputError as error:
+    except InputError as error:  # whose message begins with the name of the field
+        where = place(str(error).split()[0]) if place else where
         raise type(error)(f"{where}: {error}") from error
 
 

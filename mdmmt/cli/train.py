@@ -57,8 +57,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from ..training.config import from_mapping, read_recipe
+    from ..training.config import from_mapping
     from ..training.loop import train
+    from ..training.recipe import read_recipe
 
     values: dict[str, Any] = {
         name: getattr(arguments, name)
@@ -95,7 +96,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
-    from ..training.config import parse_yaml
+    from ..training.recipe import parse_yaml
 
     settings = {}
     for text in given:

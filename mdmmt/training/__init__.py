@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import lazy
-from .config import DatasetConfig, TrainingConfig, read_recipe
+from .config import DatasetConfig, TrainingConfig
+from .recipe import read_recipe
 
 if TYPE_CHECKING:
     from .data import Sample, Segment

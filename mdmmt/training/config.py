@@ -1,4 +1,4 @@
-"""The settings of a training run, as frozen dataclasses or a recipe in YAML.
+"""The settings of a training run, as frozen dataclasses.
 
 The defaults are those of MDMMT (arXiv 2103.10699, section 4.3) and of MMT (Gabeur et al., 2020),
 on which it builds: 50 epochs, a learning rate of 5e-5 that each epoch multiplies by 0.95, batches
@@ -8,17 +8,13 @@ of 32 pairs, and a margin of 0.05.
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..config import build_config
-from ..errors import InputError, InputTypeError, MissingDependency
-from ..storage.text import read_text
+from ..errors import InputError, InputTypeError
 
 RANKING, INFO_NCE = "max-margin", "info-nce"
 LOSSES = (RANKING, INFO_NCE)
@@ -129,82 +125,46 @@ class TrainingConfig:
             )
 
 
-def read_recipe(
-    path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+def from_mapping(
+    values: Mapping[str, Any], where: str, place: Callable[[str, int | None], str] | None = None
 ) -> TrainingConfig:
-    """Read the settings of a run from a YAML file.
+    """The settings that a mapping holds.
 
     Args:
-        path: a file whose keys are the fields of `TrainingConfig`, and whose `datasets` is a list
-            of mappings with the fields of `DatasetConfig`. Paths in it are relative to the folder
-            in which the process runs.
-        overrides: values that replace those of the file.
+        where: the place of the mapping, with which messages begin.
+        place: that of a key of the mapping, or of the dataset of this number, for messages about
+            them; None: `where`.
 
     Raises:
-        InputError, InputTypeError: the file cannot be read or is not YAML, a key is unknown or
-            missing, or a value is out of range. The message names the file and the key.
+        InputError, InputTypeError: a key is unknown or missing, or a value is of another type or
+            out of range. The message names the key.
     """
-    path = Path(path)
-    values = parse_yaml(read_text(path), str(path))
-    if not isinstance(values, Mapping):
-        raise InputError(f"{path} is a {type(values).__name__}, expected keys and values")
-    return from_mapping({**values, **(overrides or {})}, str(path))
-
-
-def from_mapping(values: Mapping[str, Any], where: str) -> TrainingConfig:
-    """The settings that a mapping holds; `where` begins each message.
-
-    Raises:
-        InputError, InputTypeError: see `read_recipe`.
-    """
+    place = place or (lambda name, dataset: where)
     values = dict(values)
     datasets = values.get("datasets")
     if datasets is not None:
         if not isinstance(datasets, list | tuple):
-            kind = type(datasets).__name__
-            raise InputTypeError(f"{where}: datasets is a {kind}, expected a list")
+            raise InputTypeError(
+                f"{place('datasets', None)}: datasets is a {type(datasets).__name__}, expected a "
+                "list"
+            )
         values["datasets"] = tuple(
-            one
-            if isinstance(one, DatasetConfig)
-            else build_config(DatasetConfig, one, f"{where}: datasets[{index}]")
+            one if isinstance(one, DatasetConfig) else _dataset(one, index, place)
             for index, one in enumerate(datasets)
         )
-    return build_config(TrainingConfig, values, where)
+    return build_config(TrainingConfig, values, where, lambda name: place(name, None))
+
+
+def _dataset(values: Any, index: int, place: Callable[[str, int | None], str]) -> DatasetConfig:
+    def of_key(name: str) -> str:
+        return f"{place(name, index)}: datasets[{index}]"
+
+    return build_config(DatasetConfig, values, of_key(""), of_key)
 
 
 def to_mapping(config: TrainingConfig) -> dict[str, Any]:
     """The inverse of `from_mapping`, for JSON."""
     return {**asdict(config), "datasets": [asdict(one) for one in config.datasets]}
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML.
-
-    Args:
-        where: the name of the text, with which error messages start.
-
-    Raises:
-        InputError: the text is not YAML.
-        MissingDependency: PyYAML is not installed.
-    """
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingDependency("a recipe in YAML", extra="train") from error
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
-        """Reads 5e-5 as a number, as YAML 1.2 does; PyYAML itself makes it a text."""
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-    )
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{where}{line}: is not YAML ({problem})") from error
 
 
 def differences(first: TrainingConfig, second: TrainingConfig) -> list[str]:

@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from pathlib import Path
-
 import pytest
 
-from mdmmt.errors import InputError, InputTypeError
-from mdmmt.training.config import (
-    DatasetConfig,
-    TrainingConfig,
-    differences,
-    from_mapping,
-    read_recipe,
-    to_mapping,
-)
+from mdmmt.errors import InputError
+from mdmmt.training.config import differences, from_mapping
 
-RECIPE = """
-out: runs/both
-init: sample
-learning_rate: 5e-5
-datasets:
-  - {data: a.jsonl, features: a, weight: 140}
-  - data: b.jsonl
-    features: b
-    val: b-val.jsonl
-"""
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 MINIMAL = {"out": "run", "datasets": [{"data": "a.jsonl", "features": "a"}]}
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE)
-    return file
-
-
-def test_a_recipe_gives_the_settings_of_several_datasets(recipe):
-    config = read_recipe(recipe, {"epochs": 3})
-    assert config == TrainingConfig(
-        out="runs/both",
-        init="sample",
-        learning_rate=5e-5,
-        epochs=3,
-        datasets=(
-            DatasetConfig("a.jsonl", "a", weight=140),
-            DatasetConfig("b.jsonl", "b", val="b-val.jsonl"),
-        ),
-    )
-    assert from_mapping(to_mapping(config), "x") == config
 
 
 def test_the_defaults_are_those_of_the_paper():
@@ -87,30 +44,6 @@ def test_a_bad_setting_is_named(changes, message):
 def test_missing_settings_are_named():
     with pytest.raises(InputError, match="x lacks out, datasets"):
         from_mapping({}, "x")
-
-
-def test_a_file_that_is_no_recipe_is_named(tmp_path):
-    file = tmp_path / "recipe.yaml"
-    file.write_text("out: run\nepochs: [1,\n")
-    with pytest.raises(InputError, match=r"recipe\.yaml, line 3: is not YAML"):
-        read_recipe(file)
-    file.write_text("- 1\n")
-    with pytest.raises(InputError, match=r"recipe\.yaml is a list, expected keys and values"):
-        read_recipe(file)
-    with pytest.raises(InputTypeError, match="out is 7, expected a text"):
-        from_mapping({**MINIMAL, "out": 7}, "x")
-
-
-def test_the_page_has_the_recipe_of_the_paper_and_every_setting(tmp_path):
-    page = PAGE.read_text(encoding="utf-8")
-    file = tmp_path / "paper.yaml"
-    file.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
-    config = read_recipe(file)
-    assert [one.weight for one in config.datasets] == [140, 100, 70, 60, 9, 9, 102, 169]
-    assert (config.samples_per_epoch, config.dropout) == (150_000, 0.2)
-    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
-    assert {field.name for field in fields(TrainingConfig)} <= set(rows)
-    assert all(f"`{field.name}`" in page for field in fields(DatasetConfig))
 
 
 def test_differences_leave_out_what_a_run_may_change():
