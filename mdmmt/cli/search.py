@@ -288,7 +288,7 @@ def _info(arguments: argparse.Namespace) -> int:
 def _prune(arguments: argparse.Namespace) -> int:
     from ..search import Index
 
-    with Index.open(arguments.db) as index:
+    with Index.open(arguments.db, read_only=arguments.dry_run) as index:
         paths = [file.path for file in index.files()]
         gone = [path for path in paths if _is_on_disk(path) is False]
         if gone and len(gone) == len(paths):

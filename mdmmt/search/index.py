@@ -37,9 +37,9 @@ from .checks import (
 )
 from .filters import fields_of, spell_name
 from .local_server import DatabaseInUse
-from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, Origin, redact_password
+from .milvus import COLLECTION, FIELDS, LOCAL_SEARCH, METRIC, UNCLEAN, Origin, redact_password
 from .moments import Moments
-from .snapshot import private_copy
+from .snapshot import CannotCopy, Moment, private_copy
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -55,7 +55,6 @@ ROWS_READ_AT_ONCE = 1_024  # with their vectors, which take ten times the memory
 VECTOR_BYTES = 4  # of each number
 # The first segment stands for its file.
 FIRST_ROWS = 'id like "%-0" and segments > 0'
-UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process was killed
 # Milvus Lite puts new rows into a log, which survives a kill but is searched slowly.
 MAX_LOG_ROWS = 100  # rows in the log that a search may meet
 MAX_LOG_BYTES = 64 << 20  # of vectors; a larger log becomes part of the database
@@ -140,6 +139,7 @@ class Index:
         self._closing = ExitStack()
         self._closed = False
         self._read_only = False
+        self._moment: Moment | None = None  # of the database, if this is a copy
         self._deleted = milvus.read_deleted(client)
         self._lock = threading.Lock()  # Milvus Lite takes one writer, and no reader beside it
         self._log_rows = 0
@@ -174,9 +174,10 @@ class Index:
                 checked, and no database is made; `weights` then names the model, and `check_model`
                 checks it.
             create: whether to make a database if there is none.
-            read_only: refuse `add` and `delete`, and make no database. If a local database is open
-                elsewhere, as by a build, a private copy of its present state is opened, which
-                takes time and disk space as the database does.
+            read_only: refuse `add` and `delete`, and make no database. Of a local database, a
+                private copy of its present state is opened, so others can open the database
+                meanwhile, as a build does. The copy takes time and disk space as the database does.
+                If there can be no copy, as for want of room, the database itself is opened.
 
         Raises:
             InputError, InputTypeError: there is no database and none is to be made; it is open
@@ -203,15 +204,10 @@ class Index:
             assert model is not None
             milvus.make_local_database(Path(uri), model)
         with ExitStack() as stack:
-            try:
-                client = stack.enter_context(milvus.connect(uri))
-                folder = Path(uri)
-            except DatabaseInUse:
-                if not read_only:
-                    raise
-                folder = stack.enter_context(private_copy(Path(uri)))
-                (folder / UNCLEAN).touch()  # as it is that of a process that was killed
-                client = stack.enter_context(milvus.connect(str(folder)))
+            if read_only and milvus.is_local(uri):
+                client, folder, moment = _connect_to_read(uri, stack)
+            else:
+                client, folder, moment = stack.enter_context(milvus.connect(uri)), Path(uri), None
             with milvus.translate_errors(uri):
                 identity = _open_collection(client, uri, model, create)
                 stored = milvus.read_origin(client)
@@ -224,8 +220,18 @@ class Index:
             elif not read_only:
                 index._delete_leftovers()
             index._read_only = read_only
+            index._moment = moment
             index._closing = stack.pop_all()
         return index
+
+    def is_outdated(self) -> bool:
+        """Whether this is a private copy, see `open`, and the database has changed since."""
+        if self._moment is None:
+            return False
+        try:
+            return Moment.of(Path(self._uri)) != self._moment
+        except FileNotFoundError:  # the database changes right now, or is gone
+            return True
 
     def check_model(self, model: Model) -> None:
         """Refuse a model whose embeddings cannot be compared with those of the index.
@@ -810,7 +816,8 @@ class Index:
         # Milvus Lite 3.2, killed while its log becomes part of the database, has the rows in both.
         # It would find them twice, and write the same file again, over the one that is in use.
         # A row that is written anew takes the place of both.
-        counts = Counter(row["id"] for row in self._call("query", filter='id != ""'))
+        rows = self._call("query", filter='id != ""', output_fields=["id"])
+        counts = Counter(row["id"] for row in rows)
         doubled = [id_ for id_, count in counts.items() if count > 1]
         for i in range(0, len(doubled), ROWS_AT_ONCE):
             ids = doubled[i : i + ROWS_AT_ONCE]
@@ -858,6 +865,18 @@ class Index:
             if self._local and SYSTEM_ERROR.search(str(error)):
                 self._failure = describe_error(error.__cause__ or error)
             raise
+
+
+def _connect_to_read(uri: str, stack: ExitStack) -> tuple[MilvusClient, Path, Moment | None]:
+    """Connect to a private copy of a local database, or to the database if there is no copy."""
+    try:
+        folder, moment = stack.enter_context(private_copy(Path(uri)))
+    except CannotCopy as reason:
+        try:
+            return stack.enter_context(milvus.connect(uri)), Path(uri), None
+        except DatabaseInUse:
+            raise reason from None
+    return stack.enter_context(milvus.connect(uri, folder)), folder, moment
 
 
 def _open_collection(

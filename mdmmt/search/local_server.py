@@ -127,8 +127,9 @@ def _serve_directly(folder: Path) -> Iterator[str]:
             server, database, port = start_server_in_thread(str(folder), host=host, port=0)
         except DataDirLockedError as error:
             raise DatabaseInUse(
-                f"the database {str(folder)!r} is open elsewhere, in this process or another; "
-                "expected one at a time, or a Milvus server, which takes many"
+                f"the database {str(folder)!r} is open elsewhere, in this process or another, as "
+                "by a build; expected one that writes at a time, so wait until that one has ended, "
+                "or use a Milvus server, which takes many"
             ) from error
         try:
             if port == 0:  # gRPC's sign of failure; for a socket, success is 1
@@ -181,7 +182,8 @@ def _serve_as_pymilvus(folder: Path) -> Iterator[str]:
     if address is None:
         raise DatabaseInUse(
             f"the database {str(folder)!r} cannot be opened; it may be open elsewhere, in this "
-            "process or another; expected one at a time, or a Milvus server, which takes many"
+            "process or another; expected one that writes at a time, or a Milvus server, which "
+            "takes many"
         )
     _open_folders.add(path)
     try:

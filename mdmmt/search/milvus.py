@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COLLECTION = "mdmmt"
 MANIFEST = "manifest.json"  # of Milvus Lite, in the folder of the collection
+UNCLEAN = "UNCLEAN"  # a file in a local database: it is open, or its process was killed
 FIELDS = ("id", "path", "start_s", "end_s", "source", "segments", "metadata", "vector")
 # Properties of the collection.
 MODEL_PROPERTY = "mdmmt.model"  # the model that made its embeddings
@@ -218,8 +219,11 @@ def make_local_database(folder: Path, identity: Identity) -> None:
 
 
 @contextmanager
-def connect(uri: str) -> Iterator[MilvusClient]:
+def connect(uri: str, copy: Path | None = None) -> Iterator[MilvusClient]:
     """Connect to a database, which for a local one includes serving it.
+
+    Args:
+        copy: a copy of a local database, which is opened in its place.
 
     Raises:
         InputError: the local database is open elsewhere or lacks files, or the server does not
@@ -228,10 +232,11 @@ def connect(uri: str) -> Iterator[MilvusClient]:
     from pymilvus import MilvusClient
 
     local = is_local(uri)
+    folder = copy or Path(uri)
     with ExitStack() as stack:
-        address = stack.enter_context(serve(Path(uri))) if local else uri
+        address = stack.enter_context(serve(folder)) if local else uri
         if local:
-            check_files(Path(uri))  # while nobody else may write
+            check_files(folder)  # while nobody else may write
         with translate_errors(uri):
             client = MilvusClient(
                 address, timeout=CONNECT_S, grpc_options=LOCAL_GRPC_OPTIONS if local else {}

@@ -60,7 +60,7 @@ def test_app_searches_a_copy_of_a_database_that_is_open_elsewhere(served, capsys
     assert served["files"] == [] and not database.exists()  # it got no video
     assert main(["app", "--port", "0"]) == 0
     (drawn,) = (tmp_path / "cache").rglob("library.db")
-    with Index.open(drawn, read_only=True):
+    with Index.open(drawn):
         assert main(["app", "--port", "0"]) == 0
     assert not served["can_add"] and len(served["files"]) == 2
     assert "open elsewhere" in capsys.readouterr().err

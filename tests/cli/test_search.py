@@ -8,6 +8,8 @@ import os
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -509,6 +511,40 @@ def test_search_and_list_commands_read_a_database_that_is_open(database, model, 
         assert len(capsys.readouterr().out.splitlines()) == 1 + CLIPS
         assert main(["index", "delete", "0.mp4", "--db", database]) == 1
         assert "open elsewhere" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # four processes
+def test_a_prompt_and_a_build_have_a_database_open_together(clips, query, tmp_path):
+    """In either order; a second build is told of the first."""
+    db, extra = str(tmp_path / "library.db"), tmp_path / "extra"
+    extra.mkdir()
+    shutil.copy(clips / "1.mp4", extra / "new.mp4")
+    options = ["--db", db, "--weights=sample", "--device=cpu"]
+    assert main(["index", "build", str(clips / "0.mp4"), *options]) == 0
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "mdmmt", *arguments, *options]
+        return subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, bufsize=1)
+
+    def ask(prompt: subprocess.Popen[str]) -> int:
+        print(query, file=prompt.stdin, flush=True)
+        return len(json.loads(prompt.stdout.readline())["hits"])
+
+    with start("search", "--queries=-", "--json") as early:
+        assert ask(early) == 1
+        with start("index", "build", str(extra)) as build:
+            errors = build.communicate(timeout=120)[1]
+        assert build.returncode == 0, errors
+        with Index.open(db) as index, start("search", "--queries=-", "--json") as late:
+            assert ask(late) == 2 and ask(early) == 1
+            late.communicate(timeout=60)
+            with start("index", "build", str(extra)) as second:
+                errors = second.communicate(timeout=120)[1]
+            assert second.returncode == 1 and errors.count("\n") <= 2
+            assert "open elsewhere" in errors and "wait until that one has ended" in errors
+            assert index.count() == 2
+        early.communicate(timeout=60)
+    assert (early.returncode, late.returncode) == (0, 0)
 
 
 @pytest.fixture

@@ -660,7 +660,7 @@ def test_open_repairs_rows_that_are_in_log_and_database(database):
         content = log.read_bytes()
         index._flush()
     log.write_bytes(content)
-    (database / index_module.UNCLEAN).touch()
+    (database / milvus.UNCLEAN).touch()
     (file,) = database.rglob("*.parquet")
     written = file.stat().st_mtime_ns
     for _ in range(2):

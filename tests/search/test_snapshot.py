@@ -1,7 +1,8 @@
-"""A copy of a database that is open elsewhere: it is of one moment, and private."""
+"""What reads a database reads a copy: it is of one moment, and private."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -114,6 +115,7 @@ def test_private_copy_gives_up_on_a_database_that_always_changes(
 ):
     monkeypatch.setattr(snapshot, "PATIENCE_S", 0.2)
     with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(1))
         real = snapshot.copyfile
 
         def copy(source, target):
@@ -153,6 +155,77 @@ def test_private_copy_removes_the_copies_of_killed_processes(database, temporary
         assert {"mdmmt-copy-young", "mdmmt-copy-open"} <= left
         assert "mdmmt-copy-killed" not in left
         assert used.count() == 0
+
+
+def test_open_read_only_leaves_the_database_free_and_as_it_is(database, temporary_files):
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+        index._flush()
+        index.add("b.mp4", segments(2))
+
+    def state():
+        files = (file for file in database.rglob("*") if file.is_file())
+        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+    before = state()
+    with Index.open(database, read_only=True) as reader:
+        (copy,) = temporary_files.glob("mdmmt-copy-*/*")
+        assert not reader.is_outdated()
+        assert state() == before
+        with Index.open(database, MODEL) as index:  # a build that starts after the search
+            assert not index.is_outdated()
+            index.add("c.mp4", segments(4))
+            assert reader.is_outdated()
+            assert contents(database)[2:] == [("c.mp4", 4)]
+        assert len(reader.files()) == 2
+        index_files = {file.name for file in copy.iterdir()}
+    assert index_files >= {snapshot.UNCLEAN}  # as long as it is open
+    assert len(contents(database)) == 3
+
+
+@pytest.mark.parametrize("way", ["closed", "open", "killed"])
+def test_only_a_copy_of_a_database_that_was_not_closed_is_repaired(database, monkeypatch, way):
+    """A repair looks at every row."""
+    repaired = []
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+        monkeypatch.setattr(Index, "_repair", lambda self: repaired.append(self))
+        if way == "open":
+            contents(database)
+    if way == "killed":
+        (database / snapshot.UNCLEAN).touch()
+    if way != "open":
+        contents(database)
+    assert bool(repaired) == (way != "closed")
+
+
+@pytest.mark.parametrize("lost", ["data_*.parquet", "manifest.json", "schema.json"])
+def test_private_copy_names_a_file_that_is_lost(database, monkeypatch, lost):
+    monkeypatch.setattr(snapshot, "GRACE_S", 0.1)
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+    (file,) = database.rglob(lost)
+    file.unlink()
+    with pytest.raises(
+        InputError, match=f"library.db' lacks 1 of its files, such as .*{file.name}"
+    ):
+        Index.open(database, read_only=True)
+
+
+def test_without_room_for_a_copy_the_database_itself_is_read(database, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+
+    with Index.open(database, MODEL) as index:
+        index.add("a.mp4", segments(3))
+        monkeypatch.setattr(snapshot, "copyfile", fail)
+        with pytest.raises(InputError, match=r"library.db' is open elsewhere.*no room.*TMPDIR"):
+            Index.open(database, read_only=True)
+    assert contents(database) == [("a.mp4", 3)]
+    with Index.open(database, read_only=True) as reader:
+        assert not reader.is_outdated()
+        with pytest.raises(InputError, match="open elsewhere"):
+            Index.open(database, MODEL)
 
 
 @pytest.mark.slow  # many copies
