@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from .background import in_caller
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 class MdmmtError(Exception):
@@ -58,7 +62,21 @@ def warn(message: str) -> None:
     in_caller(lambda: _warn(message))
 
 
+@contextmanager
+def collect_warnings() -> Iterator[list[str]]:
+    """Give the messages that `warn` gets for this thread, which then emits no warnings."""
+    messages: list[str] = []
+    token = _collected.set(messages)
+    try:
+        yield messages
+    finally:
+        _collected.reset(token)
+
+
 def _warn(message: str) -> None:
+    if (collected := _collected.get()) is not None:
+        collected.append(message)
+        return
     level, own, frame = 1, 1, sys._getframe()
     while frame.f_back is not None:
         level, frame = level + 1, frame.f_back

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from media import flat, write_video
@@ -15,6 +17,7 @@ from mdmmt.errors import (
     MdmmtError,
     MissingDependency,
     WeightsError,
+    collect_warnings,
     describe_error,
     warn,
 )
@@ -37,6 +40,22 @@ OPERATOR_OPTIONS = {
     "features": {"modality": "features"},
     "segments": {"modality": "video", "segments": [(0, 9)]},
 }
+
+
+def test_warnings_of_one_thread_are_collected_in_place_of_being_emitted():
+    def work(number):
+        with collect_warnings() as messages:
+            warn(f"of {number}")
+            barrier.wait(10)
+            warn(f"more of {number}")
+        return messages
+
+    barrier = threading.Barrier(2)
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("error")
+        assert list(pool.map(work, "ab")) == [["of a", "more of a"], ["of b", "more of b"]]
+        with pytest.raises(UserWarning, match="of all"):
+            warn("of all")
 
 
 @pytest.mark.parametrize(

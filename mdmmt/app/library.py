@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import InputError
 from ..model import Model
 from ..sample.clips import CLIPS, SEED, choose, draw_library
 from ..search import Index, index_files
@@ -20,18 +24,71 @@ CLIPS_URL = "clips"  # the address of a file on the page is CLIPS_URL/KEY
 
 
 class Library:
-    """An index and its model.
+    """A database and its model.
+
+    The page searches a private copy of the database, so that others can add to it. Only while the
+    page itself adds files, it opens the database, and searches that.
 
     A browser names a file by a key that the page has given it, and never by a path. A file gets its
     key when a search has found it in the index, so no other file can be asked for.
+
+    Attributes:
+        index: what is searched now. A thread that uses it holds `lock`.
     """
 
-    def __init__(self, index: Index, model: Model, can_add: bool = True) -> None:
+    def __init__(self, database: str, index: Index, model: Model) -> None:
+        """
+        Args:
+            index: the database, opened to be read; `close` closes it.
+        """
+        self.database = database
         self.index = index
         self.model = model
-        self.can_add = can_add  # no, if the database is open elsewhere
         self.experts = index.experts or ()
+        self.lock = threading.Lock()
         self._files: dict[str, str] = {}  # key -> the file, without symbolic links
+
+    @contextmanager
+    def adding(self) -> Iterator[Index]:
+        """Open the database, so that files can be added to it.
+
+        Raises:
+            InputError: another process has it open for that.
+        """
+        with self.lock:
+            self.index.close()
+            try:
+                self.index = Index.open(self.database, self.model)
+            except InputError:
+                self.index = self._open_to_read()
+                raise
+            index = self.index
+        try:
+            yield index
+        finally:
+            with self.lock:
+                index.close()
+                self.index = self._open_to_read()
+
+    def refresh(self) -> None:
+        """Search the present state of the database from now on, if others have changed it.
+
+        Raises:
+            InputError: see `Index.open`; then the earlier state is searched.
+        """
+        with self.lock:
+            if self.index.is_outdated():
+                index = self._open_to_read()
+                self.index.close()
+                self.index = index
+
+    def close(self) -> None:
+        """Let the copy of the database go."""
+        with self.lock:
+            self.index.close()
+
+    def _open_to_read(self) -> Index:
+        return Index.open(self.database, self.model, read_only=True)
 
     def url_of(self, path: str) -> str:
         """The address of a file of the index on the page."""
@@ -62,6 +119,7 @@ def fill_with_drawn_clips(library: Library, folder: Path, show_progress: bool) -
     chosen = choose(np.random.default_rng(SEED))
     paths = [str(path) for path in draw_library(folder, chosen, show_progress)]
     metadata = {path: clip._asdict() for path, clip in zip(paths, chosen, strict=True)}
-    for outcome in index_files(library.index, library.model, paths, metadata=metadata):
-        if outcome.error is not None:
-            raise RuntimeError(f"{outcome.name}: {outcome.error}")
+    with library.adding() as index:
+        for outcome in index_files(index, library.model, paths, metadata=metadata):
+            if outcome.error is not None:
+                raise RuntimeError(f"{outcome.name}: {outcome.error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ..batch.outcome import run_each
-from ..errors import InputError
+from ..batch.outcome import Outcome, run_each
+from ..errors import InputError, collect_warnings
 from ..features.listing import find_videos_or_features
 from ..sample import NOTICE, is_sample, note_on
 from ..search import Hit, index_files
@@ -38,6 +39,7 @@ class Query(NamedTuple):
 
     vector: NDArray[np.float32] | None
     note: str = ""  # a sentence that stands in place of the hits
+    warnings: tuple[str, ...] = ()  # sentences that stand above them
     is_text: bool = False
     besides: Hit | None = None  # a window that is not to be found itself
 
@@ -48,7 +50,6 @@ class Features:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.model = library.model
-        self.index = library.index
 
     def read_sentence(self, text: str) -> Query:
         """Embed a sentence."""
@@ -58,10 +59,12 @@ class Features:
             )
         if not text.strip():
             return Query(None, "Type a sentence first.")
-        try:
-            return Query(self.model.encode_text(text.strip()), is_text=True)
-        except InputError as error:
-            return Query(None, str(error))
+        with collect_warnings() as warnings:
+            try:
+                vector = self.model.encode_text(text.strip())
+            except InputError as error:
+                return Query(None, _of_the_page(str(error)))
+        return Query(vector, warnings=tuple(map(_of_the_page, warnings)), is_text=True)
 
     def read_video(self, path: str | None, text: str) -> Query:
         """Embed a video that was uploaded, with a sentence unless that is blank."""
@@ -70,17 +73,22 @@ class Features:
         sentence = self.read_sentence(text) if text.strip() else None
         if sentence is not None and sentence.vector is None:
             return sentence
-        (outcome,) = run_each([(path, path)], self.model.encode_video)
-        if outcome.error is not None:  # which names the copy of the file that the page keeps
-            return Query(None, outcome.error.replace(os.path.join(os.path.dirname(path), ""), ""))
-        if sentence is None or sentence.vector is None or outcome.result is None:
-            return Query(outcome.result)
-        return Query(self.index.combine(sentence.vector, outcome.result))
+        with collect_warnings() as warnings:
+            (outcome,) = run_each([(path, path)], self.model.encode_video)
+        folder = os.path.join(os.path.dirname(path), "")  # of the copy that the page keeps
+        if outcome.error is not None or outcome.result is None:
+            return Query(None, _of_the_page(outcome.error or "", folder))
+        told = tuple(_of_the_page(warning, folder) for warning in warnings)
+        if sentence is None or sentence.vector is None:
+            return Query(outcome.result, warnings=told)
+        both = self.library.index.combine(sentence.vector, outcome.result)
+        return Query(both, warnings=sentence.warnings + told)
 
     def read_hit(self, event: gr.EventData) -> Query:
         """Take the window of a hit, whose button was pressed."""
         try:
-            window = self.index.window(event._data["id"])
+            with self.library.lock:
+                window = self.library.index.window(event._data["id"])
         except InputError as error:
             return Query(None, str(error))
         return Query(window.vector, besides=window)
@@ -107,27 +115,32 @@ class Features:
         by_expert = dict(zip(self.library.experts, weights, strict=True))
         is_weighed = any(weight != 1 for weight in weights)
         try:
-            hits, similarity = answer(
-                *(self.index, self.model, query.vector, int(k)),
-                filter.strip() or None,
-                by_expert if is_weighed else None,
-                int(per_video) or None,
-                merge=not windows,
-                besides=query.besides,
-            )
+            with self.library.lock:
+                hits, similarity = answer(
+                    *(self.library.index, self.model, query.vector, int(k)),
+                    filter.strip() or None,
+                    by_expert if is_weighed else None,
+                    int(per_video) or None,
+                    merge=not windows,
+                    besides=query.besides,
+                )
         except InputError as error:
             return _note(str(error))
+        told = "".join(map(_note, query.warnings))
         if not hits:
-            return _note(f"Nothing was found. {self.names()}" if filter else "Nothing was found.")
+            names = f" {self.names()}" if filter else ""
+            return told + _note(f"Nothing was found.{names}")
         note = "" if is_weighed or not query.is_text else note_on(self.model.path, hits[0].score)
         cards = write_cards(hits, similarity, self.library.url_of)
-        count = "1 moment" if len(hits) == 1 else f"{len(hits)} moments, best first"
-        shown = _note(f"{note} {count}".strip()) + cards
+        count = _count(len(hits), "window" if windows else "moment")
+        order = ", best first" if len(hits) > 1 else ""
+        shown = told + _note(f"{note} {count}{order}".strip()) + cards
         return shown.encode("utf-8", "replace").decode()  # a name of a file need not be Unicode
 
     def names(self) -> str:
         """The names that a filter may have, as a sentence."""
-        names = self.index.metadata_names()
+        with self.library.lock:
+            names = self.library.index.metadata_names()
         return f"The metadata have {', '.join(names)}." if names else "No file has metadata."
 
     def add(self, path: str) -> Iterator[str]:
@@ -136,21 +149,31 @@ class Features:
         if not (os.path.isabs(path) and os.path.exists(path)):
             yield _note("Type the whole path of a folder or a video that is on this machine.")
             return
+        failures: list[str] = []
         try:
-            paths = find_videos_or_features([path])
-            outcomes = index_files(self.index, self.model, paths)
+            with collect_warnings() as warnings:
+                paths = find_videos_or_features([path])
+            with self.library.adding() as index:
+                yield _progress(0, len(paths), failures)
+                outcomes = _with_warnings(index_files(index, self.model, paths))
+                for number, (outcome, messages) in enumerate(outcomes, start=1):
+                    warnings += messages
+                    if outcome.error is not None:
+                        failures.append(f"{outcome.name}: {outcome.error}")
+                    yield _progress(number, len(paths), failures)
         except InputError as error:
             yield _note(str(error))
             return
-        failures: list[str] = []
-        yield _progress(0, len(paths), failures)
-        for number, outcome in enumerate(outcomes, start=1):
-            if outcome.error is not None:
-                failures.append(f"{outcome.name}: {outcome.error}")
-            yield _progress(number, len(paths), failures)
-        yield _note(f"{len(paths) - len(failures)} of {len(paths)} videos are in the library.") + (
-            _list(failures)
-        )
+        done, verb = len(paths) - len(failures), "is" if len(paths) == 1 else "are"
+        videos = _count(len(paths), "video")
+        yield _note(f"{done} of {videos} {verb} in the library.") + _list(failures + warnings)
+
+    def refresh(self) -> None:
+        """Search the present state of the library, which others may have changed."""
+        try:
+            self.library.refresh()
+        except InputError as error:
+            gr.Warning(_of_the_page(str(error)))
 
 
 def make_page(library: Library, can_add: bool) -> Any:
@@ -200,6 +223,7 @@ def make_page(library: Library, can_add: bool) -> Any:
         gr.on([search.click, text.submit], features.read_sentence, text, query).then(**show)
         gr.on([similar.click, also.submit], features.read_video, [video, also], query).then(**show)
         hits.click(features.read_hit, None, query).then(**show)
+        page.load(features.refresh, show_progress="hidden")
         # A slider that the keyboard moves is never released. Of many changes the last one counts.
         changes = [control.change for control in (k, per_video, windows, *weights)]
         gr.on([filter.submit, *changes], trigger_mode="always_last", **show)
@@ -210,9 +234,36 @@ def _note(text: str) -> str:
     return str(Markup('<p class="note" role="status">{}</p>').format(text))
 
 
+def _of_the_page(message: str, folder: str = "") -> str:
+    """A message of the package in words of the page.
+
+    Args:
+        folder: what the page leaves out of paths.
+    """
+    message = message.replace(folder, "").replace("; segments='windows' takes all of it", "")
+    return re.sub(r"\Atext 0\b", "The sentence", message)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _with_warnings(
+    outcomes: Iterator[Outcome[int]],
+) -> Iterator[tuple[Outcome[int], list[str]]]:
+    """Each outcome, and the warnings on the way to it; the caller may go on in another thread."""
+    while True:
+        with collect_warnings() as messages:
+            outcome = next(outcomes, None)
+        if outcome is None:
+            return
+        yield outcome, messages
+
+
 def _progress(done: int, count: int, failures: list[str]) -> str:
     bar = Markup('<progress aria-label="Videos" value="{}" max="{}"></progress>')
-    return str(bar.format(done, count)) + _note(f"{done} of {count} videos") + _list(failures)
+    note = _note(f"{done} of {_count(count, 'video')}")
+    return str(bar.format(done, count)) + note + _list(failures)
 
 
 def _list(lines: list[str]) -> str:

@@ -86,7 +86,7 @@ def make_server(library: Library, host: str, uploads: Path) -> uvicorn.Server:
     application = FastAPI(routes=[clip], middleware=middleware, openapi_url=None)
     gr.mount_gradio_app(
         application,
-        make_page(library, can_add=local and library.can_add),
+        make_page(library, can_add=local),
         path="/",
         footer_links=[],
         run_history=False,

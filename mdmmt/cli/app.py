@@ -86,7 +86,7 @@ def _app(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         server_socket = stack.enter_context(_listen(arguments.host, arguments.port))
         library = stack.enter_context(_open_library(arguments))
-        if drawn is not None and library.can_add:
+        if drawn is not None:
             fill_with_drawn_clips(library, drawn / "clips", shows_bars())
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="mdmmt-app-"))
         server = make_server(library, arguments.host, Path(uploads))
@@ -117,35 +117,28 @@ def _open_library(arguments: argparse.Namespace) -> Iterator[Library]:
     from ..app.library import Library
     from ..search import Index
     from ..search.index import stored_weights
-    from ..search.local_server import DatabaseInUse
     from ..search.milvus import is_local, remove_local_database
 
     folder = Path(arguments.db).expanduser()
     is_new = is_local(arguments.db) and not folder.exists()
     is_empty = False
     with ExitStack() as stack:
-        index = None  # that of a database that is open elsewhere
-        try:
-            stored = stored_weights(arguments.db)
-        except DatabaseInUse:
+        index = None
+        if is_local(arguments.db) and not is_new:
             index = stack.enter_context(Index.open(arguments.db, read_only=True))
-            stored = index.weights
-            say(
-                f"{arguments.db} is open elsewhere, so the page searches a copy of its present "
-                "state and adds nothing",
-                logging.WARNING,
-            )
         if arguments.weights is None:
+            stored = stored_weights(arguments.db) if index is None else index.weights
             arguments.weights = usable_weights(stored, arguments.db)
         model = load_model(arguments)
-        can_add = index is None
         if index is None:
-            index = stack.enter_context(Index.open(arguments.db, model))
-        else:
-            index.check_model(model)
+            Index.open(arguments.db, model).close()  # makes it
+            index = stack.enter_context(Index.open(arguments.db, read_only=True))
+        index.check_model(model)
+        library = Library(arguments.db, index, model)
         try:
-            yield Library(index, model, can_add)
+            yield library
         finally:
-            is_empty = is_new and not index.count()
+            is_empty = is_new and not library.index.count()
+            library.close()
     if is_empty:
         remove_local_database(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import threading
@@ -34,7 +35,28 @@ def library(sample_clips, tmp_path_factory):
     with Index.open(folder / "library.db", model) as index:
         outcomes = list(index_files(index, model, [folder / "clips"], 1.0, 1.0, metadata))
         assert not [outcome.error for outcome in outcomes if outcome.error]
-        yield Library(index, model)
+    database = str(folder / "library.db")
+    library = Library(database, Index.open(database, model, read_only=True), model)
+    yield library
+    library.close()
+
+
+@pytest.fixture
+def make_library():
+    """Make a library with a new database."""
+    from mdmmt.app.library import Library
+    from mdmmt.search import Index
+
+    with contextlib.ExitStack() as stack:
+
+        def make(database, model):
+            Index.open(database, model).close()
+            index = Index.open(database, model, read_only=True)
+            library = Library(str(database), index, model)
+            stack.callback(library.close)
+            return library
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 import pytest
+from media import film
 
 gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
 pytestmark = pytest.mark.slow
@@ -42,7 +46,7 @@ def test_show_takes_number_filter_and_weights(features):
     windows = features.show(query, 50, 0, True, "", 1, 1, 1).count("<li")
     assert (
         windows
-        == features.index.count()
+        == features.library.index.count()
         > features.show(query, 50, 0, False, "", 1, 1, 1).count("<li")
     )
     one = features.show(query, 50, 0, False, "number == 2 and start_s >= 1", 1, 1, 1)
@@ -85,8 +89,36 @@ def test_a_hit_finds_more_like_it(features, library):
         assert "no window" in features.read_hit(gradio.EventData(None, {"id": odd})).note
 
 
-def test_add_shows_its_progress(library, tmp_path):
-    from mdmmt.app.library import Library
+def test_what_the_model_leaves_out_of_a_query_is_told(features, library, tmp_path):
+    long = "red " * 60
+    query = features.read_sentence(long)
+    shown = features.show(query, 3, 0, False, "", 1, 1, 1)
+    assert '<p class="note" role="status">The sentence, ' in shown
+    assert "embeds the first" in shown and shown.count("<li") == 3
+    assert query == features.read_sentence(long)._replace(vector=query.vector)  # each time
+    nothing = features.show(query, 3, 0, False, "number == 99", 1, 1, 1)
+    assert "embeds the first" in nothing and "Nothing was found." in nothing
+    video = features.read_video(str(film(tmp_path / "long.mkv", 40)), long)
+    told = features.show(video, 3, 0, False, "", 1, 1, 1)
+    assert told.count("embeds the first") == 1 and str(tmp_path) not in told
+    assert "long.mkv" in told and "segments=" not in told
+    assert not features.read_sentence("red").warnings
+
+
+def test_a_count_agrees_with_its_noun(features):
+    query = features.read_sentence("a red circle")
+
+    def note(k, windows):
+        shown = features.show(query, k, 0, windows, "", 1, 1, 1)
+        return shown.partition("</p>")[0].rpartition(">")[2]
+
+    assert note(1, False).endswith("1 moment")
+    assert note(2, False).endswith("2 moments, best first")
+    assert note(1, True).endswith("1 window")
+    assert note(2, True).endswith("2 windows, best first")
+
+
+def test_add_shows_its_progress(make_library, library, tmp_path):
     from mdmmt.app.page import Features
     from mdmmt.search import Index
 
@@ -94,14 +126,24 @@ def test_add_shows_its_progress(library, tmp_path):
     videos.mkdir()
     shutil.copy(library.index.files()[0].path, videos / "a.mp4")
     (videos / "b.mp4").write_bytes(b"no video")
-    with Index.open(tmp_path / "new.db", library.model) as index:
-        features = Features(Library(index, library.model))
-        steps = list(features.add(str(videos)))
-        assert [step.partition(" videos")[0].rpartition(">")[2] for step in steps] == [
-            *("0 of 2", "1 of 2", "2 of 2", "1 of 2")
-        ]
-        assert "b.mp4" in steps[-1] and 'max="2"' in steps[1]
-        assert [file.path for file in index.files()] == [str(videos / "a.mp4")]
-        for odd in ("", "videos", str(tmp_path / "gone")):
-            (only,) = features.add(odd)
-            assert only.count("<p") == 1
+    features = Features(make_library(tmp_path / "new.db", library.model))
+    steps = list(features.add(str(videos)))
+    assert [step.partition(" videos")[0].rpartition(">")[2] for step in steps] == [
+        *("0 of 2", "1 of 2", "2 of 2", "1 of 2")
+    ]
+    assert "b.mp4" in steps[-1] and 'max="2"' in steps[1]
+    assert [file.path for file in features.library.index.files()] == [str(videos / "a.mp4")]
+    one = list(features.add(str(videos / "a.mp4")))
+    assert "1 of 1 video</p>" in one[1] and "1 of 1 video is in the library." in one[2]
+    for odd in ("", "videos", str(tmp_path / "gone")):
+        (only,) = features.add(odd)
+        assert only.count("<p") == 1
+    with Index.open(tmp_path / "new.db", library.model):
+        (only,) = features.add(str(videos))
+        assert only.count("<p") == 1 and "wait until that one has ended" in only
+    # As Gradio does, in another thread for each step.
+    steps = features.add(str(film(videos / "long.mkv", 40)))
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        pools = itertools.cycle([first, second])
+        seen = [copy_context().run(next(pools).submit, next, steps, None).result() for _ in "1234"]
+    assert "1 of 1 video is" in seen[-2] and seen[-1] is None

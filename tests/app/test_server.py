@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 from browser import AXE, emulate, wait_for
 
+from mdmmt.search import Index
+
 pytestmark = pytest.mark.slow
 
 SENTENCE = "textarea"
@@ -119,6 +121,26 @@ def test_twenty_users_at_once_get_their_own_answers(address):
         answers = list(pool.map(use, range(20)))
     for user, answer in enumerate(answers):
         assert f"number: {user % 6}" in answer
+
+
+def test_loading_the_page_anew_shows_what_others_have_added(address, library):
+    (load,) = [
+        d
+        for d in json.load(urlopen(f"{address}/config"))["dependencies"]
+        if d["api_name"] == "refresh"
+    ]
+    assert [event for _, event in load["targets"]] == ["load"]
+    segments = library.index.segments(library.index.files()[0].path)
+    with Index.open(library.database) as index:
+        index.add("other.mp4", segments)
+        call(address, "refresh", [], "again")
+        query = ["start_s >= 0 and path == 'other.mp4'", 1, 1, 1]
+        call(address, "read_sentence", ["a red circle"], "again")
+        shown = call(address, "show", [None, 50, 0, True, *query], "again")[0]
+        assert shown.count("<li") == len(segments.vectors)
+        index.delete("other.mp4")
+    call(address, "refresh", [], "again")
+    assert "other.mp4" not in [file.path for file in library.index.files()]
 
 
 def search(browser, address, text="a red circle"):
@@ -300,8 +322,9 @@ def test_sliders_answer_the_same_query_anew_and_videos_are_added(
         if field.is_displayed() and field.accessible_name.startswith("Folder or video")
     ]
     field.send_keys(str(added), Keys.ENTER)
-    wait_for(browser, "document.body.innerText.includes('1 of 1 videos are in the library')", 60)
+    wait_for(browser, "document.body.innerText.includes('1 of 1 video is in the library')", 60)
     try:
         assert str(added) in [file.path for file in library.index.files()]
     finally:
-        library.index.delete(added)
+        with library.adding() as index:
+            index.delete(added)

@@ -33,7 +33,7 @@ def served(monkeypatch, tmp_path):
 
         def run(self, sockets):
             found["address"] = sockets[0].getsockname()
-            found["host"], found["can_add"] = self.host, self.library.can_add
+            found["host"] = self.host
             found["files"] = [file.path for file in self.library.index.files()]
 
     monkeypatch.setattr("mdmmt.app.server.make_server", Server)
@@ -42,7 +42,7 @@ def served(monkeypatch, tmp_path):
 
 def test_app_without_a_library_draws_one(served, capsys, tmp_path):
     assert main(["app", "--port", "0"]) == 0
-    assert served["address"][0] == "127.0.0.1" and served["can_add"]
+    assert served["address"][0] == "127.0.0.1"
     assert len(served["files"]) == 2
     assert all(path.startswith(str(tmp_path / "cache")) for path in served["files"])
     shown = capsys.readouterr()
@@ -52,7 +52,7 @@ def test_app_without_a_library_draws_one(served, capsys, tmp_path):
     assert "name a library of these weights with --db" in capsys.readouterr().err
 
 
-def test_app_searches_a_copy_of_a_database_that_is_open_elsewhere(served, capsys, tmp_path):
+def test_app_opens_a_database_that_a_build_has_open(served, tmp_path):
     from mdmmt.search import Index
 
     database = tmp_path / "new.db"
@@ -62,8 +62,7 @@ def test_app_searches_a_copy_of_a_database_that_is_open_elsewhere(served, capsys
     (drawn,) = (tmp_path / "cache").rglob("library.db")
     with Index.open(drawn):
         assert main(["app", "--port", "0"]) == 0
-    assert not served["can_add"] and len(served["files"]) == 2
-    assert "open elsewhere" in capsys.readouterr().err
+    assert len(served["files"]) == 2
 
 
 def test_app_names_a_port_that_is_taken_and_warns_of_others(served, capsys):
@@ -88,6 +87,8 @@ def test_app_answers_until_ctrl_c(served, tmp_path):
         address = line.removeprefix("the page is ").partition(" ")[0]
         assert address.startswith("http://127.0.0.1:"), line
         assert b"gradio" in urlopen(address, timeout=30).read()
+        build = ["index", "build", str(tmp_path / "cache"), "--weights=sample", *command[-2:]]
+        assert main(build) == 0  # the page leaves the database free
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in errors
