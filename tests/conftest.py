@@ -23,6 +23,7 @@ import torch
 from browser import BROWSER, NO_NETWORK
 from media import LONG_S, SHORT_S, film, flat, write_video
 from milvus_servers import REASON, MilvusServer
+from s3_server import KEYS, S3Server
 from sample_clips import draw_sample_clips
 from tiny import TINY, TINY_VOCABULARY, Pair, make_pair, write_vocabulary
 from transformers import BertConfig
@@ -208,6 +209,26 @@ def videos(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def running():
     return experts.load(experts.LIGHT_EXPERTS)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    pytest.importorskip("moto.server", reason="moto is not installed")
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """The options of the empty bucket `films` in S3, and its client."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    s3_server.reset()
+    client = s3_server.client()
+    client.create_bucket(Bucket="films")
+    yield s3_server.options, client
+    s3_server.refuse_all(False)
 
 
 @pytest.fixture(scope="session")

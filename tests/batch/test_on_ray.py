@@ -131,6 +131,48 @@ def test_a_killed_worker_and_a_stop_lose_nothing(cluster, videos, tmp_path):
 
 
 @ray_test
+def test_a_cluster_reads_from_s3_and_writes_to_it(cluster, bucket, sample, videos, tmp_path):
+    options, client = bucket
+    names = ["a.mkv", "deep/a b%20.mkv", "silent.mkv"]
+    for name in names:
+        client.upload_file(str(videos / "a.mkv"), "films", f"new/{name}")
+    client.put_object(Bucket="films", Key="new/broken.mkv", Body=b"no film")
+    client.put_object(Bucket="films", Key="new/notes.txt", Body=b"no video")
+    features, db = tmp_path / "features", tmp_path / "a.db"
+    command = [f"s3://films/new{options}", "--out", f"s3://films/vectors{options}", SAMPLE]
+    command += ["--window=1", "--features", features, "--db", db]
+    done = cluster.run(*command)
+    assert done.returncode == 1, done.stderr
+    assert "6 windows of 3 of 4 items embedded, written to s3://films/vectors?" in done.stdout
+    assert "s3://films/new/broken.mkv: " in done.stderr
+
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    keys = [one["Key"] for one in client.list_objects(Bucket="films")["Contents"]]
+    for key in keys:
+        if key.startswith("vectors/part-"):
+            client.download_file("films", key, str(copy / key.rpartition("/")[2]))
+    rows = rows_in(copy)
+    paths = [f"s3://films/new/{name}" for name in names]
+    expected = sample.encode_segments(videos / "a.mkv", window_s=1.0).vectors
+    assert len(rows) == 1 + len(expected) * len(paths)
+    assert [row["path"] for row in rows if row["error"]] == ["s3://films/new/broken.mkv"]
+    for path in paths:
+        vectors = [row["vector"] for row in rows if row["path"] == path]
+        np.testing.assert_array_equal(np.float32(vectors), expected)
+    assert {str(file.relative_to(features)) for file in features.rglob("*.mkv.*")} == {
+        f"{name}.safetensors" for name in names
+    }
+    with Index.open(db, sample) as index:
+        assert [(file.path, file.segments) for file in index.files()] == [
+            (path, len(expected)) for path in paths
+        ]
+    again = cluster.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert "4 items were done before, 1 of them failed; 0 windows added" in again.stdout
+
+
+@ray_test
 def test_it_starts_ray_on_this_machine(cluster, videos, tmp_path):
     table, out = tmp_path / "films.jsonl", tmp_path / "out"
     table.write_text(f'{{"film": "{videos / "a.mkv"}"}}\n{{"film": "{videos / "none.mkv"}"}}\n')

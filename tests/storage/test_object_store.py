@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
-
 import numpy as np
 import pytest
 
@@ -16,36 +14,6 @@ from mdmmt.storage.object_store import Address, Store, local_copy
 from mdmmt.weights.identity import identity_of
 
 NAMES = ["a b/50% über?.mkv", "deep/er/b.mkv", "c.txt"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
-@pytest.fixture
-def bucket(server, monkeypatch):
-    """The options of an empty bucket, and its client."""
-    import boto3
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    call(server, "reset")
-    client = boto3.client("s3", endpoint_url=f"http://{server}", region_name="us-east-1")
-    client.create_bucket(Bucket="films")
-    yield f"?region=us-east-1&scheme=http&endpoint_override={server}", client
-    call(server, "reset-auth", b"inf")
-
-
-def call(server: str, what: str, data: bytes = b"") -> None:
-    request = urllib.request.Request(
-        f"http://{server}/moto-api/{what}", data, {"Content-Type": "text/plain"}
-    )
-    urllib.request.urlopen(request).close()
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
@@ -117,12 +85,12 @@ def test_a_run_from_a_bucket_into_a_bucket(bucket, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bucket_without_rights_is_refused(bucket, server):
+def test_a_bucket_without_rights_is_refused(bucket, s3_server):
     options, client = bucket
     client.put_object(Bucket="films", Key="new/a.mkv", Body=b"")
     with pytest.raises(InputError, match=r"'s3://none' cannot be listed: .*bucket does not exist"):
         find_items(f"s3://none{options}")
-    call(server, "reset-auth", b"0")
+    s3_server.refuse_all(True)
     for act in (
         lambda: find_items(f"s3://films/new{options}"),
         lambda: Parts(f"s3://films/out{options}").begin({"kind": "path"}),

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from s3_server import KEYS
+
 NODE_BYTES = 100 << 20  # of the object store of a node
 # A file whose name has one of these words is dangerous to a Ray worker that opens it.
 HOOK = """
@@ -52,6 +54,7 @@ class RayCluster:
             "RAY_gcs_rpc_server_reconnect_timeout_s": str(patience_s),
             "RAY_worker_niceness": "0",
             "OMP_NUM_THREADS": "1",
+            **KEYS,
         }
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(nodes)],
