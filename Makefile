@@ -119,7 +119,7 @@ docs: $(VENV)/installed-test  ## build the documentation into ./site; a warning 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: pictures
-pictures: $(VENV)/installed-test  ## make README's pictures anew from real runs
+pictures: $(VENV)/installed-test  ## take the pictures of README and the docs anew from real runs
 	PYTHONPATH=tests/support $(BIN)/python -m make_pictures
 
 .PHONY: notebooks

@@ -16,11 +16,11 @@ axe.run(arguments[0]).then(found => done(found.violations));
 """
 
 
-def emulate(browser, scheme, width=1280):
-    """Let pages see a colour scheme and a width in pixels."""
+def emulate(browser, scheme, width=1280, height=900):
+    """Let pages see a colour scheme, and a window of this size in pixels."""
     wanted = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wanted]})
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 

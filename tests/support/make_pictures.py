@@ -1,19 +1,25 @@
-"""Make README's pictures in real runs on the sample model.
+"""Make the pictures of README and the docs in real runs on the sample model.
 
-What DataCollection shows of a text and of a video; and the page of a search, in headless Chromium.
+What DataCollection shows of a text and of a video; and in headless Chromium, the page that a search
+writes, and the page of `mdmmt app`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from browser import BROWSER
+from browser import BROWSER, NO_NETWORK, emulate, wait_for
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from towhee import DataCollection, ops, pipe
@@ -22,10 +28,14 @@ import mdmmt
 from mdmmt.cli import main
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
+from mdmmt.storage.paths import HOME_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 TEXT = "A red ball moves left and grows with a rising tone."
 SEARCH_SEED, SEARCH_CLIPS = 3, 30
+APP_QUERY = "a red triangle"  # one of the examples on the page
+# Name -> colour scheme, width and height in pixels.
+APP_PICTURES = {"app": ("light", 1280, 1080), "app-phone": ("dark", 390, 1000)}
 FONT_SIZE = 15
 MARGIN = 12
 
@@ -51,8 +61,6 @@ def picture(text: str, path: Path) -> None:
 
 def search_page(folder: Path, path: Path) -> None:
     """Draw clips, index them, search them, and take a picture of the page."""
-    from selenium import webdriver
-
     (folder / "clips").mkdir()
     rng = np.random.default_rng(SEARCH_SEED)
     chosen = [COMBINATIONS[i] for i in rng.choice(len(COMBINATIONS), SEARCH_CLIPS, replace=False)]
@@ -63,16 +71,51 @@ def search_page(folder: Path, path: Path) -> None:
     assert main(["index", "build", str(folder / "clips"), *options]) == 0
     query = caption(chosen[0], rng)
     assert main(["search", query, *options, "-k=6", "--html", str(page)]) == 0
-    browser_options = webdriver.ChromeOptions()
-    browser_options.binary_location = shutil.which(BROWSER[0])
-    for argument in BROWSER[1].split():
-        browser_options.add_argument(argument)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    with webdriver.Chrome(browser_options, service) as browser:
+    with open_browser() as browser:
         browser.set_window_size(1180, 1020)
         browser.get(page.as_uri())
         time.sleep(2)  # until the posters are shown
         browser.save_screenshot(str(path))
+
+
+def app_pages(cache: Path) -> None:
+    """Start the page with a library that is drawn into a folder, and take its pictures."""
+    command = [sys.executable, "-m", "mdmmt", "app", "--port", "0"]
+    environment = os.environ | {HOME_VARIABLE: str(cache)}
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as app,
+        open_browser() as browser,
+    ):
+        try:
+            address = app.stdout.readline().removeprefix("the page is ").split()[0]
+            for name, (scheme, width, height) in APP_PICTURES.items():
+                emulate(browser, scheme, width, height)
+                browser.get(address)
+                wait_for(browser, "document.querySelector('textarea')")
+                browser.find_element("css selector", "textarea").send_keys(APP_QUERY, "\n")
+                wait_for(browser, "document.querySelector('a.open')")
+                browser.execute_script("document.querySelector('a.open').click()")
+                wait_for(browser, "document.querySelector('video')?.ended")
+                browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+                time.sleep(1)  # until the controls of the player have settled
+                picture = Image.open(io.BytesIO(browser.get_screenshot_as_png()))
+                picture.quantize().save(ROOT / "pictures" / f"{name}.png", optimize=True)
+        finally:
+            app.send_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[object]:
+    """Start headless Chromium, which reaches no other machine."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which(BROWSER[0])
+    for argument in (*BROWSER[1].split(), NO_NETWORK):
+        options.add_argument(argument)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options, service) as browser:
+        yield browser
 
 
 if __name__ == "__main__":
@@ -80,6 +123,10 @@ if __name__ == "__main__":
     videos.mkdir()
     search_page(videos, ROOT / "pictures" / "search.png")
     shutil.rmtree(videos)
+    cache = Path(tempfile.gettempdir(), "mdmmt")  # whose name is in the pictures
+    cache.mkdir()
+    app_pages(cache)
+    shutil.rmtree(cache)
     picture(shown("text", TEXT, "text"), ROOT / "text_emb_result.png")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
