@@ -151,6 +151,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in found}
 
 
+@pytest.mark.slow
 def test_download_fetches_all_that_the_model_needs(
     server, drive, home, capsys, contents, tiny_model, tiny_video
 ):
@@ -313,6 +314,7 @@ def test_download_goes_on_with_the_others(server, home, capsys):
     assert status == 1 and out.split()[0] == "tokenizer" and "tf_vggish" in failure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["file", "record"])
 def test_download_replaces_a_damaged_file(server, home, capsys, contents, damaged):
     run(capsys, "--only", "VIDEO")
@@ -371,6 +373,7 @@ def test_download_of_the_model_needs_twice_its_room(drive, home, capsys, monkeyp
     assert run(capsys, "--only", "model")[0] == 0
 
 
+@pytest.mark.slow
 def test_download_reports_servers_that_are_down(home, capsys, monkeypatch):
     """The name server keeps silent: all of it is known within five seconds."""
     monkeypatch.setattr(http, "REACH_S", 0.6)

@@ -261,6 +261,7 @@ def test_encode_text_needs_no_tokenizer_for_bad_weights(tmp_path, monkeypatch):
         mdmmt.load(tmp_path / "a.mp4.safetensors", "cpu").encode_text("a dog")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["text", "video"])
 def test_operator_reads_its_tower_once_for_eight_threads(
     modality, tiny_folder, tiny_video, monkeypatch

@@ -123,6 +123,7 @@ def test_operator_gives_features_alone(model, short):
     np.testing.assert_array_equal(vector, model.encode_video(features))
 
 
+@pytest.mark.slow
 def test_operator_gives_windows_to_flat_map(model, long):
     p = (
         pipe.input("path")
@@ -184,6 +185,7 @@ def test_operator_on_error_none_gives_rows_of_nan_in_a_list(caplog):
     assert np.isnan(embed(["", " "])).all()
 
 
+@pytest.mark.slow
 def test_operator_on_error_none_takes_a_generator(sample_clips, tmp_path):
     clip = sample_clips(1, seed=0)[0].path
     given = [clip, tmp_path / "none.mp4"]

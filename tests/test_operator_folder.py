@@ -175,6 +175,7 @@ def test_write_operator_folder_refuses_other_folders(package, tmp_path, stranger
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     ["copyfile", *(f"rename {i}" for i in range(1, 5)), "exchange 1", "exchange 2"],

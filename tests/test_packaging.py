@@ -65,6 +65,7 @@ def package_files() -> set[str]:
     return modules | DATA | {name for name in sample if (ROOT / name).exists()}
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_package_and_its_data_alone(wheel: Path) -> None:
     assert wheel.stat().st_size <= SIZE_BUDGET
     with zipfile.ZipFile(wheel) as archive:

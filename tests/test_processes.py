@@ -93,6 +93,7 @@ def work_of_model(model) -> list[float]:
     return model.encode_text([TEXT + " and on" * n for n in range(64)])[:, 0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 @pytest.mark.parametrize("name", ["torch", "model"])

@@ -26,6 +26,7 @@ from mdmmt.towers.tokenizer import TOKENIZER_FILES
 LIGHT = ",".join(experts.LIGHT_EXPERTS)
 
 
+@pytest.mark.slow
 def test_embed_gives_the_same_for_a_feature_file_and_its_video(videos, tmp_path):
     out = tmp_path / "out"
     main(["extract", str(videos), "--out", str(out), "--experts", LIGHT])
@@ -88,6 +89,7 @@ def model():
     return mdmmt.load("sample", "cpu")
 
 
+@pytest.mark.slow
 def test_embed_writes_windows_with_their_seconds(long, model, tmp_path, capsys):
     out = tmp_path / "vectors.jsonl"
     command = ["embed", str(long), str(tmp_path / "none.mkv"), "--weights=sample", f"--out={out}"]

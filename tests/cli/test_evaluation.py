@@ -85,6 +85,7 @@ def test_evaluate_warns_of_experts_without_features(dataset, videos, tmp_path, c
     assert capsys.readouterr().err == f"mdmmt: {NOTICE}\n"
 
 
+@pytest.mark.slow
 def test_evaluate_names_or_skips_missing_features(dataset, tmp_path, capsys):
     lines = (dataset / "captions.jsonl").read_text().splitlines()
     lines.append(json.dumps({"video": "gone", "start_s": 0, "end_s": 3, "caption": "a ball"}))
@@ -98,6 +99,7 @@ def test_evaluate_names_or_skips_missing_features(dataset, tmp_path, capsys):
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
 
 
+@pytest.mark.slow
 def test_evaluate_keeps_the_results_if_a_later_step_fails(dataset, tmp_path, capsys, monkeypatch):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     command = ["evaluate", f"--dataset={dataset / 'captions.jsonl'}", *SAMPLE]

@@ -342,6 +342,7 @@ def test_search_command_prints_a_table_and_writes_a_page(database, query, tmp_pa
     assert out.read_text().count('data-kind="video"') == CLIPS
 
 
+@pytest.mark.slow
 def test_index_and_search_commands_name_the_error(clips, database, model, tmp_path, capsys):
     weights = ["--weights=sample", "--device=cpu"]
     missing = str(tmp_path / "none.mp4")

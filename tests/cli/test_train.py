@@ -15,6 +15,7 @@ def pairs(tmp_path):
     return write_pairs(tmp_path, 8)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_from_options(pairs, tiny_folder, tmp_path, capsys):
     arguments = ["--data", str(pairs.captions), "--features", str(pairs.features)]
     arguments += ["--val", str(pairs.captions), "--init", str(tiny_folder)]

@@ -29,6 +29,7 @@ queries = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(queries, st.integers(0, 2**32 - 1), st.integers(1, 9))
 @settings(deadline=None, max_examples=200)
 def test_ranks_with_many_ties(queries, seed, chunk_size):
@@ -38,6 +39,7 @@ def test_ranks_with_many_ties(queries, seed, chunk_size):
     check(text, video, *zip(*queries, strict=True), chunk_size)
 
 
+@pytest.mark.slow
 @given(queries, st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1e-20, 1, 1e12]))
 @settings(deadline=None, max_examples=100)
 def test_ranks_of_equal_embeddings_tie_in_any_order(queries, seed, chunk_size, size):
@@ -151,6 +153,7 @@ def skewed(n, seed=0):
     return 1 + np.random.default_rng(seed).geometric(0.08, size=n)
 
 
+@pytest.mark.slow
 def test_intervals_equal_a_plain_bootstrap():
     values = skewed(400)
     rng = np.random.default_rng(1)

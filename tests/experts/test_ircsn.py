@@ -97,12 +97,14 @@ def test_features_of_a_second_equal_torchvision(expert):
     assert np.array_equal(frames, before)
 
 
+@pytest.mark.slow
 def test_network_equals_torchvision_on_a_short_small_clip(expert):
     with torch.inference_mode():
         (features,) = expert.network(clip(2, 7, 61)).numpy()
     assert relative(features[::8], np.load(GOLDENS / "video.npz")["short"]) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1, 33, 47), (2, 9, 40, 64), (3, 4, 17, 17)])
 def test_network_equals_the_plain_one(plain, expert, size):
     frames = noise(*size)
@@ -112,6 +114,7 @@ def test_network_equals_the_plain_one(plain, expert, size):
     assert relative(ours, theirs) <= 1e-5
 
 
+@pytest.mark.slow
 def test_network_without_private_operators_equals_the_plain_one(state, plain, monkeypatch):
     monkeypatch.setattr(private, "has_packed_convolution", lambda: False)
     published = PublishedIrCSN()
@@ -175,6 +178,7 @@ def test_mmaction2_names_are_those_of_its_port():
     assert names["layer2.0.downsample.0.weight"] == "layer2.0.downsample.conv.weight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone."])
 def test_read_takes_the_port_to_mmaction2(state, tmp_path, prefix):
     """Ports from Caffe2 may lack the counters of batch norms, as the one without prefix here."""
@@ -216,6 +220,7 @@ def test_load_lists_keys_that_do_not_fit(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.slow
 def test_load_names_the_tensor_that_is_not_finite(state, tmp_path):
     name = "layer3.35.conv2.1.running_var"  # which is folded into a weight
     wrong = hollow() | {key: one for key, one in state.items() if not one.is_floating_point()}

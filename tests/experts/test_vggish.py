@@ -46,6 +46,7 @@ def expert() -> VggishExpert:
     return VggishExpert(network, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_features_equal_torchvggish(expert):
     goldens = np.load(GOLDENS / "vggish.npz")
     clips = windows(seeded.sound(1, 3.5, 16000))

@@ -46,6 +46,7 @@ COSINES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(token_counts, min_size=1, max_size=7), st.integers(0, 99))
 @example([(1, 1, 1), (5, 1, 1)], 0)  # as many tokens as the last layer has queries

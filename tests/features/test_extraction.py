@@ -92,6 +92,7 @@ def test_extract_takes_any_size_and_length(tmp_path, size, count):
     assert all(np.isfinite(one.values).all() for one in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, seconds, experts",
     [(BIG_BUCK_BUNNY, 5.3, {"frame", "motion", "sound"}), (BIKES, 10.0, {"frame", "motion"})],

@@ -41,6 +41,7 @@ def embedded(model, extracted):
     return model.encode_tokens([tokens_of(extracted, model.config.video.experts)])[0]
 
 
+@pytest.mark.slow
 def test_reader_warns_of_the_part_of_a_long_file_that_is_embedded(model, long, short, whole):
     with pytest.warns(UserWarning, match=r"long\.mkv.* the seconds 0 to 7\.5 of frame,") as caught:
         vector = model.encode_video(long)
@@ -131,6 +132,7 @@ def test_reader_cuts_windows_that_take_all_of_a_long_file(model, long, whole, fe
     np.testing.assert_allclose(again.vectors, found.vectors, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_reader_cuts_overlapping_windows(model, long):
     found = model.encode_segments(long, window_s=4.0, stride_s=2.0)
     assert found.spans_s[:3].tolist() == [[0, 4], [2, 6], [4, 8]] and found.spans_s[-1, 1] == LONG_S
@@ -157,6 +159,7 @@ def test_reader_names_tokens_by_number_if_features_have_no_times(model, whole, t
         model.encode_video(file)
 
 
+@pytest.mark.slow
 def test_reader_takes_segments_by_their_seconds(model, long):
     spans = [(3.2, 7.9), (0, 1), (15, 20)]
     found = model.encode_segments(long, spans)

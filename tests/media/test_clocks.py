@@ -86,6 +86,7 @@ def difference(window: np.ndarray, played: np.ndarray, start_s: float) -> float:
     return min(np.abs(window - run).mean() for run in runs if len(run) == len(window))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_read_clips_times_sound_as_it_is_played(folder, name):
     path = make(folder, name)

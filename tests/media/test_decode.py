@@ -233,6 +233,7 @@ def test_read_clips_gives_the_frames_of_the_ffmpeg_program(folder, name):
         assert np.array_equal(ours[expert], theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, file in FILES.items() if SINE in file.arguments])
 def test_read_clips_keeps_picture_and_sound_apart(folder, name):
     """Some decoders keep frames until the end, which then must go where they belong."""
@@ -245,6 +246,7 @@ def test_read_clips_keeps_picture_and_sound_apart(folder, name):
         assert all(np.array_equal(a.data, b.data) for a, b in zip(found, alone, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [(BIG_BUCK_BUNNY, (1280, 720)), (BIKES, (640, 272))])
 def test_read_clips_gives_the_frames_of_the_ffmpeg_program_of_footage(name, size):
     wants = {"VIDEO": FrameSpec(32, 224, 224, 1), "CLIP": FrameSpec(1, 228, 228, 1)}
@@ -427,6 +429,7 @@ def of(name, clips):
     return [clip.data for clip in clips if clip.name == name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["f", "s"])
 def test_read_clips_gives_the_beginning_of_a_cut_file_and_a_warning(whole, tmp_path, wanted):
     if (whole.suffix, wanted) == (".ts", "s"):

@@ -96,6 +96,7 @@ def test_read_clips_and_stills_at_refuse_a_file_of_too_many_streams(tmp_path, su
             read()
 
 
+@pytest.mark.slow
 def test_read_clips_takes_a_file_of_as_many_streams_as_it_may_have(tmp_path):
     assert list(read_clips(write_streams(tmp_path / "many.mkv", MAX_STREAMS), SPECS))
 

@@ -53,6 +53,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_best_track_is_that_of_the_ffmpeg_program(tmp_path, name):
     path = tmp_path / name

@@ -12,6 +12,7 @@ from mdmmt.sample.clips import TONES, Combination, draw
 BALL = Combination("red", "circle", "right", "same", "rise")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tone", TONES)
 def test_draw_writes_h264_and_aac(tmp_path, tone):
     kinds = Counter()
@@ -26,6 +27,7 @@ def test_draw_writes_h264_and_aac(tmp_path, tone):
     assert kinds[True] and (kinds[False] > 0) == (tone == "silent")
 
 
+@pytest.mark.slow
 def test_draw_gives_one_clip_for_one_seed(tmp_path):
     for name, seed in (("a", (1, 2)), ("b", (1, 2)), ("c", (1, 3))):
         draw(tmp_path / f"{name}.mp4", BALL, seed)

@@ -50,6 +50,7 @@ def test_demo_prints_a_ranked_table(tmp_path: Path, demo_folder: Path) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["blink", "same", "grow"])
 def test_frames_shown_show_a_blinking_shape_there_and_away(tmp_path: Path, change: str) -> None:
     combination = Combination("blue", "star", "round", change, "fall")

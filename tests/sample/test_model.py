@@ -112,6 +112,7 @@ def test_shipped_model_has_the_experts_of_this_package(sample):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, experts", [(BIG_BUCK_BUNNY, {"frame", "motion", "sound"}), (BIKES, {"frame", "motion"})]
 )

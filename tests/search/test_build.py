@@ -31,6 +31,7 @@ def clips(sample_clips) -> Path:
     return sample_clips(6, 7)[0].path.parent
 
 
+@pytest.mark.slow
 def test_index_files_adds_only_new_windows(clips, tmp_path, model, monkeypatch, databases):
     film = write_video(tmp_path / "film.mkv", flat(range(0, 200, 10)), 10)
     encoded = []
@@ -339,6 +340,7 @@ def test_index_files_gives_the_same_for_any_number_of_jobs(clips, tmp_path, mode
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_index_files_refuses_a_mixture_that_is_read_at_the_same_time(
     clips, tmp_path, model, jobs, databases

@@ -292,6 +292,7 @@ def test_open_finds_all_that_was_added_before_close(place):
         assert index.source("a.mp4") is None
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8,
     deadline=None,
@@ -426,6 +427,7 @@ def test_open_expands_the_home_folder(tmp_path, monkeypatch):
         Index.open("~/none.db", MODEL, create=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [

@@ -27,6 +27,7 @@ def database(tmp_path):
     return tmp_path / "library.db"
 
 
+@pytest.mark.slow
 def test_index_if_large_keeps_a_search_exact(database, monkeypatch):
     monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 200)
     part = segments(500)

@@ -134,6 +134,7 @@ def test_download_notices_a_cut_that_the_http_library_overlooks(
     same()
 
 
+@pytest.mark.slow
 def test_download_gives_up_on_a_silent_connection(drive, same, tmp_path, monkeypatch):
     monkeypatch.setattr(http, "TIMEOUT_S", 0.3)
     drive.end, drive.silent = 5000, True

@@ -64,6 +64,7 @@ def forget_sessions():
     getattr(huggingface_hub, "configure_http_backend", lambda: None)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{Hub.COMMIT}"])
 def test_fetch_snapshot_gives_the_same_vectors(
     online, hub, tiny_folder, tiny_model, tiny_video, revision

@@ -169,6 +169,7 @@ def test_a_finished_run_is_left_as_it_is_and_more_epochs_go_on(make_config, tmp_
     assert_same(weights(tmp_path / "run" / "last"), weights(tmp_path / "whole" / "last"))
 
 
+@pytest.mark.slow
 def test_a_run_of_other_settings_or_pairs_is_refused(make_config, tmp_path):
     config = make_config(epochs=1)
     train(config)
@@ -204,6 +205,7 @@ def test_a_loss_that_is_no_number_stops_the_run(make_config, tmp_path, monkeypat
     assert len(read_log(tmp_path / "run")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("freeze", "kept"), [("text", ("txt_", "text_", "moe_")), ("video", ("vid",))]
 )
@@ -238,6 +240,7 @@ def test_the_best_epoch_is_kept_and_the_run_ends_early(make_config, tmp_path, mo
     assert len(train(with_validation(make_config(epochs=5, patience=2))).history) == 4
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_epoch_is_kept(make_config, tmp_path):
     assert train(make_config()).best_epoch == 2
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "run" / "last"))
@@ -262,6 +265,7 @@ def test_the_bar_shows_videos_a_second_loss_and_recall(make_config, capsys):
     assert re.search(rf"epoch 1: 100%.* 32/32 .*{rate}, loss=\d\.\d{{4}}, recall=\d+%\]", shown)
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped(make_config, monkeypatch):
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
@@ -286,6 +290,7 @@ def test_a_validation_without_features_is_named_before_the_first_step(make_confi
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_datasets_are_validated_each(make_config, pairs):
     file, features = str(pairs.captions), str(pairs.features)
     other = pairs.captions.with_name("other.jsonl")
@@ -358,6 +363,7 @@ def test_too_few_segments_for_a_batch_are_told(make_config):
         train(make_config(batch_size=64))
 
 
+@pytest.mark.slow
 def test_the_random_state_of_torch_is_restored(make_config):
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -401,6 +407,7 @@ def assert_close_gradients(first, second):
         assert (value - second[name]).abs().max() <= 1e-5 * scale, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])
 def test_chunks_give_the_gradients_of_the_whole_batch(make_config, tiny_folder, chunk_size):
     config = make_config(dropout=0.0, margin=0.5)

@@ -20,6 +20,7 @@ from mdmmt.training.packed import encode_texts
 TEXTS = ("Hello world", "the red ball and the dog")
 
 
+@pytest.mark.slow
 def test_merged_weights_give_what_lora_gives(tiny):
     tower = copy.deepcopy(tiny.ours_text)
     ids = Tokenizer(tiny.tokenizer, tower.config)(TEXTS)
@@ -52,6 +53,7 @@ def test_a_run_writes_a_plain_model(make_config, tiny_folder, tmp_path):
     assert mdmmt.load(tmp_path / "run", "cpu").encode_text("dog").shape == (72,)
 
 
+@pytest.mark.slow
 def test_a_run_with_lora_goes_on_exactly(make_config, tmp_path):
     config = make_config(lora_rank=2, epochs=1)
     loop.train(config)

@@ -155,6 +155,7 @@ class Harm:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["random", "half", "code", "shapes", "one tower"])
 def test_released_weights_deletes_a_file_with_other_content(
     drive, cache, same, content, tiny, tmp_path, wrong
