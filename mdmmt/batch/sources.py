@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from ..errors import InputError
-from ..features.files import SUFFIX
-from ..features.listing import VIDEO_SUFFIXES, find_videos_or_features
+from ..features.files import SUFFIX, VIDEO_SUFFIXES
+from ..features.listing import find_videos_or_features
 from ..storage.object_store import Address, Store, is_address, local_copy
 from .texts import STDIN, TABLES, read_texts
 

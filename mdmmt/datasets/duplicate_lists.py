@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..features.listing import VIDEO_SUFFIXES
+from ..features.files import VIDEO_SUFFIXES
 from ..storage.files import atomic_file
 from ..storage.text import numbered_lines, read_text
 from .fields import checked_seconds, checked_text

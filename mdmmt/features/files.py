@@ -28,6 +28,10 @@ from ..storage.files import LOCK_FILE, atomic_file, sha256_of, visible_files
 from .types import ExpertFeatures, VideoFeatures
 
 SUFFIX = ".safetensors"
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
+    *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
+)  # suffixes of the videos in a folder; a named file may have any suffix
 FORMAT = "mdmmt-features-1"
 VALUES, TIMES = "features.", "times."  # how the names of tensors begin
 EXPERT_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names cannot lead out of a folder
@@ -222,7 +226,8 @@ def update_features(
 class FeatureFolder(Mapping[str, VideoFeatures]):
     """The features of the videos in a folder, each file read when its video is asked for.
 
-    A key is a video's path below the folder or its file name, either with or without the suffix.
+    A key is a video's path below the folder or its file name, either with or without the suffix. A
+    video whose suffix the folder does not know, as of an author's dump, is found with any.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -232,12 +237,16 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             InputError: the folder holds no feature file.
         """
         self._files: dict[str, set[Path]] = {}
+        self._without_suffix: dict[str, set[Path]] = {}  # of videos whose suffix is not known
         found = find_feature_files(Path(folder))
         self._videos = [str(video) for _, video in found]
         for file, video in found:
             keys = (str(video), str(video.with_suffix("")), video.name, video.stem)
             for key in keys:
                 self._files.setdefault(key, set()).add(file)
+            if video.suffix.lower() not in VIDEO_SUFFIXES:
+                for key in (str(video), video.name):
+                    self._without_suffix.setdefault(key, set()).add(file)
 
     def __getitem__(self, video: str) -> VideoFeatures:
         """Read the features of a video.
@@ -266,10 +275,14 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
 
     def files_of(self, video: str) -> list[Path]:
         """The feature files of the videos with this name or path; none is read."""
-        return sorted(self._files.get(video, ()))
+        stem, suffix = os.path.splitext(video)
+        files = self._files.get(video)
+        if files is None and suffix.lower() in VIDEO_SUFFIXES:
+            files = self._without_suffix.get(stem)
+        return sorted(files or ())
 
     def __contains__(self, video: object) -> bool:
-        return video in self._files
+        return isinstance(video, str) and bool(self.files_of(video))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

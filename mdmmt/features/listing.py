@@ -9,15 +9,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..storage.files import visible_files
-from .files import SUFFIX
+from .files import SUFFIX, VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
-    *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".gif"),
-)  # suffixes of the videos in a folder; a named file may have any suffix
-STILL_SUFFIX = ".gif"  # the one of these that still pictures have too
+STILL_SUFFIX = ".gif"  # the one of `VIDEO_SUFFIXES` that still pictures have too
 
 
 def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:

@@ -95,6 +95,32 @@ def test_feature_folder_knows_videos_by_their_names(tmp_path):
         FeatureFolder(tmp_path / "nowhere")
 
 
+def test_a_video_whose_suffix_is_not_known_is_found_with_any(tmp_path):
+    """The authors' dumps name their videos without a suffix, and captions often have one."""
+    names = ["v0", "films/1_Film_00.01.02.003", "v1.avi", "v2", "v2.mp4", "x/v3", "y/v3"]
+    for i, name in enumerate(names):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        write_features(path, content(name, n=i + 1))
+    folder = FeatureFolder(tmp_path)
+    found = {
+        **dict.fromkeys(("v0", "v0.mp4", "v0.MKV"), 1),
+        **dict.fromkeys(("1_Film_00.01.02.003", "1_Film_00.01.02.003.avi"), 2),
+        **dict.fromkeys(("films/1_Film_00.01.02.003", "films/1_Film_00.01.02.003.avi"), 2),
+        **dict.fromkeys(("v1", "v1.avi"), 3),
+        "v2.avi": 4,  # not of v2.mp4
+        "v2.mp4": 5,
+        "y/v3.mp4": 7,
+    }
+    assert {name: len(folder[name]["frame"]) for name in found} == found
+    assert all(name in folder for name in found)
+    # Another suffix than that of the video, or an end of the name that is no suffix of a video.
+    for name in ("v1.mp4", "v0.part1", "v0.0", "v9.mp4", "films/v0.mp4"):
+        assert name not in folder and not folder.files_of(name)
+    with pytest.raises(InputError, match=r"the video 'v3.mp4' could be any of .*x/v3.*y/v3"):
+        folder["v3.mp4"]
+
+
 @pytest.mark.parametrize("data", [b"", b"garbage" * 50])
 def test_read_features_refuses_garbage(data, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(data)
