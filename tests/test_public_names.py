@@ -32,7 +32,8 @@ PUBLIC = {
         overlaps read_features select windows write_features
     """,
     "mdmmt.training": """
-        DatasetConfig Loss Sample Segment TrainingConfig TrainingResult read_recipe train
+        BatchTexts DatasetConfig Loss MakeTexts Sample Segment TrainingConfig TrainingResult
+        read_recipe train
     """,
     "mdmmt.search": """
         FileEntry Hit Identity Index IndexedFile Outcome Refined Transferred

@@ -16,15 +16,21 @@ from .recipe import read_recipe
 
 if TYPE_CHECKING:
     from .data import Sample, Segment
-    from .loop import Loss, TrainingResult, train
+    from .loop import BatchTexts, Loss, MakeTexts, TrainingResult, train
 else:  # spares the configuration torch
     __getattr__, __dir__ = lazy.names_of(
-        __name__, {".data": ("Sample", "Segment"), ".loop": ("Loss", "TrainingResult", "train")}
+        __name__,
+        {
+            ".data": ("Sample", "Segment"),
+            ".loop": ("BatchTexts", "Loss", "MakeTexts", "TrainingResult", "train"),
+        },
     )
 
 __all__ = [
+    "BatchTexts",
     "DatasetConfig",
     "Loss",
+    "MakeTexts",
     "Sample",
     "Segment",
     "TrainingConfig",

@@ -57,7 +57,7 @@ def model_card(
     sizes: Sequence[tuple[int, int]],
     epoch: int,
     validation: Mapping[str, Mapping[str, Mapping[str, float]]],
-    loss: str | None = None,
+    own: Mapping[str, str],
 ) -> str:
     """The card of the model of an epoch.
 
@@ -66,7 +66,7 @@ def model_card(
         sizes: segments and captions of each dataset.
         epoch: the number of the epoch, from 1.
         validation: the metrics of each dataset, in both directions.
-        loss: the name of a loss that took the place of that of the settings.
+        own: the names of the loss and of the texts that took the place of those of the settings.
     """
     rows = [
         f"| {one.data} | {segments} | {captions} | {one.weight:g} |"
@@ -78,7 +78,7 @@ def model_card(
         origin=origin,
         data="\n".join(data),
         metrics=_metrics(epoch, validation),
-        settings=json.dumps(_settings(config, loss), indent=1),
+        settings=json.dumps(_settings(config, own), indent=1),
         version=VERSION,
         versions=", ".join(f"{name} {one}" for name, one in _versions().items()),
     )
@@ -99,10 +99,10 @@ def _metrics(epoch: int, validation: Mapping[str, Mapping[str, Mapping[str, floa
     return "\n".join(lines)
 
 
-def _settings(config: TrainingConfig, loss: str | None) -> dict[str, Any]:
-    without = ("datasets",) if loss is None else ("datasets", "margin", "temperature")
+def _settings(config: TrainingConfig, own: Mapping[str, str]) -> dict[str, Any]:
+    without = ("datasets", "margin", "temperature") if "loss" in own else ("datasets",)
     settings = {name: value for name, value in to_mapping(config).items() if name not in without}
-    return settings if loss is None else {**settings, "loss": loss}
+    return {**settings, **own}
 
 
 def _versions() -> dict[str, str]:

@@ -19,6 +19,8 @@ from ..errors import InputError, InputTypeError
 RANKING, INFO_NCE = "max-margin", "info-nce"
 LOSSES = (RANKING, INFO_NCE)
 PRECISIONS = ("float32", "bfloat16")
+DECAY, ONE_CYCLE = "decay", "one-cycle"
+SCHEDULES = (DECAY, ONE_CYCLE)
 NOTHING, TEXT, VIDEO = "nothing", "text", "video"
 FREEZE = (NOTHING, TEXT, VIDEO)
 GEOMETRIC_MEAN = "geometric mean"  # of R@1, R@5 and R@10
@@ -67,8 +69,10 @@ class TrainingConfig:
 
     learning_rate: float = 5e-5
     bert_learning_rate: float | None = None  # of `txt_bert`; None: `learning_rate`
+    schedule: str = DECAY  # one of `SCHEDULES`, of the learning rates
     decay: float = 0.95  # of the learning rates, after each epoch
     warm_up: int = 0  # steps over which the learning rates rise from 0
+    beta2: float = 0.999  # of Adam: how much of the mean squares of the gradients a step keeps
     weight_decay: float = 0.0
     clip: float | None = None  # the largest norm of all gradients; None: they are not clipped
     dropout: float | None = None  # of both towers; None: as the configuration of the model says
@@ -89,6 +93,7 @@ class TrainingConfig:
             raise InputError("datasets is empty, expected at least one")
         for name, known in (
             ("loss", LOSSES),
+            ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
             ("freeze", FREEZE),
             ("metric", METRICS),
@@ -113,7 +118,7 @@ class TrainingConfig:
             _check_range(self, name, 0, math.inf, above=True)
         for name in ("margin", "weight_decay"):
             _check_range(self, name, 0, math.inf)
-        for name in ("dropout", "expert_dropout"):
+        for name in ("dropout", "expert_dropout", "beta2"):
             _check_range(self, name, 0, 1, below=True)
         _check_range(self, "decay", 0, 1, above=True)
         if self.lora_rank is not None and self.freeze == TEXT:
@@ -170,7 +175,12 @@ def to_mapping(config: TrainingConfig) -> dict[str, Any]:
 def differences(first: TrainingConfig, second: TrainingConfig) -> list[str]:
     """The settings in which two runs differ, without those that may change."""
     one, other = to_mapping(first), to_mapping(second)
-    return [name for name in one if name not in MAY_CHANGE and one[name] != other[name]]
+    names = [name for name in one if one[name] != other[name]]
+    return [
+        name
+        for name in names
+        if name not in MAY_CHANGE or (name == "epochs" and first.schedule == ONE_CYCLE)
+    ]
 
 
 def _check_types(config: DatasetConfig | TrainingConfig) -> None:

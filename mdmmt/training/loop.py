@@ -1,9 +1,10 @@
 """The training loop.
 
-A step has four parts. Both towers encode the pairs of this process: the video tower to the end, the
-text tower as far as BERT's first token. These vectors are gathered from all processes. Behind them,
-the heads of the text tower, whose batch norm must see the whole batch, and the loss are computed
-by each process alike. The gradients of the loss at the vectors then go back through the encoders.
+A step has four parts. Both towers encode the texts and videos of this process: the video tower to
+the end, the text tower as far as BERT's first token. These vectors are gathered from all processes.
+Behind them, the heads of the text tower, whose batch norm must see the whole batch, and the loss
+are computed by each process alike. The gradients of the loss at the vectors then go back through
+the encoders.
 
     run folder            what `weight_path` takes: the model of the best epoch
       last/               the model of the last epoch
@@ -20,11 +21,12 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +50,7 @@ from . import progress
 from .card import model_card
 from .checkpoints import RunState, find_checkpoints, load_checkpoint, save_checkpoint
 from .config import (
+    DECAY,
     GEOMETRIC_MEAN,
     NOTHING,
     RANKING,
@@ -70,13 +73,32 @@ from .losses import info_nce_loss, max_margin_loss, negatives
 from .packed import encode_texts, encode_videos
 from .processes import Processes
 
-LAST, CHECKPOINTS, SETTINGS_FILE = "last", "checkpoints", "settings.json"
-BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam, as in MMT
-MAX_NAMED = 5  # pairs of a batch that a message names
-# A loss of a batch: the embeddings [b, d] of its texts and of its videos, and its samples -> []
-Loss = Callable[[Tensor, Tensor, Sequence[Sample]], Tensor]
+Item = TypeVar("Item")
 
-HEADS = 0  # the part of the text tower that all processes compute alike, among the random seeds
+LAST, CHECKPOINTS, SETTINGS_FILE = "last", "checkpoints", "settings.json"
+BETA1, EPS = 0.9, 1e-8  # of Adam, as in MMT
+# A one-cycle schedule (Smith, 2018) as in PyTorch: the learning rate at the beginning and at the
+# end as a share of the highest, and Adam's first beta where the rate is lowest and highest.
+FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 250_000
+BETA1_AT_LOWEST, BETA1_AT_HIGHEST = 0.95, 0.85
+MAX_NAMED = 5  # pairs of a batch that a message names
+
+# Random seeds of a step: of the heads, which all processes compute alike, and of a caller's texts.
+HEADS, TEXTS = 0, 1
+
+
+class BatchTexts(NamedTuple):
+    """The texts of a batch that its caller makes."""
+
+    texts: Sequence[str]
+    told: Any  # what the loss gets with the embeddings, such as which videos each text describes
+
+
+# A loss of a batch: the embeddings [t, d] of its texts and [b, d] of its videos, and its samples,
+# or what `BatchTexts` tells in their place -> []
+Loss = Callable[[Tensor, Tensor, Any], Tensor]
+# Makes the texts of the samples of a batch, with random numbers.
+MakeTexts = Callable[[Sequence[Sample], np.random.Generator], BatchTexts]
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,10 @@ class Validation:
 
 
 def train(
-    config: TrainingConfig, show_progress: bool = False, loss: Loss | None = None
+    config: TrainingConfig,
+    show_progress: bool = False,
+    loss: Loss | None = None,
+    texts: MakeTexts | None = None,
 ) -> TrainingResult:
     """Train a model. A run that was stopped goes on where its last checkpoint is.
 
@@ -110,13 +135,19 @@ def train(
             texts and of the videos of the whole batch and its samples, row by row, and returns
             one number. Each of several processes computes it alike. torch's random numbers follow
             from the seed and the step. A run that goes on needs the same loss.
+        texts: makes the texts of each batch, with a `loss` that knows them; None: the caption of
+            each sample. It takes the samples of the whole batch, whose videos are used, and a
+            generator of random numbers that follows from the seed and the step. It returns any
+            number of texts, and what the loss is told about them in place of the samples.
 
     Raises:
         InputError: captions, features or settings that cannot be used, which is found before the
-            first step; or a loss that is not a number.
+            first step; a loss that is not a number; or texts that cannot be used.
         WeightsError: the weights to start from cannot be used.
         MissingDependency: the extra `train` is not installed.
     """
+    if texts is not None and loss is None:
+        raise InputError("texts are given and no loss, expected a loss that knows such texts")
     progress.check_plot()
     out = Path(config.out).expanduser()
     check_folder(out)
@@ -140,15 +171,16 @@ def train(
         )
     towers = make_towers(config, model).to(device)
     optimiser = make_optimiser(config, towers)
+    own = names_of(loss, texts)
     if processes.is_main:
-        _open_run(out, config, data, loss)
+        _open_run(out, config, data, own)
     processes.wait()
     show_progress = show_progress and processes.is_main
     state = _last_state(out, towers, optimiser, device)
     log = progress.Log(out, state.step, config.tensorboard) if processes.is_main else None
     reader = SegmentReader(model.config.video.experts)
-    trainer = Trainer(config, towers, optimiser, model, processes, loss)
-    folder = _RunFolder(out, config, model, data, towers, loss)
+    trainer = Trainer(config, towers, optimiser, model, processes, steps, loss, texts)
+    folder = _RunFolder(out, config, model, data, towers, own)
     with _deterministic(device):
         for epoch in range(state.step // steps, config.epochs):
             if _is_over(config, state):
@@ -167,7 +199,10 @@ def train(
                     if log is not None:
                         log.write(line)
                     losses.append(line["loss"])
-                    bar.set_postfix(loss=f"{line['loss']:.4f}", recall=f"{line['recall']:.0%}")
+                    shown = {"loss": f"{line['loss']:.4f}"}
+                    if "recall" in line:
+                        shown["recall"] = f"{line['recall']:.0%}"
+                    bar.set_postfix(shown)
                     bar.update(size)
                     is_due = state.step % config.checkpoint_steps == 0 and state.step % steps
                     if is_due and processes.is_main:
@@ -180,13 +215,6 @@ def train(
             state = processes.share(state)
     assert state.best_epoch is not None  # there is at least one epoch
     return TrainingResult(out, state.best_epoch, state.history, processes.is_main)
-
-
-class Chunk(NamedTuple):
-    """Pairs that are encoded at once."""
-
-    texts: Sequence[str]
-    videos: Sequence[VideoTokens]
 
 
 class Towers(nn.Module):
@@ -207,11 +235,19 @@ class Trainer:
         optimiser: torch.optim.Optimizer,
         model: Model,
         processes: Processes,
+        steps: int,
         loss: Loss | None = None,
+        texts: MakeTexts | None = None,
     ) -> None:
-        """For towers and their optimiser; the model gives the tokenizer. See `train` for a loss."""
+        """For towers and their optimiser.
+
+        Args:
+            model: gives the tokenizer.
+            steps: of an epoch.
+            loss, texts: see `train`.
+        """
         self.config, self.towers, self.optimiser = config, towers, optimiser
-        self.processes = processes
+        self.processes, self.steps, self.make_texts = processes, steps, texts
         self.loss = loss_of(config) if loss is None else loss
         self.tokenizer = model.tokenizer
 
@@ -223,14 +259,15 @@ class Trainer:
             epoch: its number, from 0.
 
         Returns:
-            The loss, the recall within the batch, and the learning rate.
+            The loss, the recall within the batch if text i belongs to video i, and the learning
+            rate.
 
         Raises:
             InputError: the loss is not a number; the message names the batch's pairs.
         """
-        factor = learning_rate_factor(self.config, step, epoch)
+        factor, beta1 = schedule(self.config, step, epoch, self.steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["base"] * factor
+            group["lr"], group["betas"] = group["base"] * factor, (beta1, self.config.beta2)
         self.optimiser.zero_grad(set_to_none=True)
         loss, scores = self.backward(batch, step)
         if not math.isfinite(loss):
@@ -241,29 +278,35 @@ class Trainer:
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.towers.parameters(), self.config.clip)
         self.optimiser.step()
-        recall = (scores.argmax(dim=1).cpu() == torch.arange(len(scores))).double().mean()
-        rate = self.optimiser.param_groups[0]["lr"]
-        return {"loss": loss, "recall": recall.item(), "learning_rate": rate}
+        line = {"loss": loss, "learning_rate": self.optimiser.param_groups[0]["lr"]}
+        if self.make_texts is None:
+            is_first = scores.argmax(dim=1).cpu() == torch.arange(len(scores))
+            line["recall"] = is_first.double().mean().item()
+        return line
 
     def backward(self, batch: Batch, step: int) -> tuple[float, Tensor]:
-        """Compute the loss of a batch and its gradients, and the scores [b, b].
+        """Compute the loss of a batch and its gradients, and the scores [t, b].
 
-        If the pairs of this process are encoded in several chunks, the method is that of GradCache
-        (Gao et al., 2021): each chunk is encoded without a graph, and a second time once the
-        gradients at its outputs are known. The same random numbers are drawn both times.
+        If texts or videos of this process are encoded in several chunks, the method is that of
+        GradCache (Gao et al., 2021): each chunk is encoded without a graph, and a second time once
+        the gradients at its outputs are known. The same random numbers are drawn both times.
         """
-        chunks = list(self.chunks(batch))
-        is_cached = len(chunks) > 1
+        texts, told = self.texts_of(batch, step)
+        own_texts = self.processes.own(len(texts))
+        of_texts = [partial(self.encode_texts, chunk) for chunk in self.chunks(texts[own_texts])]
+        of_videos = [partial(self.encode_videos, chunk) for chunk in self.chunks(batch.videos)]
+        encoders = [*of_texts, *of_videos]
+        is_cached = len(encoders) > 2
         with torch.set_grad_enabled(not is_cached):
-            outputs = [self.encode(chunk, step, number) for number, chunk in enumerate(chunks)]
+            outputs = [self.encode(one, step, number) for number, one in enumerate(encoders)]
         # The loss is computed from copies, whose gradients then go back through the encoders.
         first, video = (
             self.processes.gather(torch.cat(parts).detach()).requires_grad_()
-            for parts in zip(*outputs, strict=True)
+            for parts in (outputs[: len(of_texts)], outputs[len(of_texts) :])
         )
         seed_torch(self.config.seed, step, HEADS)
         embedded = self.towers.text.heads(first)
-        loss = self.loss(embedded, video, batch.samples)
+        loss = self.loss(embedded, video, told)
         if loss.ndim or not loss.requires_grad:
             raise InputError(
                 f"the loss is of shape {tuple(loss.shape)} and depends on "
@@ -271,44 +314,66 @@ class Trainer:
                 "number that is computed from the embeddings of the texts and of the videos"
             )
         loss.backward()
-        sizes = [len(chunk.videos) for chunk in chunks]
-        of_texts, of_videos = (
-            (torch.zeros_like(x) if x.grad is None else x.grad)[batch.own].split(sizes)
-            for x in (first, video)
-        )
-        for number, gradients in enumerate(zip(of_texts, of_videos, strict=True)):
-            output = self.encode(chunks[number], step, number) if is_cached else outputs[number]
-            for vectors, gradient in zip(output, gradients, strict=True):
-                if vectors.requires_grad:  # a frozen tower has no gradients
-                    vectors.backward(gradient)
+        sizes = [len(output) for output in outputs]
+        gradients = [
+            *_gradient_of(first)[own_texts].split(sizes[: len(of_texts)]),
+            *_gradient_of(video)[batch.own].split(sizes[len(of_texts) :]),
+        ]
+        for number, gradient in enumerate(gradients):
+            output = self.encode(encoders[number], step, number) if is_cached else outputs[number]
+            if output.requires_grad:  # a frozen tower has no gradients
+                output.backward(gradient)
         text = self.towers.text
         alike = [*text.text_gu.parameters(), *text.moe_fc_txt.parameters()]
         self.processes.add_gradients(self.towers.parameters(), alike)
         return loss.item(), (embedded @ video.T).detach()
 
-    def chunks(self, batch: Batch) -> Iterator[Chunk]:
-        """The pairs of this process, as many at a time as are encoded at once."""
-        samples = batch.samples[batch.own]
-        size = self.config.chunk_size or len(samples)
-        for at in range(0, len(samples), size):
-            texts = [caption_text(sample.caption) for sample in samples[at : at + size]]
-            yield Chunk(texts, batch.videos[at : at + size])
+    def texts_of(self, batch: Batch, step: int) -> BatchTexts:
+        """The texts of a batch: the captions of its samples, or those that the caller makes."""
+        if self.make_texts is None:
+            return BatchTexts([caption_text(one.caption) for one in batch.samples], batch.samples)
+        rng = np.random.default_rng((self.config.seed, step, TEXTS))
+        made = self.make_texts(batch.samples, rng)
+        wrong = [text for text in made.texts if not isinstance(text, str) or not text.strip()]
+        if wrong or not made.texts:
+            raise InputError(
+                f"the texts made for step {step + 1} "
+                f"{f'have {wrong[0]!r} among them' if wrong else 'are none'}; expected one or more "
+                "texts that are not empty"
+            )
+        return made
 
-    def encode(self, chunk: Chunk, step: int, number: int) -> tuple[Tensor, Tensor]:
-        """BERT's first tokens [b, d] and the embeddings of the videos [b, m * same_dim].
+    def chunks(self, rows: Sequence[Item]) -> list[Sequence[Item]]:
+        """The texts or videos of this process, as many at a time as are encoded at once."""
+        size = self.config.chunk_size or len(rows)
+        return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+    def encode(self, encoder: Callable[[], Tensor], step: int, number: int) -> Tensor:
+        """What an encoder gives for its chunk.
 
         Args:
             number: of the chunk; with the step it decides what dropout leaves out.
         """
         seed_torch(self.config.seed, step, 1 + self.processes.index, number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of captions longer than the model takes
-            ids = self.tokenizer(chunk.texts)
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=low):
-            return encode_texts(self.towers.text, ids), encode_videos(
-                self.towers.video, chunk.videos
-            )
+            return encoder()
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """BERT's first token of each text, [t, d]."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of texts longer than the model takes
+            ids = self.tokenizer(texts)
+        return encode_texts(self.towers.text, ids)
+
+    def encode_videos(self, videos: Sequence[VideoTokens]) -> Tensor:
+        """The embeddings of videos, [b, m * same_dim]."""
+        return encode_videos(self.towers.video, videos)
+
+
+def _gradient_of(x: Tensor) -> Tensor:
+    """The gradient at a tensor, zeros if nothing depends on it."""
+    return torch.zeros_like(x) if x.grad is None else x.grad
 
 
 def loss_of(config: TrainingConfig) -> Loss:
@@ -326,12 +391,14 @@ def loss_of(config: TrainingConfig) -> Loss:
     return loss
 
 
-def name_of_loss(loss: Loss | None) -> str | None:
-    """How the run folder names the loss of a caller; None for that of the settings."""
-    if loss is None:
-        return None
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}.{named.__qualname__}"
+def names_of(loss: Loss | None, texts: MakeTexts | None) -> dict[str, str]:
+    """How the run folder names the functions that the caller has given."""
+    names = {}
+    for kind, own in (("loss", loss), ("texts", texts)):
+        if own is not None:
+            named = own if hasattr(own, "__qualname__") else type(own)
+            names[kind] = f"{named.__module__}.{named.__qualname__}"
+    return names
 
 
 def make_towers(config: TrainingConfig, model: Model) -> Towers:
@@ -370,16 +437,37 @@ def make_optimiser(config: TrainingConfig, towers: Towers) -> torch.optim.Optimi
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
-        betas=BETAS,
+        betas=(BETA1, config.beta2),
         eps=EPS,
         weight_decay=config.weight_decay,
     )
 
 
-def learning_rate_factor(config: TrainingConfig, step: int, epoch: int) -> float:
-    """By what the learning rates of a step are multiplied: warm-up, and decay after each epoch."""
-    warm_up = min(1.0, (step + 1) / config.warm_up) if config.warm_up else 1.0
-    return float(warm_up * config.decay**epoch)
+def schedule(config: TrainingConfig, step: int, epoch: int, steps: int) -> tuple[float, float]:
+    """By what the learning rates of a step are multiplied, and Adam's first beta.
+
+    With `decay`, the rates rise along a line and fall after each epoch. With `one-cycle`, they rise
+    and fall along cosines, and beta goes the other way.
+
+    Args:
+        step, epoch: the numbers of both, from 0.
+        steps: of an epoch.
+    """
+    if config.schedule == DECAY:
+        warm_up = min(1.0, (step + 1) / config.warm_up) if config.warm_up else 1.0
+        return float(warm_up * config.decay**epoch), BETA1
+    highest, end = max(0, config.warm_up - 1), config.epochs * steps - 1
+    if step < highest:
+        share = _along_cosine(step / highest, FIRST_SHARE, 1.0)
+        return share, _along_cosine(step / highest, BETA1_AT_LOWEST, BETA1_AT_HIGHEST)
+    done = (step - highest) / max(1, end - highest)
+    share = _along_cosine(done, 1.0, LAST_SHARE)
+    return share, _along_cosine(done, BETA1_AT_HIGHEST, BETA1_AT_LOWEST)
+
+
+def _along_cosine(done: float, first: float, last: float) -> float:
+    """Half a cosine from the first to the last value, of which a share is done."""
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * done))
 
 
 def seed_torch(*numbers: int) -> None:
@@ -409,10 +497,10 @@ class _RunFolder:
         model: Model,
         data: TrainingData,
         towers: Towers,
-        loss: Loss | None,
+        own: Mapping[str, str],
     ) -> None:
         self.out, self.config, self.model, self.towers = out, config, model, towers
-        self.loss = name_of_loss(loss)
+        self.own = own  # see `names_of`
         self.sizes = [
             (len(segments), sum(len(one.captions) for one in segments))
             for segments in data.datasets
@@ -453,7 +541,7 @@ class _RunFolder:
         if self.config.lora_rank is not None:
             text = merged(text)
         save_model(folder, self.model.config, video, text, tokenizer, self.facts)
-        card = model_card(self.config, self.origin, self.sizes, epoch, metrics, self.loss)
+        card = model_card(self.config, self.origin, self.sizes, epoch, metrics, self.own)
         with atomic_file(folder / CARD_FILE) as part:
             part.write_text(card, encoding="utf-8")
 
@@ -493,7 +581,9 @@ def _read_validations(config: TrainingConfig, model: Model) -> list[Validation]:
     return validations
 
 
-def _open_run(out: Path, config: TrainingConfig, data: TrainingData, loss: Loss | None) -> None:
+def _open_run(
+    out: Path, config: TrainingConfig, data: TrainingData, own: Mapping[str, str]
+) -> None:
     """Take a new folder for a run, or the folder of the same run, which then goes on.
 
     Raises:
@@ -505,8 +595,9 @@ def _open_run(out: Path, config: TrainingConfig, data: TrainingData, loss: Loss 
         changed = differences(from_mapping(settings["settings"], str(file)), config)
         if settings["pairs"] != data.digest:
             changed.append("the captions and segments")
-        if settings.get("loss") != name_of_loss(loss):
-            changed.append("the loss that is passed in Python")
+        for kind in ("loss", "texts"):
+            if settings.get(kind) != own.get(kind):
+                changed.append(f"the {kind} passed in Python")
         if changed:
             raise InputError(
                 f"{out} holds a run of other settings ({', '.join(changed)}); expected the same "
@@ -523,7 +614,7 @@ def _open_run(out: Path, config: TrainingConfig, data: TrainingData, loss: Loss 
         settings = {
             "settings": to_mapping(config),
             "pairs": data.digest,
-            "loss": name_of_loss(loss),
+            **own,
         }
         part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 

@@ -45,6 +45,19 @@ class Processes:
                 f"batch_size is {batch_size}, expected a multiple of the {self.count} processes"
             )
 
+    def own(self, texts: int) -> slice:
+        """Those of a batch's texts that this process encodes.
+
+        Raises:
+            InputError: the processes cannot share them evenly.
+        """
+        if texts % self.count:
+            raise InputError(
+                f"a batch has {texts} texts, expected a multiple of the {self.count} processes"
+            )
+        share = texts // self.count
+        return slice(self.index * share, (self.index + 1) * share)
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         self._state.wait_for_everyone()

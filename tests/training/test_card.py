@@ -22,6 +22,7 @@ def test_a_card_tells_how_the_model_was_made():
         [(4, 12), (5, 5)],
         3,
         {"v.jsonl": {"t2v": numbers, "v2t": numbers}},
+        {},
     )
     assert "| a.jsonl | 4 | 12 | 2 |" in card
     assert "| b.csv | 5 | 5 | 1 |" in card
@@ -33,4 +34,4 @@ def test_a_card_tells_how_the_model_was_made():
 
 
 def test_a_card_without_validation_has_no_table_of_metrics():
-    assert "validation |" not in model_card(CONFIG, "x", [(4, 12), (5, 5)], 3, {})
+    assert "validation |" not in model_card(CONFIG, "x", [(4, 12), (5, 5)], 3, {}, {})

@@ -30,6 +30,8 @@ def test_the_defaults_are_those_of_the_paper():
         ({"batch_size": 1}, "x: batch_size is 1, expected a number from 2"),
         ({"learning_rate": float("nan")}, "x: learning_rate is nan, expected a number above 0"),
         ({"expert_dropout": 1}, "x: expert_dropout is 1, expected a number from 0 to below 1"),
+        ({"schedule": "linear"}, "x: schedule is 'linear', expected decay, one-cycle"),
+        ({"beta2": 1}, "x: beta2 is 1, expected a number from 0 to below 1"),
         ({"loss": "triplet"}, "x: loss is 'triplet', expected max-margin, info-nce"),
         ({"freeze": "both"}, "x: freeze is 'both', expected nothing, text, video"),
         ({"skip_missing": 1}, "x: skip_missing is 1, expected true or false"),
@@ -50,3 +52,8 @@ def test_differences_leave_out_what_a_run_may_change():
     config = from_mapping(MINIMAL, "x")
     other = from_mapping({**MINIMAL, "out": "o", "epochs": 9, "seed": 1, "margin": 0.1}, "x")
     assert differences(config, other) == ["seed", "margin"]
+    # The number of epochs is a part of a one-cycle schedule.
+    config, other = (
+        from_mapping({**MINIMAL, "schedule": "one-cycle", "epochs": n}, "x") for n in (8, 9)
+    )
+    assert differences(config, other) == ["epochs"]

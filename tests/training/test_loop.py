@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from mdmmt.training import loop
 from mdmmt.training.checkpoints import find_checkpoints
 from mdmmt.training.config import DatasetConfig
 from mdmmt.training.data import SegmentReader, read_training_data
-from mdmmt.training.loop import learning_rate_factor, metric_of, train
+from mdmmt.training.loop import BatchTexts, metric_of, schedule, train
 from mdmmt.training.processes import Processes
 from mdmmt.training.progress import read_log
 
@@ -248,8 +249,40 @@ def test_without_validation_the_last_epoch_is_kept(make_config, tmp_path):
 
 def test_learning_rates_rise_and_fall(make_config):
     config = make_config(warm_up=4, decay=0.5)
-    factors = [learning_rate_factor(config, step, step // 3) for step in range(9)]
+    factors = [schedule(config, step, step // 3, steps=3)[0] for step in range(9)]
     assert factors == [0.25, 0.5, 0.75, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("warm_up", "share"), [(5, 0.25), (3, 0.15)])
+def test_a_one_cycle_schedule_is_that_of_pytorch(make_config, warm_up, share):
+    config = make_config(schedule="one-cycle", warm_up=warm_up, epochs=5, learning_rate=0.1)
+    optimiser = torch.optim.AdamW([torch.zeros(1)], betas=(0.9, 0.98))
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=20, pct_start=share)
+    for step in range(20):
+        (group,) = optimiser.param_groups
+        factor, beta1 = schedule(config, step, step // 4, steps=4)
+        assert 0.1 * factor == pytest.approx(group["lr"])
+        assert beta1 == pytest.approx(group["betas"][0])
+        optimiser.step()
+        if step < 19:
+            theirs.step()
+
+
+@pytest.mark.parametrize("warm_up", [0, 1, 7, 8, 9])
+def test_a_one_cycle_schedule_stays_in_its_range(make_config, warm_up):
+    config = make_config(schedule="one-cycle", warm_up=warm_up, epochs=2)
+    factors = [schedule(config, step, step // 4, steps=4)[0] for step in range(8)]
+    assert all(loop.LAST_SHARE <= factor <= 1 for factor in factors)
+
+
+def test_a_step_takes_the_betas_of_the_settings_and_of_its_schedule(make_config, tiny_folder):
+    config = make_config(schedule="one-cycle", warm_up=3, epochs=5, beta2=0.98)
+    trainer, batch = make_trainer(config, tiny_folder)
+    trainer.step(batch, 2, 0)
+    assert all(group["betas"] == (0.85, 0.98) for group in trainer.optimiser.param_groups)
+    trainer, batch = make_trainer(make_config(), tiny_folder)
+    trainer.step(batch, 2, 0)
+    assert all(group["betas"] == (0.9, 0.999) for group in trainer.optimiser.param_groups)
 
 
 def test_the_metric_of_an_epoch():
@@ -324,7 +357,7 @@ def test_a_loss_of_ones_own_takes_the_place_of_that_of_the_settings(make_config,
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "other"))
     card = (tmp_path / "run" / "README.md").read_text()
     assert f'"loss": "{own_loss.__module__}.own_loss"' in card and "temperature" not in card
-    with pytest.raises(InputError, match=r"other settings \(the loss that is passed in Python\)"):
+    with pytest.raises(InputError, match=r"other settings \(the loss passed in Python\)"):
         train(own)
     assert len(train(replace(own, epochs=2), loss=own_loss).history) == 2
 
@@ -358,6 +391,90 @@ def test_a_loss_that_is_not_one_number_of_the_embeddings_is_refused(make_config,
         train(make_config(epochs=1), loss=loss)
 
 
+OTHERS = ("nothing of the kind", "an empty sentence")
+
+
+def own_texts(samples, rng):
+    """Two texts of each video, of which the first is drawn, and two of no video."""
+    drawn = [f"{one.caption.text} {rng.choice(['here', 'there'])}" for one in samples]
+    texts = [*drawn, *(one.caption.text for one in samples), *OTHERS]
+    belongs = torch.eye(len(samples), dtype=torch.bool)
+    return BatchTexts(texts, torch.cat([belongs, belongs, torch.zeros_like(belongs[:2])]))
+
+
+def loss_of_own_texts(text, video, belongs):
+    """Texts score 0.7 with their videos, and less than 0 with others."""
+    assert belongs.shape == (len(text), len(video)) and len(text) == 2 * len(video) + len(OTHERS)
+    scores = text @ video.T
+    return (scores[belongs] - 0.7).square().mean() + scores[~belongs].relu().mean()
+
+
+@pytest.mark.slow
+def test_texts_of_ones_own_take_the_place_of_the_captions(make_config, tmp_path):
+    """More texts than videos and texts of no video; a run goes on with the texts it would have."""
+    config = make_config(epochs=2, checkpoint_steps=3, chunk_size=5)
+    own = {"loss": loss_of_own_texts, "texts": own_texts}
+    result = train(config, **own)
+    assert result.history[-1]["mean_loss"] < result.history[0]["mean_loss"]
+    lines = [line for line in read_log(tmp_path / "run") if "loss" in line]
+    assert len(lines) == 8 and not any("recall" in line for line in lines)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f'"texts": "{own_texts.__module__}.own_texts"' in card
+    for missing in ({"loss": loss_of_own_texts}, {}):
+        with pytest.raises(InputError, match=r"the texts passed in Python"):
+            train(config, **missing)
+    again = replace(config, out=str(tmp_path / "again"))
+    stops = iter(range(13))
+
+    def stopping(samples, rng):
+        if next(stops) in (2, 6):
+            raise RuntimeError(STOP)
+        return own_texts(samples, rng)
+
+    for name in ("__module__", "__qualname__"):
+        setattr(stopping, name, getattr(own_texts, name))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=STOP):
+            train(again, loss=loss_of_own_texts, texts=stopping)
+    train(again, loss=loss_of_own_texts, texts=stopping)
+    assert_same(weights(tmp_path / "run" / "last"), weights(tmp_path / "again" / "last"))
+
+
+@pytest.mark.slow
+def test_chunks_of_own_texts_give_the_gradients_of_the_whole_batch(make_config, tiny_folder):
+    own = {"loss": loss_of_own_texts, "texts": own_texts}
+    config = make_config(dropout=0.0)
+    whole, batch = make_trainer(config, tiny_folder, **own)
+    loss, scores = whole.backward(batch, 0)
+    assert scores.shape == (18, 8)
+    for size in (1, 5, 8, 17):  # 8 videos and 18 texts
+        chunked, batch = make_trainer(replace(config, chunk_size=size), tiny_folder, **own)
+        assert chunked.backward(batch, 0)[0] == pytest.approx(loss, abs=1e-6)
+        assert_close_gradients(gradients_of(whole), gradients_of(chunked))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([], "the texts made for step 1 are none; expected one or more texts"),
+        (["a", " "], "the texts made for step 1 have ' ' among them; expected"),
+        (["a", 7], "the texts made for step 1 have 7 among them; expected"),
+    ],
+)
+def test_texts_that_are_none_are_refused(make_config, made, message):
+    with pytest.raises(InputError, match=message):
+        train(
+            make_config(epochs=1),
+            loss=loss_of_own_texts,
+            texts=lambda samples, rng: BatchTexts(made, None),
+        )
+
+
+def test_texts_without_a_loss_that_knows_them_are_refused(make_config):
+    with pytest.raises(InputError, match="texts are given and no loss, expected a loss that knows"):
+        train(make_config(), texts=own_texts)
+
+
 def test_too_few_segments_for_a_batch_are_told(make_config):
     with pytest.raises(InputError, match="32 segments, which fill no batch of 64"):
         train(make_config(batch_size=64))
@@ -382,13 +499,12 @@ def test_bfloat16_learns_as_well(make_config):
     assert losses[-1] < losses[0]
 
 
-def make_trainer(config, tiny_folder):
+def make_trainer(config, tiny_folder, **own):
     """A trainer, and the first batch of its run."""
     model = mdmmt.load(tiny_folder, "cpu")
     towers = loop.make_towers(config, model)
-    trainer = loop.Trainer(
-        config, towers, loop.make_optimiser(config, towers), model, Processes("cpu")
-    )
+    optimiser = loop.make_optimiser(config, towers)
+    trainer = loop.Trainer(config, towers, optimiser, model, Processes("cpu"), 4, **own)
     experts = model.config.video.experts
     data = read_training_data(config.datasets, experts)
     samples = data.draw_epoch(0, 0, 32, [expert.name for expert in experts], 0.0)
@@ -427,8 +543,13 @@ def test_chunks_drop_out_the_same_both_times(make_config, tiny_folder):
     trainer, batch = make_trainer(config, tiny_folder)
     trainer.backward(batch, 4)
     other, batch = make_trainer(config, tiny_folder)
-    outputs = [other.encode(chunk, 4, number) for number, chunk in enumerate(other.chunks(batch))]
-    first, video = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    texts, _ = other.texts_of(batch, 4)
+    encoders = [
+        *(partial(other.encode_texts, chunk) for chunk in other.chunks(texts)),
+        *(partial(other.encode_videos, chunk) for chunk in other.chunks(batch.videos)),
+    ]
+    outputs = [other.encode(encoder, 4, number) for number, encoder in enumerate(encoders)]
+    first, video = torch.cat(outputs[:3]), torch.cat(outputs[3:])
     loop.seed_torch(config.seed, 4, loop.HEADS)
     other.loss(other.towers.text.heads(first), video, batch.samples).backward()
     assert_close_gradients(gradients_of(other), gradients_of(trainer))

@@ -100,3 +100,7 @@ def test_a_batch_that_cannot_be_shared_is_told():
     processes.count = 3
     with pytest.raises(InputError, match="batch_size is 32, expected a multiple of the 3"):
         processes.check_batch(32)
+    with pytest.raises(InputError, match="a batch has 7 texts, expected a multiple of the 3"):
+        processes.own(7)
+    processes.index = 1
+    assert processes.own(6) == slice(2, 4)
