@@ -145,8 +145,10 @@ class ClipExpert(PretrainedExpert):
                 f"{file.parent} holds a CLIP model with the activation {config.hidden_act!r}, "
                 f"expected {' or '.join(ACTIVATIONS)}"
             )
-        network = CLIPVisionModelWithProjection(config)
+        with torch.device("meta"):
+            network = CLIPVisionModelWithProjection(config)
         load_file(network, file, lambda: read_tensors(file, LAYOUT))
+        network.vision_model.embeddings.position_ids = None  # no file holds this buffer
         return network
 
     def arrange(self, network: nn.Module) -> ClipTower:
