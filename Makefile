@@ -80,6 +80,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	  --rounds 1 | tee bench/corpus.txt
 	$(BIN)/python benchmarks/plot.py bench/towers.json pictures
 	$(BIN)/python -W ignore benchmarks/on_cuda.py | tee bench/cuda.txt
+	$(BIN)/python -W ignore benchmarks/experts_on_cuda.py | tee bench/experts-cuda.txt
 	$(BIN)/python -W ignore benchmarks/precisions.py | tee bench/precisions.txt
 	$(BIN)/python benchmarks/pipelines.py | tee bench/pipelines.txt
 	$(BIN)/python benchmarks/start.py | tee bench/start.txt

@@ -41,7 +41,7 @@ UNKNOWN_POSITION = 1  # a feature whose time is not known
 TIME_OFFSET = 2
 
 PRECISIONS = ("exact", "bfloat16", "int8", "auto")  # of the towers for inference
-ExpertPrecision = Literal["exact", "int8"]
+ExpertPrecision = Literal["exact", "float16", "int8"]
 EXPERT_PRECISIONS: tuple[ExpertPrecision, ...] = get_args(ExpertPrecision)
 
 CLS_TYPE = 0  # row of [CLS] in the video tower's table of token types

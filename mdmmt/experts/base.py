@@ -27,6 +27,7 @@ class Expert(ABC):
     name: str
     dim: int  # d
     spec: FrameSpec | AudioSpec  # the kind of clip
+    clips_at_once: int = 1  # that its device computes side by side
     version: str = "1"  # to be changed when equal clips give other features; see MEDIA_VERSION too
 
     @classmethod
@@ -63,11 +64,18 @@ def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
     """
     if precision == "exact":
         return "exact"
-    if precision != "int8":
+    if precision not in EXPERT_PRECISIONS:
         raise InputError(
             f"the precision of the experts is {precision!r}, "
             f"expected {' or '.join(EXPERT_PRECISIONS)}"
         )
+    if precision == "float16":
+        if device.type != "cuda":
+            raise InputError(
+                "the precision of the experts is 'float16', which needs CUDA; "
+                f"on this {device.type} device, use 'exact'"
+            )
+        return "float16"
     if not cpu.has_onednn(device) or not cpu.has_instructions("avx512_vnni"):
         raise InputError(
             "the precision of the experts is 'int8', which needs an x86 processor with "

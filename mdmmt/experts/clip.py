@@ -6,13 +6,16 @@ arXiv 2103.00020, as implemented in `transformers`. The authors of MDMMT cut out
 those. This expert does the same, which differs from CLIP's own image processor.
 
 `ClipTower` computes what the tower of `transformers` does, arranged for speed. Its last layer
-computes the class token alone, as nothing else of it is read.
+computes the class token alone, as nothing else of it is read. In float16 the products and the
+attention are rounded; norms, the sum of all layers and the projection stay in float32.
 
 Shape notation: k pictures, n tokens of a picture, d width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import ExpertPrecision
 from ..errors import WeightsError
-from ..kernels.linear import FastLinear, float32_linear, take_weight
+from ..kernels.linear import FastLinear, TorchLinearFloat16, float32_linear, take_weight
+from ..kernels.transfer import upload
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
 from .pretrained import MODEL_FILES, PretrainedExpert, normalise
@@ -48,9 +53,16 @@ class ClipTower(nn.Module):
     first: Tensor
     positions: Tensor
 
-    def __init__(self, published: Any, device: torch.device) -> None:
-        """published: a `CLIPVisionModelWithProjection`, whose weights are moved out of it."""
+    def __init__(
+        self, published: Any, device: torch.device, precision: ExpertPrecision = "exact"
+    ) -> None:
+        """
+        Args:
+            published: a `CLIPVisionModelWithProjection`, whose weights are moved out of it.
+            precision: 'float16' is for CUDA.
+        """
         super().__init__()
+        linear = partial(_linear, precision=precision)
         config, vision = published.config, published.to(device).vision_model
         self.patch_size: int = config.patch_size
         embeddings = vision.embeddings
@@ -58,17 +70,17 @@ class ClipTower(nn.Module):
         self.register_buffer("first", embeddings.class_embedding.detach() + positions[0])
         self.register_buffer("positions", positions[1:])
         patches = embeddings.patch_embedding.weight.detach().permute(0, 2, 3, 1)
-        self.patches = _linear(patches.flatten(1))
+        self.patches = linear(patches.flatten(1))
         self.norm = vision.pre_layrnorm
         self.layers = [
-            ClipLayer(layer, config.num_attention_heads, config.hidden_act)
+            ClipLayer(layer, config.num_attention_heads, config.hidden_act, linear)
             for layer in vision.encoder.layers
         ]
         self.last_norm = vision.post_layernorm
-        self.project = _linear(take_weight(published.visual_projection))
+        self.project = _linear(take_weight(published.visual_projection), precision="exact")
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[k, 224, 224, 3] uint8 -> [k, 512]"""
+        """[k, 224, 224, 3] uint8 -> [k, 512] float32"""
         p, side = self.patch_size, INPUT_SIZE // self.patch_size
         x = normalise(frames[:, : side * p, : side * p], MEAN, STD)
         x = x.view(-1, side, p, side, p, 3).transpose(2, 3).reshape(-1, p * p * 3)
@@ -82,19 +94,25 @@ class ClipTower(nn.Module):
 class ClipLayer:
     """A layer of the tower."""
 
-    def __init__(self, published: Any, heads: int, activation: str) -> None:
-        """published: a `CLIPEncoderLayer`, whose weights are moved out of it."""
+    def __init__(
+        self, published: Any, heads: int, activation: str, linear: Callable[..., FastLinear]
+    ) -> None:
+        """
+        Args:
+            published: a `CLIPEncoderLayer`, whose weights are moved out of it.
+            linear: makes a linear layer of a weight and a bias.
+        """
         self.heads = heads
         self.activation, factor = ACTIVATIONS[activation]
         attention, mlp = published.self_attn, published.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         bias = torch.cat([part.bias.detach() for part in parts])
         self.attention_norm = published.layer_norm1
-        self.attention_in = _linear(torch.cat([take_weight(part) for part in parts]), bias)
-        self.attention_out = _linear(take_weight(attention.out_proj), attention.out_proj.bias)
+        self.attention_in = linear(torch.cat([take_weight(part) for part in parts]), bias)
+        self.attention_out = linear(take_weight(attention.out_proj), attention.out_proj.bias)
         self.norm = published.layer_norm2
-        self.up = _linear(take_weight(mlp.fc1) * factor, mlp.fc1.bias * factor)
-        self.down = _linear(take_weight(mlp.fc2) / factor, mlp.fc2.bias)
+        self.up = linear(take_weight(mlp.fc1) * factor, mlp.fc1.bias * factor)
+        self.down = linear(take_weight(mlp.fc2) / factor, mlp.fc2.bias)
 
     def __call__(self, x: Tensor, tokens: int) -> Tensor:
         """[k, n, d] -> [k, tokens, d], the first tokens of the layer's output"""
@@ -108,16 +126,20 @@ class ClipLayer:
         return (x + self.down(y)).view(k, tokens, d)
 
 
-def _linear(weight: Tensor, bias: Tensor | None = None) -> FastLinear:
+def _linear(
+    weight: Tensor, bias: Tensor | None = None, *, precision: ExpertPrecision
+) -> FastLinear:
     """A linear layer of a weight [d_out, d_in] on its device."""
     bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-    return float32_linear(weight.device)(weight.contiguous(), bias.contiguous())
+    kind = TorchLinearFloat16 if precision == "float16" else float32_linear(weight.device)
+    return kind(weight.contiguous(), bias.contiguous())
 
 
 class ClipExpert(PretrainedExpert):
     """One frame -> a feature of the things in it."""
 
     name = "CLIP"
+    precisions = ("exact", "float16")
     dim = 512
     spec = FrameSpec(fps=1, short_side=228, crop=228, clip_frames=1)
     files = MODEL_FILES
@@ -152,10 +174,10 @@ class ClipExpert(PretrainedExpert):
         return network
 
     def arrange(self, network: nn.Module) -> ClipTower:
-        return ClipTower(network, self.device)
+        return ClipTower(network, self.device, self.precision)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Clips (k, 1, 228, 228, 3) uint8 -> (k, 512) float32, projected and not normalised."""
-        frames = torch.from_numpy(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE]).to(self.device)
-        return self.network(frames).cpu().numpy()
+        frames = torch.from_numpy(clips[:, 0, :INPUT_SIZE, :INPUT_SIZE])
+        return self.network(upload(frames, self.device)).cpu().numpy()

@@ -6,10 +6,12 @@ those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmactio
 
 `PublishedIrCSN` has the layout of the checkpoint, and only serves to check and load it. `IrCSN` is
 the same function arranged for speed: each batch norm is part of its convolution, and channels lie
-last in memory. It has three kinds of bottlenecks:
+last in memory. It has four kinds of bottlenecks:
 - `OneDnnBottleneck`, for x86 processors, adds and activates inside oneDNN's convolutions.
 - `Int8Bottleneck` computes the 1 x 1 x 1 convolutions, which are matrix products, in 8 bits.
-- `TorchBottleneck` uses torch's public operators, for CUDA and other processors.
+- `HalfBottleneck` computes in float16, for CUDA.
+- `TorchBottleneck` uses torch's public operators, for exact features on CUDA and other processors,
+  but for the depth-wise convolution on CUDA.
 
 Shape notation: k clips, t frames, h w pixels, c channels inside a bottleneck, d channels between
 bottlenecks.
@@ -28,10 +30,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..config import ExpertPrecision
-from ..kernels import cpu, private
+from ..kernels import cpu, cuda, private
 from ..kernels.linear import Int8Linear
+from ..kernels.transfer import upload
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
+from .ircsn_cuda import HalfBottleneck, HalfStem
 from .pretrained import PIXEL_MAX, PretrainedExpert, normalise
 
 MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of RGB from 0 to 1
@@ -41,6 +45,8 @@ EXPANSION = 4  # d / c
 NORM_EPS = 1e-3
 CLIP_FRAMES, CLIP_SIZE = 32, 224
 STEM_FRAMES = 4  # that a processor computes at once
+# On CUDA. In float16, 16 clips take 1.4 GB and run at 0.97 of the speed of 32.
+CLIPS_AT_ONCE, HALF_CLIPS_AT_ONCE = 8, 16
 EXACT_BOTTLENECKS = 3  # the first stage, which 8 bits would make less exact but hardly faster
 INT8_MAX = 127
 CHANNELS_LAST = torch.channels_last_3d
@@ -107,9 +113,9 @@ class IrCSN(nn.Module):
         device: torch.device = CPU,
         precision: ExpertPrecision = "exact",
     ) -> None:
-        """precision: 'int8' is for x86 processors."""
+        """precision: 'float16' is for CUDA, and 'int8' for x86 processors."""
         super().__init__()
-        self.stem = (Int8Stem if precision == "int8" else TorchStem)(published.stem)
+        self.stem = _stem(published.stem, precision)
         self.bottlenecks = nn.ModuleList(_arranged(published, device, precision))
         self.to(device)
 
@@ -118,7 +124,7 @@ class IrCSN(nn.Module):
         x = self.stem(clips)
         for bottleneck in self.bottlenecks:
             x = bottleneck(x)
-        return x.mean(dim=(2, 3, 4))
+        return x.mean(dim=(2, 3, 4), dtype=torch.float32)
 
 
 class TorchStem(nn.Module):
@@ -259,7 +265,7 @@ class Int8Bottleneck(nn.Module):
 
 
 class TorchBottleneck(nn.Module):
-    """A bottleneck of public operators. It overwrites its input.
+    """A bottleneck of public operators, but for `depthwise_relu`. It overwrites its input.
 
     Its input and output are each stored without a constant, which saves a pass over the output:
     where that should be relu(x + bias), it is max(x, -bias), which is less by the bias. The first
@@ -286,8 +292,7 @@ class TorchBottleneck(nn.Module):
         reduce, expand = reduce.flatten(1), expand.flatten(1)  # [c, d_in], [d, c]
         self.register_buffer("reduce", reduce)
         self.register_buffer("reduce_bias", reduce_bias + reduce @ shift)
-        depthwise = depthwise.contiguous(memory_format=CHANNELS_LAST)
-        self.register_buffer("depthwise", depthwise)  # [c, 1, 3, 3, 3]
+        self.register_buffer("depthwise", depthwise.flatten(1).t().contiguous())  # [27, c]
         self.register_buffer("depthwise_bias", depthwise_bias)
         self.register_buffer("expand", expand.t().contiguous())
         self.register_buffer("project", None)
@@ -305,10 +310,7 @@ class TorchBottleneck(nn.Module):
         """[k, d_in, t, h, w] -> [k, d, t / stride, h / stride, w / stride]"""
         rows = x.permute(0, 2, 3, 4, 1)
         y = F.linear(rows, self.reduce, self.reduce_bias).relu_()
-        y = y.permute(0, 4, 1, 2, 3)
-        channels = len(self.depthwise)
-        y = F.conv3d(y, self.depthwise, self.depthwise_bias, self.stride, 1, groups=channels)
-        y = y.relu_().permute(0, 2, 3, 4, 1)
+        y = cuda.depthwise_relu(y, self.depthwise, self.depthwise_bias, self.stride)
         if self.project is not None:
             s = self.stride
             rows = F.linear(rows[:, ::s, ::s, ::s], self.project, self.project_bias)
@@ -319,11 +321,24 @@ class TorchBottleneck(nn.Module):
         return rows.permute(0, 4, 1, 2, 3)
 
 
+def _stem(published: nn.Sequential, precision: ExpertPrecision) -> nn.Module | Int8Stem:
+    if precision == "float16":
+        mean, std = (torch.tensor(colour) * PIXEL_MAX for colour in (MEAN, STD))
+        return HalfStem(_folded(published), mean, std)
+    return (Int8Stem if precision == "int8" else TorchStem)(published)
+
+
 def _arranged(
     published: PublishedIrCSN, device: torch.device, precision: ExpertPrecision
 ) -> Iterator[nn.Module]:
     """The bottlenecks for a device and a precision."""
     blocks = list(published.bottlenecks())
+    if precision == "float16":
+        for block in blocks:
+            project = _folded(block.downsample) if hasattr(block, "downsample") else None
+            reduce, depthwise, expand = map(_folded, (block.conv1, block.conv2, block.conv3))
+            yield HalfBottleneck(reduce, depthwise, expand, project, block.stride)
+        return
     if not cpu.has_onednn(device) or not private.has_packed_convolution():
         shift = torch.zeros(STEM_CHANNELS)
         for block in blocks:
@@ -371,7 +386,7 @@ class VideoExpert(PretrainedExpert):
     """A second of 32 frames -> a feature of the action in it."""
 
     name = "VIDEO"
-    precisions = ("exact", "int8")
+    precisions = ("exact", "float16", "int8")
     dim = 2048
     spec = FrameSpec(fps=32, short_side=CLIP_SIZE, crop=CLIP_SIZE, clip_frames=CLIP_FRAMES)
     files = (
@@ -398,15 +413,19 @@ class VideoExpert(PretrainedExpert):
         load_file(published, file, tensors)
         return published
 
+    @property
+    def clips_at_once(self) -> int:  # type: ignore[override]  # nobody sets it
+        """A single clip keeps a processor busy, and more would only take memory."""
+        if self.device.type != "cuda":
+            return 1
+        return HALF_CLIPS_AT_ONCE if self.precision == "float16" else CLIPS_AT_ONCE
+
     def arrange(self, network: nn.Module) -> nn.Module:
         assert isinstance(network, PublishedIrCSN)
         return IrCSN(network, self.device, self.precision)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Clips (k, 32, 224, 224, 3) uint8 -> (k, 2048) float32, not normalised.
-
-        Clips run one at a time: one keeps a processor busy, and more would only take memory.
-        """
-        rows = [self.network(torch.from_numpy(clip[None]).to(self.device)) for clip in clips]
-        return torch.cat(rows).cpu().numpy()
+        """Clips (k, 32, 224, 224, 3) uint8 -> (k, 2048) float32, not normalised."""
+        parts = torch.from_numpy(clips).split(self.clips_at_once)
+        return torch.cat([self.network(upload(part, self.device)) for part in parts]).cpu().numpy()

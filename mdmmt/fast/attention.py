@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..kernels import private
-from .transfer import upload
+from ..kernels.transfer import upload
 
 # Torch's own attention is faster with fewer sequences in a group, or with more tokens in each.
 MIN_SEQUENCES, MAX_TOKENS = 4, 128

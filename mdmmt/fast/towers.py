@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..config import CLS_TYPE, NO_POSITION, TIME_OFFSET, UNKNOWN_POSITION, ExpertConfig
 from ..features.tokens import Tokens, VideoTokens
 from ..kernels.linear import FastLinear
+from ..kernels.transfer import gather, upload
 from ..storage.checkpoint import align
 from ..towers.text import TextTower
 from ..towers.video import VideoTower
@@ -31,7 +32,6 @@ from .batching import Batch, encode_in_batches
 from .encoder import FastEncoder
 from .packing import TokenCounts, count_tokens, pack, packed_shapes
 from .precision import plan_layers
-from .transfer import gather, upload
 
 SAMPLES, SAMPLE_TOKENS = 32, 8  # to calibrate with; for videos, tokens of each expert
 

@@ -21,7 +21,7 @@ from ..media.specs import CLOCKS, Clip, Clock
 from .types import ExpertFeatures, VideoFeatures
 
 BATCH_SIZE = 16  # clips that an expert gets at once, if they are small
-BATCH_BYTES = 1 << 24  # of the clips of a batch, unless a single one is larger
+BATCH_BYTES = 1 << 24  # of the clips of a batch, unless an expert computes more at once
 BATCHES_AHEAD = 2  # that wait while the experts work on one, and the file is decoded for the next
 
 Watch = Callable[[str, float], None]
@@ -100,12 +100,12 @@ def extract(
     if isinstance(video, str | os.PathLike):
         time_limit = TimeLimit(video, time_limit_s)
         clips = read_clips(video, specs, end_s, time_limit_s, clock, max_features)
-        with ahead(_batches(_from(start_s, clips)), BATCHES_AHEAD) as batches:
+        with ahead(_batches(_from(start_s, clips), running), BATCHES_AHEAD) as batches:
             for batch in batches:
                 time_limit.check()
                 in_caller(partial(run, batch))
     else:  # frames may come from a decoder that serves one thread alone
-        for batch in _batches(_from(start_s, read_frames(video, specs, clock))):
+        for batch in _batches(_from(start_s, read_frames(video, specs, clock)), running):
             run(batch)
     return {
         name: ExpertFeatures(np.concatenate(values[name]), np.array(times_s[name]))
@@ -122,7 +122,7 @@ class _Batch(NamedTuple):
     times_s: list[tuple[float, float]]  # start and end of each
 
 
-def _batches(clips: Iterator[Clip]) -> Generator[_Batch, None, None]:
+def _batches(clips: Iterator[Clip], running: Mapping[str, Expert]) -> Generator[_Batch, None, None]:
     waiting: dict[str, list[Clip]] = {}
 
     def batch(name: str) -> _Batch:
@@ -132,7 +132,8 @@ def _batches(clips: Iterator[Clip]) -> Generator[_Batch, None, None]:
 
     for clip in clips:
         waiting.setdefault(clip.name, []).append(clip)
-        if len(waiting[clip.name]) >= min(BATCH_SIZE, BATCH_BYTES // clip.data.nbytes):
+        small = min(BATCH_SIZE, BATCH_BYTES // clip.data.nbytes)
+        if len(waiting[clip.name]) >= max(small, running[clip.name].clips_at_once):
             yield batch(clip.name)
     for name in tuple(waiting):
         yield batch(name)

@@ -79,6 +79,12 @@ class TorchLinearBFloat16(TorchLinear):
     dtype = torch.bfloat16
 
 
+class TorchLinearFloat16(TorchLinear):
+    """The same in float16, which is more exact than bfloat16 where no number is huge."""
+
+    dtype = torch.float16
+
+
 class OneDnnLinear(TorchLinear):
     """A linear layer with its weights packed for oneDNN, in float32."""
 

@@ -43,7 +43,7 @@ HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple
 CPU = torch.device("cpu")
 # Largest difference between a private operator and the public one. In attention float32 may mean
 # TensorFloat-32, as the caller has set it for CUDA.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-6}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2**-8, torch.bfloat16: 2**-6}
 ATTENTION_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 2**-6}
 
 
@@ -235,6 +235,26 @@ def varlen_attention(
     return out
 
 
+def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """relu(a linear layer) in one product of CUDA: [t, d_in] -> [t, d_out]
+
+    Args:
+        weight: [d_out, d_in].
+    """
+    return torch.ops.aten._addmm_activation(bias, x, weight.t())
+
+
+@lru_cache
+def has_linear_relu(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `linear_relu` computes what `F.linear` and a ReLU do."""
+
+    def compare() -> Iterator[tuple[Tensor, Tensor]]:
+        x, weight, bias = (part.to(device, dtype) for part in _small_layer())
+        yield linear_relu(x, weight, bias), torch.relu(F.linear(x, weight, bias))
+
+    return agrees("aten._addmm_activation", "torch.nn.functional.linear", compare, device)
+
+
 @lru_cache
 def has_packed_linear(dtype: torch.dtype) -> bool:
     """Whether `packed_linear` computes in this dtype what `F.linear` does."""
@@ -247,7 +267,7 @@ def has_packed_linear(dtype: torch.dtype) -> bool:
             public = _activate(y, activation).to(dtype)
             yield packed_linear(x, packed, bias, activation), public
 
-    return _agrees(
+    return agrees(
         f"mkldnn._reorder_linear_weight with mkldnn._linear_pointwise in {dtype}",
         "torch.nn.functional.linear",
         compare,
@@ -265,7 +285,7 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
             private = int8_linear(*layer, dtype, activation)
             yield private, _activate(y, activation).to(dtype)
 
-    return _agrees(
+    return agrees(
         f"onednn.qlinear_prepack with onednn.qlinear_pointwise in {dtype}",
         "a precision of 16 or 32 bits",
         compare,
@@ -279,12 +299,12 @@ def has_add_int8_linear() -> bool:
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
         layer, y = _small_int8_layer()
-        out = _small_numbers(y.numel(), 9).view(y.shape)
+        out = small_numbers(y.numel(), 9).view(y.shape)
         public = torch.relu(out + y)
         add_int8_linear(out, *layer)
         yield out, public
 
-    return _agrees("onednn.qlinear_pointwise.binary", "the precision 'exact'", compare, CPU)
+    return agrees("onednn.qlinear_pointwise.binary", "the precision 'exact'", compare, CPU)
 
 
 @lru_cache
@@ -293,9 +313,9 @@ def has_packed_convolution() -> bool:
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
         channels, size = 16, (3, 5, 4)
-        x = _small_numbers(channels * 60, 7).view(1, channels, *size) / 4
+        x = small_numbers(channels * 60, 7).view(1, channels, *size) / 4
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        bias = _small_numbers(channels, 3) / 4
+        bias = small_numbers(channels, 3) / 4
         for taps, stencil in (
             (1, Stencil()),
             (1, Stencil(stride=(2, 2, 2))),
@@ -303,7 +323,7 @@ def has_packed_convolution() -> bool:
             (3, Stencil(stride=(2, 2, 2), padding=(1, 1, 1), groups=channels)),
         ):
             shape = (channels, channels // stencil.groups, taps, taps, taps)
-            weight = _small_numbers(math.prod(shape), 5).view(shape) / 4
+            weight = small_numbers(math.prod(shape), 5).view(shape) / 4
             y = F.conv3d(x, weight, bias, stencil.stride, stencil.padding, 1, stencil.groups)
             packed = pack_convolution(weight, stencil, x.shape)
             yield packed_convolution(x, packed, bias, stencil), y
@@ -312,7 +332,7 @@ def has_packed_convolution() -> bool:
             add_packed_convolution(out, x, packed, bias, stencil)
             yield out, torch.relu(1 + y)
 
-    return _agrees(
+    return agrees(
         "mkldnn._reorder_convolution_weight with mkldnn._convolution_pointwise",
         "torch.nn.functional.conv3d",
         compare,
@@ -326,16 +346,16 @@ def has_int8_convolution() -> bool:
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
         step, d_in, d_out, size = 0.25, 12, 16, (2, 12, 7, 6)
-        x = (_small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
+        x = (small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = _small_numbers(d_out * d_in * 16, 5).to(torch.int8).view(d_out, d_in, 4, 4)
+        weight = small_numbers(d_out * d_in * 16, 5).to(torch.int8).view(d_out, d_in, 4, 4)
         scale = 0.125 * (1 + torch.arange(d_out, device=CPU) % 3).to(torch.float32)
-        bias = _small_numbers(d_out, 3)
+        bias = small_numbers(d_out, 3)
         packed = pack_int8_convolution(weight, scale, step, size)
         public = F.conv2d(x * step, weight * scale.view(-1, 1, 1, 1), bias)
         yield int8_convolution(x, step, packed, scale, bias), torch.relu(public)
 
-    return _agrees(
+    return agrees(
         "onednn.qconv_prepack with onednn.qconv2d_pointwise",
         "the precision 'exact'",
         compare,
@@ -351,7 +371,7 @@ def has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
         heads, width, scale = 2, HEAD_ALIGNMENT, 0.3
         bounds = (0, 3, 8)  # of two sequences; no query attends to the first key of the first one
         q, k, v = (
-            (_small_numbers(bounds[-1] * heads * width, period) / 4)
+            (small_numbers(bounds[-1] * heads * width, period) / 4)
             .view(1, bounds[-1], heads, width)
             .to(device, dtype)
             for period in (7, 5, 11)
@@ -370,7 +390,7 @@ def has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
             )
             yield private[:, queries], public.transpose(1, 2)
 
-    return _agrees(
+    return agrees(
         f"aten._efficient_attention_forward in {dtype}",
         "torch.nn.functional.scaled_dot_product_attention",
         compare,
@@ -401,15 +421,15 @@ def _has_in_place_gelu(device: torch.device) -> bool:
     """Whether the in-place GELU, which has no public name, computes what `F.gelu` does."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        x = _small_numbers(16, 9).to(device)
+        x = small_numbers(16, 9).to(device)
         public = F.gelu(x)
         torch.ops.aten.gelu_(x)
         yield x, public
 
-    return _agrees("aten.gelu_", "torch.nn.functional.gelu", compare, device)
+    return agrees("aten.gelu_", "torch.nn.functional.gelu", compare, device)
 
 
-def _agrees(
+def agrees(
     operators: str,
     instead: str,
     compare: Callable[[], Iterator[tuple[Tensor, Tensor]]],
@@ -454,9 +474,9 @@ def _warn(operators: str, instead: str, reason: str) -> None:
 
 def _small_layer() -> tuple[Tensor, Tensor, Tensor]:
     """Inputs [5, 32], weight [16, 32] and bias [16], whose numbers and sums bfloat16 can hold."""
-    x = _small_numbers(5 * 32, 7).view(5, 32) / 4
-    weight = _small_numbers(16 * 32, 5).view(16, 32) / 4
-    return x, weight, _small_numbers(16, 3) / 4
+    x = small_numbers(5 * 32, 7).view(5, 32) / 4
+    weight = small_numbers(16 * 32, 5).view(16, 32) / 4
+    return x, weight, small_numbers(16, 3) / 4
 
 
 def _small_int8_layer() -> tuple[Int8Arguments, Tensor]:
@@ -470,8 +490,8 @@ def _small_int8_layer() -> tuple[Int8Arguments, Tensor]:
     return (x, step, zero, pack_int8_weight(weight), scale, weight_zeros, bias), y
 
 
-def _small_numbers(count: int, period: int) -> Tensor:
-    """Whole numbers around 0, [count] float32; no random generator is touched."""
+def small_numbers(count: int, period: int) -> Tensor:
+    """Whole numbers around 0 for a probe, [count] float32; no random generator is touched."""
     return (torch.arange(count, device=CPU) % period - period // 2).to(torch.float32)
 
 

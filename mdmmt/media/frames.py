@@ -169,6 +169,7 @@ def _filter_graph(
 ) -> Graph:
     """The filters for frames of this size, pixel format and presentation."""
     graph = Graph()
+    graph.threads = 1  # small frames keep more threads waiting for one another
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )

@@ -46,9 +46,9 @@ def test_light_experts_give_finite_features_of_emptiness(name, value):
 
 
 def test_check_precision_refuses_an_unknown_one():
-    with pytest.raises(InputError, match="'int4', expected exact or int8"):
+    with pytest.raises(InputError, match="'int4', expected exact or float16 or int8"):
         check_precision("int4", torch.device("cpu"))
-    with pytest.raises(InputError, match="'int4', expected exact or int8"):
+    with pytest.raises(InputError, match="'int4', expected exact or float16 or int8"):
         mdmmt.load("sample", experts_precision="int4")
 
 
@@ -57,6 +57,13 @@ def test_check_precision_refuses_8_bits_without_their_instructions(device, monke
     monkeypatch.setattr(cpu, "has_instructions", lambda name: False)
     with pytest.raises(InputError, match=rf"AVX512-VNNI; on this {device} device, use 'exact'"):
         check_precision("int8", torch.device(device))
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_check_precision_refuses_float16_without_cuda(device):
+    with pytest.raises(InputError, match=f"needs CUDA; on this {device} device, use 'exact'"):
+        check_precision("float16", torch.device(device))
+    assert check_precision("float16", torch.device("cuda", 1)) == "float16"
 
 
 def test_check_precision_is_exact_where_an_operator_has_changed(monkeypatch):

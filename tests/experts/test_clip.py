@@ -1,11 +1,13 @@
 """The CLIP expert: transformers' image tower on the authors' pixels, loaded strictly."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import seeded
 import torch
+from closeness import centred_cosines
 from media import flat, write_video
 from transformers import (
     CLIPConfig,
@@ -49,6 +51,15 @@ def expert(folder) -> ClipExpert:
     return ClipExpert.load(folder)
 
 
+def lively_tower(**other: Any) -> CLIPVisionModelWithProjection:
+    """A tower whose features tell pictures apart."""
+    torch.manual_seed(1)
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
 def frames(count: int) -> np.ndarray:
     return seeded.pictures(0, 4 * count, 228)[::4, None]
 
@@ -76,16 +87,29 @@ def test_features_are_those_of_the_tower_for_the_authors_pixels(tower, expert):
 def test_features_of_other_towers_are_those_of_transformers(other, is_packed, monkeypatch):
     if not is_packed:
         monkeypatch.setattr(private, "has_packed_linear", lambda _: False)
-    torch.manual_seed(1)
-    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY | other)).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    network = lively_tower(**other)
     clips = frames(2)
     pixels = normalise(torch.from_numpy(clips[:, 0, :224, :224]), MEAN, STD).permute(0, 3, 1, 2)
     with torch.inference_mode():
         wanted = network(pixel_values=pixels).image_embeds.numpy()
     features = ClipExpert(network, torch.device("cpu")).features(clips)
     np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_float16_keeps_pictures_apart(device, request):
+    """Less their mean, which a constant output would not keep."""
+    if device == "cuda":
+        request.getfixturevalue("cuda_without_tf32")
+    clips = frames(8)
+    exact, half = (
+        ClipExpert(lively_tower(), torch.device(device), precision=precision)
+        for precision in ("exact", "float16")
+    )
+    wanted, features = exact.features(clips), half.features(clips)
+    assert features.dtype == np.float32 and not np.array_equal(wanted, features)
+    assert "float16" in half.version and "float16" not in exact.version
+    assert centred_cosines(wanted, features).min() >= 0.999
 
 
 @pytest.mark.parametrize("row, column, seen", [(0, 0, 1), (223, 223, 1), (224, 0, 0), (0, 224, 0)])

@@ -7,7 +7,7 @@ import pytest
 import seeded
 import torch
 from closeness import centred_cosines, different_clips, unchanged_neighbours
-from fast_towers import on_x86
+from fast_towers import CPU, on_x86
 from media import flat, write_video
 from plain_csn import PlainCSN, lively
 from safetensors.torch import save_file
@@ -127,30 +127,57 @@ def test_network_without_private_operators_equals_the_plain_one(state, plain, mo
         assert relative(network(frames).numpy(), theirs) <= 1e-5
 
 
+def check_apart(wanted: np.ndarray, features: np.ndarray, median: float, least: float) -> None:
+    """Features less their mean are close to the exact ones, which a constant output is not."""
+    cosines = centred_cosines(wanted, features)
+    assert np.median(cosines) >= median and cosines.min() >= least
+    constant = np.broadcast_to(wanted[0], wanted.shape)
+    assert np.median(centred_cosines(wanted, constant)) < 0.5
+    assert unchanged_neighbours(wanted, constant) < 0.5
+
+
+def lively_experts(clips: np.ndarray, device: torch.device, *precisions: str) -> list[VideoExpert]:
+    """Experts of the same weights, whose features tell these clips apart."""
+    published = PublishedIrCSN()
+    published.load_state_dict(lively(normalised(torch.from_numpy(clips[::4]))).state_dict())
+    return [VideoExpert(published.eval(), device, precision=one) for one in precisions]
+
+
+@pytest.mark.slow
+def test_float16_keeps_clips_apart():
+    """On the CPU, where public operators compute what Triton's kernels do on CUDA."""
+    clips = different_clips(16, frames=4, size=56)
+    exact, half = lively_experts(clips, CPU, "exact", "float16")
+    wanted, features = exact.features(clips), half.features(clips)
+    assert features.dtype == np.float32
+    assert "float16" in half.version and "float16" not in exact.version
+    check_apart(wanted, features, 0.9995, 0.999)
+
+
+@pytest.mark.cuda
+def test_float16_keeps_clips_apart_on_cuda(cuda_without_tf32):
+    clips = different_clips(37, frames=32, size=224)
+    exact, half = lively_experts(clips, torch.device("cuda"), "exact", "float16")
+    wanted, features = exact.features(clips), half.features(clips)
+    check_apart(wanted, features, 0.9999, 0.9998)
+    assert unchanged_neighbours(wanted, features) >= 0.97
+    assert relative(half.features(clips[[5, 3]]), features[[5, 3]]) <= 5e-3  # in any batch
+
+
 @pytest.mark.slow
 @on_x86
 def test_int8_keeps_clips_apart(monkeypatch):
-    """Features less their mean are close to the exact ones, which a constant output is not."""
     if not cpu.has_instructions("avx512_vnni"):
         pytest.skip("this processor has no AVX512-VNNI, so 'int8' is refused")
     monkeypatch.setattr(ircsn, "CLIP_FRAMES", 16)  # so that weights are laid out for these clips
     monkeypatch.setattr(ircsn, "CLIP_SIZE", 112)
     clips = different_clips(32, frames=16, size=112)
-    published = PublishedIrCSN()
-    published.load_state_dict(lively(normalised(torch.from_numpy(clips[::4]))).state_dict())
-    exact, rounded = (
-        VideoExpert(published.eval(), torch.device("cpu"), precision=precision)
-        for precision in ("exact", "int8")
-    )
+    exact, rounded = lively_experts(clips, CPU, "exact", "int8")
     wanted, features = exact.features(clips), rounded.features(clips)
     assert "int8" in rounded.version and "int8" not in exact.version
-    cosines = centred_cosines(wanted, features)
-    assert np.median(cosines) >= 0.985 and cosines.min() >= 0.98
+    check_apart(wanted, features, 0.985, 0.98)
     assert unchanged_neighbours(wanted, features) >= 0.9
     assert np.array_equal(features[[5, 3]], rounded.features(clips[[5, 3]]))  # in any batch
-    constant = np.broadcast_to(wanted[0], wanted.shape)
-    assert np.median(centred_cosines(wanted, constant)) < 0.5
-    assert unchanged_neighbours(wanted, constant) < 0.5
 
 
 def test_sizes_are_those_of_the_paper_and_the_authors():

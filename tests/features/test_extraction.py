@@ -123,17 +123,20 @@ def test_extract_of_a_part_gives_what_a_selection_of_the_whole_gives(
 
 
 @pytest.mark.parametrize(
-    "shape, sizes",
+    "shape, at_once, sizes",
     [
-        ((1, 8, 8, 3), [BATCH_SIZE, 4]),
-        ((32, 224, 224, 3), [3] * 6 + [2]),  # of VIDEO, 4.8 MB each
-        ((32, 512, 512, 3), [1] * 20),  # 25 MB each
+        ((1, 8, 8, 3), 1, [BATCH_SIZE, 4]),
+        ((32, 224, 224, 3), 1, [3] * 6 + [2]),  # of VIDEO, 4.8 MB each
+        ((32, 224, 224, 3), 8, [8, 8, 4]),  # on CUDA
+        ((32, 512, 512, 3), 1, [1] * 20),  # 25 MB each
     ],
 )
-def test_batches_are_bounded_in_clips_and_in_memory(shape, sizes):
+def test_batches_are_bounded_in_clips_and_in_memory(shape, at_once, sizes):
     data = np.broadcast_to(np.uint8(0), shape)
     clips = (Clip("a", data, float(i), i + 1.0) for i in range(20))
-    batches = list(extraction._batches(clips))
+    expert = Watched(print)
+    expert.clips_at_once = at_once
+    batches = list(extraction._batches(clips, {"a": expert}))
     assert [len(batch.clips) for batch in batches] == sizes
     assert [start for batch in batches for start, _ in batch.times_s] == list(range(20))
 
@@ -156,8 +159,8 @@ def test_extract_decodes_while_an_expert_works_and_holds_few_batches(tmp_path, m
     made, done, most = [], [], []
     real = extraction._batches
 
-    def batches(clips):
-        for batch in real(clips):
+    def batches(clips, running):
+        for batch in real(clips, running):
             made.append(len(made))
             yield batch
 

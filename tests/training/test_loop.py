@@ -499,6 +499,27 @@ def test_bfloat16_learns_as_well(make_config):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_cuda_gives_the_losses_of_the_cpu(make_config, tmp_path, cuda_without_tf32, chunk_size):
+    config = make_config(dropout=0.0, chunk_size=chunk_size)
+    on_cuda, on_cpu = (
+        train(replace(config, device=device, out=str(tmp_path / str(device))))
+        for device in (None, "cpu")
+    )
+    losses, wanted = ([line["mean_loss"] for line in one.history] for one in (on_cuda, on_cpu))
+    assert losses == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.cuda
+def test_bfloat16_on_cuda_learns_and_goes_on(make_config):
+    config = make_config(precision="bfloat16", epochs=4, random_weights=True, learning_rate=3e-3)
+    train(config)
+    result = train(replace(config, epochs=8))
+    losses = [line["mean_loss"] for line in result.history]
+    assert len(losses) == 8 and losses[-1] < losses[0]
+
+
 def make_trainer(config, tiny_folder, **own):
     """A trainer, and the first batch of its run."""
     model = mdmmt.load(tiny_folder, "cpu")
