@@ -492,8 +492,9 @@ def load(
         compiled: fuse the operations between the matrix products by `torch.compile`, at the
             first call; on CUDA only.
         time_limit_s: how many seconds each video file may take, with the work of the experts.
-        experts_precision: the experts' arithmetic: 'exact' (float32), or 'int8', in which VIDEO
-            takes less time on x86 processors with AVX512-VNNI. Only features of one precision
+        experts_precision: the experts' arithmetic: 'exact' (float32); 'float16', in which VIDEO
+            and CLIP take less time on CUDA; or 'int8', in which VIDEO takes less time on x86
+            processors with AVX512-VNNI. Only features of one precision
             compare, so an index or a feature file refuses to mix them.
 
     Raises:

@@ -64,7 +64,7 @@ class MDMMT(NNOperator):
         on_error: what an input that cannot be used becomes, after its error is logged: 'raise'
             raises it, 'none' returns None, or a row of NaN in a list, or no segments.
         time_limit_s: the seconds that one video file may take.
-        experts_precision: 'exact' or 'int8', the arithmetic of the experts.
+        experts_precision: 'exact', 'float16' or 'int8', the arithmetic of the experts.
 
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -201,7 +200,9 @@ def has_max_pool(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _kernels() -> Any:
-    return import_module(".triton_kernels", __package__)  # imported late: most have no Triton
+    from . import triton_kernels  # imported late: torch for processors has no Triton
+
+    return triton_kernels
 
 
 def _agrees(name: str, instead: str, compare: Any, device: torch.device) -> bool:
