@@ -23,7 +23,7 @@ from fast_towers import (
 
 from mdmmt.fast import FastVideoTower, resolve_precision, towers
 from mdmmt.fast.attention import GroupedAttention, VarlenAttention
-from mdmmt.fast.precision import plan_layers
+from mdmmt.fast.precision import bfloat16_slowdown, plan_layers
 from mdmmt.kernels import cpu, private
 from mdmmt.kernels.linear import Int8Linear
 
@@ -63,6 +63,7 @@ class Operators:
 
 @pytest.fixture(autouse=True)
 def _forget_probes():
+    bfloat16_slowdown(torch.get_num_threads())  # it probes too, and is measured once
     for probe in PROBES:
         probe.cache_clear()
     yield
