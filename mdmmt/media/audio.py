@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from .resample import Resampler
 from .specs import AudioSpec, Clip
 
 PCM_FULL = 32768  # the 16-bit sample that stands for 1.0
+PIECE = 16384  # samples that are averaged and resampled at once; a frame has some 1,000
 MAX_DRIFT_S = 0.1  # between the times and the number of samples, as in FFmpeg's aresample
 
 
@@ -75,6 +77,7 @@ class WindowCutter:
         self._format: tuple[int, str, str] | None = None  # of the sound that these two take
         self._to_pcm: av.AudioResampler | None = None
         self._resampler: Resampler | None = None  # None: the sound has the rate of `spec`
+        self._pcm: list[NDArray[np.int16]] = []  # what waits for the resampler, [samples, channels]
         self._samples = np.empty(0, dtype=np.float32)  # from the start of the next window on
         self._windows = 0
 
@@ -104,14 +107,17 @@ class WindowCutter:
             yield from self._cut(rest)
 
     def _mono(self, frame: av.AudioFrame | None) -> list[NDArray[np.float32]]:
-        """Mono pieces at the wanted rate; None flushes FFmpeg's converter."""
+        """Mono pieces at the wanted rate; None flushes FFmpeg's converter, and what waits."""
         assert self._to_pcm is not None
-        mono = []
         for pcm in self._to_pcm.resample(frame):
-            # The plain mean of the channels, not FFmpeg's weighted down-mix.
-            channels = pcm.to_ndarray().reshape(pcm.samples, -1)
-            mono.append((channels.mean(axis=1) / PCM_FULL).astype(np.float32))
-        return mono if self._resampler is None else [self._resampler.push(piece) for piece in mono]
+            packed = cast("NDArray[np.int16]", pcm.to_ndarray())
+            self._pcm.append(packed.reshape(pcm.samples, -1))
+        if not self._pcm or (frame is not None and sum(map(len, self._pcm)) < PIECE):
+            return []
+        # The plain mean of the channels, not FFmpeg's weighted down-mix.
+        mono = (np.concatenate(self._pcm).mean(axis=1) / PCM_FULL).astype(np.float32)
+        self._pcm = []
+        return [mono if self._resampler is None else self._resampler.push(mono)]
 
     def _cut(self, mono: list[NDArray[np.float32]]) -> Iterator[Clip]:
         self._samples = np.concatenate([self._samples, *mono])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from media import X264, ffmpeg, picture, write_video, write_with_ffmpeg
 
+from mdmmt.media import audio
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import AudioSpec, FrameSpec
 
@@ -31,6 +32,22 @@ def test_window_cutter_resamples_and_overlaps_windows(tmp_path):
         np.testing.assert_allclose(
             clip.data[100:-100], wave[::3][start : start + 12000][100:-100], atol=5e-3
         )
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 22050, 44100])
+def test_window_cutter_gives_the_same_windows_whatever_it_resamples_at_once(
+    tmp_path, monkeypatch, rate_hz
+):
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 3 * rate_hz))
+    path = write_video(tmp_path / "a.mkv", sound=noise, sample_rate_hz=rate_hz)
+    clips = list(read_clips(path, {"s": SOUND}))
+    assert len(clips) == 6
+    for piece in (1, 5000, 10**9):
+        monkeypatch.setattr(audio, "PIECE", piece)
+        others = list(read_clips(path, {"s": SOUND}))
+        assert [clip[2:] for clip in others] == [clip[2:] for clip in clips]
+        for clip, other in zip(clips, others, strict=True):
+            np.testing.assert_array_equal(other.data, clip.data)
 
 
 TONES = {"mono": "sin(700*t)", "stereo": "sin(700*t)|0.5*sin(900*t)"}
