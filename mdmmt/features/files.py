@@ -237,16 +237,15 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
             InputError: the folder holds no feature file.
         """
         self._files: dict[str, set[Path]] = {}
-        self._without_suffix: dict[str, set[Path]] = {}  # of videos whose suffix is not known
+        self._whole_names: dict[str, set[Path]] = {}
         found = find_feature_files(Path(folder))
         self._videos = [str(video) for _, video in found]
         for file, video in found:
             keys = (str(video), str(video.with_suffix("")), video.name, video.stem)
             for key in keys:
                 self._files.setdefault(key, set()).add(file)
-            if video.suffix.lower() not in VIDEO_SUFFIXES:
-                for key in (str(video), video.name):
-                    self._without_suffix.setdefault(key, set()).add(file)
+            for key in (str(video), video.name):
+                self._whole_names.setdefault(key, set()).add(file)
 
     def __getitem__(self, video: str) -> VideoFeatures:
         """Read the features of a video.
@@ -278,7 +277,7 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
         stem, suffix = os.path.splitext(video)
         files = self._files.get(video)
         if files is None and suffix.lower() in VIDEO_SUFFIXES:
-            files = self._without_suffix.get(stem)
+            files = self._whole_names.get(stem)  # of a video whose suffix is not known
         return sorted(files or ())
 
     def __contains__(self, video: object) -> bool:
