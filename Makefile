@@ -112,7 +112,7 @@ format: $(VENV)/installed-test  ## format the code
 	$(BIN)/ruff format .
 
 .PHONY: sample
-sample: $(VENV)/installed  ## train the shipped sample model anew
+sample: $(VENV)/installed-test  ## train the shipped sample model anew
 	$(BIN)/python -m mdmmt.sample.train --out mdmmt/sample/model
 
 .PHONY: docs

@@ -2,10 +2,11 @@
 
     python -m mdmmt.sample.train --out mdmmt/sample/model
 
-Each batch has full captions, queries that name a part of a clip, and sentences about other things.
-The loss is the bidirectional max-margin ranking loss of MMT (Gabeur et al., 2020) over the inner
-product, where a text has all the clips that it describes, terms that hold the scores themselves
-where they belong, and one that keeps all experts in use. Training has no combination of HELD_OUT,
+The loop is that of `mdmmt.training`, with texts and a loss from here. Each batch has full captions,
+queries that name a part of a clip, and sentences about other things. The loss is the bidirectional
+max-margin ranking loss of MMT (Gabeur et al., 2020) over the inner product, where a text has all
+the clips that it describes, terms that hold the scores themselves where they belong, and one that
+keeps all experts in use. Training has no combination of HELD_OUT,
 none of the combinations of both tests, and none of the wordings of `trials`. The same seed gives
 the same weights on the same machine. On another processor the last bits may differ, and with them
 the weights.
@@ -21,7 +22,7 @@ import platform
 import string
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -40,9 +42,12 @@ from ..config import EncoderConfig, ExpertConfig, ModelConfig, TextConfig, Video
 from ..experts import LIGHT_EXPERTS, expert_classes, load
 from ..features.files import SUFFIX, read_features
 from ..features.tokens import VideoTokens, tokens_of
+from ..model import load as load_model
 from ..towers.text import TextTower
 from ..towers.tokenizer import Tokenizer
 from ..towers.video import VideoTower
+from ..training import BatchTexts, DatasetConfig, Sample, TrainingConfig
+from ..training import train as train_model
 from ..weights.folder import save_model
 from . import THRESHOLD
 from .batches import pad_texts, pad_videos
@@ -63,7 +68,7 @@ HELD_OUT = (  # pairs of attributes that never occur together in training
 TRAIN_CLIPS = 3000
 TEST_CLIPS = 200
 # The first part of the seed of each draw.
-TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW, TRAIN_CAPTIONS, TEST_CAPTIONS, TRIALS = range(6)
+TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW, _, TEST_CAPTIONS, TRIALS = range(6)
 TRIAL_QUERIES = 200
 PROCESSES = 2  # that draw and extract
 THREADS = 1  # of torch: towers this small gain nothing from more
@@ -82,7 +87,7 @@ BALANCE = 0.05  # weight of `imbalance` beside the ranking loss
 LEARNING_RATE = 2e-3
 BETA2 = 0.98  # of Adam, which must follow gradients that shrink a hundredfold
 MIN_DEVIATION = 0.02  # added to each feature's, so that a nearly constant one is not blown up
-WARM_UP = 0.1  # share of the steps
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
 INIT_STD = 0.06
 WEIGHT_DECAY = 0.3
 DROPOUT = 0.0  # new captions in every epoch suffice: training and test clips score alike
@@ -94,7 +99,18 @@ class Clips(NamedTuple):
     """Clips of distinct combinations, ready for the tower."""
 
     combinations: Sequence[Combination]
+    files: Sequence[Path]  # of their features
     videos: Sequence[VideoTokens]
+
+
+class Named(NamedTuple):
+    """What the loss is told about the texts of a batch of v clips.
+
+    They are captions of the first clips, a query for each clip, and sentences about other things.
+    """
+
+    same: Tensor  # [v, v, attributes] bool, whether two clips share a value
+    named: Tensor  # [d, attributes] bool, which attributes each caption and query names
 
 
 def is_held_out(combination: Combination) -> bool:
@@ -173,16 +189,20 @@ def draw_clips(
     return paths
 
 
-def read_clip_tokens(
-    paths: Sequence[Path], experts: Sequence[ExpertConfig], map_: Callable[..., Iterable[Any]] = map
-) -> list[VideoTokens]:
-    """Read the tokens of clips. Their features are kept in feature files beside them."""
+def read_clips(
+    combinations: Sequence[Combination],
+    paths: Sequence[Path],
+    experts: Sequence[ExpertConfig],
+    map_: Callable[..., Iterable[Any]] = map,
+) -> Clips:
+    """Read drawn clips. Their features are kept in feature files beside them."""
     files = [path.with_name(path.name + SUFFIX) for path in paths]
     running = load([expert.name for expert in experts])
     done = map_(partial(extract_file, running=running), paths, files)
     for _ in tqdm(done, total=len(paths), desc="extract"):
         pass
-    return [tokens_of(read_features(file).features, experts, str(file)) for file in files]
+    videos = [tokens_of(read_features(file).features, experts, str(file)) for file in files]
+    return Clips(combinations, files, videos)
 
 
 def max_margin_loss(scores: Tensor, matches: Tensor) -> Tensor:
@@ -208,31 +228,31 @@ def score_loss(described: Tensor, shares: Tensor, others: Tensor) -> Tensor:
     return SCORES * F.mse_loss(described, RIGHT * shares) + F.relu(others - OTHER).amax(1).mean()
 
 
-def batch_loss(scores: Tensor, same: Tensor, named: Tensor) -> Tensor:
-    """The ranking losses of both directions and the `score_loss` of a batch of v clips.
+def batch_loss(text: Tensor, video: Tensor, told: Named) -> Tensor:
+    """The ranking losses of both directions, the `score_loss` and the `imbalance` of a batch.
 
-    The texts are captions of the first clips, a query for each clip, and sentences about others.
-
-    scores [t, v], same [v, v, attributes] whether two clips share a value, named [d, attributes]
-    which attributes each caption and query names -> []
+    text [t, m*e], video [v, m*e] -> []
     """
-    described, clips = len(named), len(same)
+    same, named = told
+    scores, described, clips = text @ video.T, len(named), len(same)
     same = torch.cat([same[: described - clips], same])  # [d, v, attributes]
     shares = (same & named[:, None]).sum(2) / named.sum(1)[:, None]
     matches = shares == 1
     none = torch.zeros(len(scores) - described, clips, dtype=torch.bool)
     loss = RANKING * max_margin_loss(scores[:described], matches)
     loss = loss + RANKING * max_margin_loss(scores.T, torch.cat([matches, none]).T)
-    return loss + score_loss(scores[:described], shares, scores[described:])
+    loss = loss + score_loss(scores[:described], shares, scores[described:])
+    return loss + BALANCE * imbalance(text[: described - clips])
 
 
-def imbalance(text: Tensor, experts: int) -> Tensor:
+def imbalance(text: Tensor) -> Tensor:
     """The imbalance of the expert weights of a batch of texts: 0 if all weigh alike on average.
 
     Without it, training soon settles on a single expert's block and never uses the others.
 
     text [b, m*e], whose blocks have the experts' weights for norms -> [], a KL divergence
     """
+    experts = len(LIGHT_EXPERTS)
     mean = text.unflatten(1, (experts, -1)).norm(dim=-1).mean(dim=0)
     return (mean * (mean * experts).log()).sum()
 
@@ -251,57 +271,29 @@ def standardise(tower: VideoTower, videos: Sequence[VideoTokens]) -> None:
         reduce.fc.bias.sub_(reduce.fc.weight @ mean)
 
 
-def train(
-    clips: Clips, config: ModelConfig, tokenizer: Tokenizer, seed: int, epochs: int = EPOCHS
-) -> tuple[VideoTower, TextTower]:
-    """Train both towers from random weights. Captions are drawn anew in every epoch."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng((TRAIN_CAPTIONS, seed))
-    video_tower, text_tower = VideoTower(config.video), TextTower(config.text)
-    standardise(video_tower, clips.videos)
-    parameters = [*video_tower.parameters(), *text_tower.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=WEIGHT_DECAY
-    )
-    steps = len(clips.videos) // BATCH_SIZE  # of an epoch; the remaining clips come in other epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * steps, pct_start=WARM_UP
-    )
-    inputs = pad_videos(clips.videos, config.video.experts)
-    values = [list(combination) for combination in clips.combinations]
-    codes = torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1, len(values[0])))
-    with tqdm(total=epochs * steps, desc=f"train, seed {seed}") as progress:
-        for _ in range(epochs):
-            order = rng.permutation(len(clips.videos))
-            for rows in order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE):
-                texts, named = batch_of_texts([clips.combinations[row] for row in rows], rng)
-                same = codes[rows][:, None] == codes[rows]  # [clip, clip, attribute]
-                video = video_tower(*({k: v[rows] for k, v in part.items()} for part in inputs))
-                # Texts of one kind are about as long as each other, so little is padding.
-                firsts = [
-                    text_tower.txt_bert(*pad_texts(ids, tokenizer))[:, 0]
-                    for ids in map(tokenizer, texts)
-                ]
-                text = text_tower.heads(torch.cat(firsts))
-                loss = batch_loss(text @ video.T, same, named)
-                loss = loss + BALANCE * imbalance(text[:CAPTIONS], len(config.text.experts))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                progress.update()
-            progress.set_postfix(loss=f"{loss.item():.4f}")
-    return video_tower.eval(), text_tower.eval()
+class MakeTexts:
+    """Draws the texts of the batches of the training loop."""
+
+    def __init__(self, clips: Mapping[Path, Combination]) -> None:
+        """For the feature files of clips, and what each shows."""
+        self.clips = clips
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> BatchTexts:
+        clips = [self.clips[sample.segment.file] for sample in samples]
+        texts, named = draw_texts(clips, rng)
+        codes = np.array([list(clip) for clip in clips])
+        same = torch.from_numpy(codes[:, None] == codes)
+        return BatchTexts(texts, Named(same, torch.from_numpy(named)))
 
 
-def batch_of_texts(
+def draw_texts(
     clips: Sequence[Combination], rng: np.random.Generator
-) -> tuple[tuple[list[str], list[str], list[str]], Tensor]:
+) -> tuple[list[str], NDArray[np.bool_]]:
     """Draw the texts of a batch of clips.
 
     Returns:
-        The captions of the first clips, a query for each clip, sentences about other things; and
-        which attributes each caption and query names, [CAPTIONS + b, attributes] bool.
+        The captions of the first clips, a query for each clip, and sentences about other things;
+        and which attributes each caption and query names, [CAPTIONS + b, attributes].
     """
     captions = [caption(clip, rng) for clip in clips[:CAPTIONS]]
     named = np.zeros((len(clips), len(Combination._fields)), dtype=bool)
@@ -313,8 +305,48 @@ def batch_of_texts(
         chosen = zip(clip._asdict().items(), row, strict=True)
         queries.append(query(dict(pair for pair, is_named in chosen if is_named), rng))
     others = [other_sentence(rng) for _ in range(OTHERS)]
-    named = np.concatenate([np.ones_like(named[:CAPTIONS]), named])
-    return (captions, queries, others), torch.from_numpy(named)
+    return [*captions, *queries, *others], np.concatenate([np.ones_like(named[:CAPTIONS]), named])
+
+
+def train(
+    clips: Clips, config: ModelConfig, tokenizer: Any, seed: int, folder: Path, epochs: int = EPOCHS
+) -> tuple[VideoTower, TextTower]:
+    """Train both towers from random weights. Texts are drawn anew for every batch.
+
+    Args:
+        tokenizer: of Hugging Face.
+        folder: keeps the run, so that one that was stopped goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    video_tower, text_tower = VideoTower(config.video), TextTower(config.text)
+    standardise(video_tower, clips.videos)
+    save_model(folder / "init", config, video_tower, text_tower, tokenizer)
+    # The loop finds the clips by these captions; the texts of its batches are drawn.
+    captions = folder / "clips.jsonl"
+    lines = [
+        {"video": file.name.removesuffix(SUFFIX), "caption": " ".join(clip)}
+        for clip, file in zip(clips.combinations, clips.files, strict=True)
+    ]
+    captions.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    settings = TrainingConfig(
+        out=str(folder / "run"),
+        datasets=(DatasetConfig(str(captions), str(clips.files[0].parent)),),
+        init=str(folder / "init"),
+        seed=seed,
+        device="cpu",
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        schedule="one-cycle",
+        warm_up=round(WARM_UP * epochs * (len(clips.files) // BATCH_SIZE)),
+        beta2=BETA2,
+        weight_decay=WEIGHT_DECAY,
+    )
+    texts = MakeTexts(dict(zip(clips.files, clips.combinations, strict=True)))
+    result = train_model(settings, show_progress=True, loss=batch_loss, texts=texts)
+    model = load_model(result.folder, "cpu")
+    return model.read_video_tower(), model.read_text_tower()
 
 
 @torch.inference_mode()
@@ -403,39 +435,38 @@ def main() -> None:
     config = make_config(len(hf_tokenizer))
     tokenizer = Tokenizer(hf_tokenizer, config.text)
     names = ("train", "seen pairs", "unseen pairs")
-    # A fresh interpreter for each process: a fork would copy torch's threads half-way.
-    fresh = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        ProcessPoolExecutor(PROCESSES, mp_context=fresh) as pool,
-    ):
-        map_ = partial(pool.map, chunksize=8)
+    with tempfile.TemporaryDirectory() as scratch:
         folder = args.work or Path(scratch)
-        started = time.perf_counter()
-        draws = list(zip(names, split(), (TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW), strict=True))
-        paths = [draw_clips(folder / name, some, seed, map_) for name, some, seed in draws]
-        seconds["draw"] = time.perf_counter() - started
-        started = time.perf_counter()
-        clips = {
-            name: Clips(some, read_clip_tokens(files, config.video.experts, map_))
-            for (name, some, _), files in zip(draws, paths, strict=True)
-        }
-        seconds["extract"] = time.perf_counter() - started
-
-    results: list[dict[str, Any]] = []
-    for seed in args.seeds:
-        started = time.perf_counter()
-        towers = train(clips["train"], config, tokenizer, seed)
-        seconds[f"train, seed {seed}"] = time.perf_counter() - started
-        results.append({"seed": seed})
-        for name in names[1:]:
-            results[-1][name] = {
-                **evaluate(clips[name], *towers, tokenizer, seed),
-                **evaluate_trials(clips[name], *towers, tokenizer, seed),
+        # A fresh interpreter for each process: a fork would copy torch's threads half-way.
+        fresh = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(PROCESSES, mp_context=fresh) as pool:
+            map_ = partial(pool.map, chunksize=8)
+            started = time.perf_counter()
+            draws = list(zip(names, split(), (TRAIN_DRAW, SEEN_DRAW, UNSEEN_DRAW), strict=True))
+            paths = [draw_clips(folder / name, some, seed, map_) for name, some, seed in draws]
+            seconds["draw"] = time.perf_counter() - started
+            started = time.perf_counter()
+            clips = {
+                name: read_clips(some, files, config.video.experts, map_)
+                for (name, some, _), files in zip(draws, paths, strict=True)
             }
-        print(json.dumps(results[-1]))
-        if seed == args.seeds[0]:
-            save_model(args.out, config, *towers, hf_tokenizer)
+            seconds["extract"] = time.perf_counter() - started
+
+        results: list[dict[str, Any]] = []
+        for seed in args.seeds:
+            started = time.perf_counter()
+            run = folder / f"seed {seed}"
+            towers = train(clips["train"], config, hf_tokenizer, seed, run)
+            seconds[f"train, seed {seed}"] = time.perf_counter() - started
+            results.append({"seed": seed})
+            for name in names[1:]:
+                results[-1][name] = {
+                    **evaluate(clips[name], *towers, tokenizer, seed),
+                    **evaluate_trials(clips[name], *towers, tokenizer, seed),
+                }
+            print(json.dumps(results[-1]))
+            if seed == args.seeds[0]:
+                save_model(args.out, config, *towers, hf_tokenizer)
     report = {
         "task": f"text-to-video among {TEST_CLIPS} clips of as many new combinations",
         "threshold": THRESHOLD,

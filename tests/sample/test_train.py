@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,29 +14,34 @@ from mdmmt.sample import THRESHOLD
 from mdmmt.sample.captions import PHRASES, caption
 from mdmmt.sample.clips import COMBINATIONS, Combination
 from mdmmt.sample.train import (
+    BALANCE,
     BATCH_SIZE,
     CAPTIONS,
     HELD_OUT,
     MARGIN,
     OTHER,
+    OTHERS,
     RIGHT,
     SCORES,
     TEST_CLIPS,
     TRAIN_CLIPS,
-    Clips,
+    MakeTexts,
+    Named,
     batch_loss,
-    batch_of_texts,
+    draw_texts,
     evaluate,
+    imbalance,
     is_held_out,
     make_config,
     make_tokenizer,
     max_margin_loss,
-    read_clip_tokens,
+    read_clips,
     score_loss,
     split,
     train,
 )
 from mdmmt.towers.tokenizer import Tokenizer
+from mdmmt.training import Sample, Segment
 
 
 def test_make_tokenizer_has_tokens_for_any_english_and_captions_fit():
@@ -90,21 +98,40 @@ def test_batch_loss_holds_captions_and_queries_to_the_share_of_their_attributes(
     named = torch.tensor([[True] * 5, [True] + [False] * 4, [False] * 4 + [True]])
     shares = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     others = torch.full((1, 2), OTHER - 0.1)
-    exact = batch_loss(torch.cat([RIGHT * shares, others]), same, named)
-    assert exact.item() == 0
+    video = torch.eye(2, 6)
+
+    def loss_of(scores):
+        """Of texts with these scores, whose experts weigh alike."""
+        rest = torch.full((4, 4), 1.0)
+        rest[:, :2] = (rest[:, :2] - scores.square()).clamp(min=0).sqrt()
+        text = torch.cat([scores, rest[:, :1], rest[:, :1], rest[:, :2]], dim=1)
+        return batch_loss(text, video, Named(same, named)) - BALANCE * imbalance(text[:1])
+
+    exact = loss_of(torch.cat([RIGHT * shares, others]))
+    assert exact.item() == pytest.approx(0, abs=1e-7)
     for row, column in ((0, 1), (1, 1), (2, 0)):  # a wrong clip breaks no margin by scoring less
         scores = RIGHT * shares
         scores[row, column] -= 0.3
-        loss = batch_loss(torch.cat([scores, others]), same, named)
-        assert loss.item() == pytest.approx(SCORES * 0.3**2 / shares.numel())
+        loss = loss_of(torch.cat([scores, others]))
+        assert loss.item() == pytest.approx(SCORES * 0.3**2 / shares.numel(), abs=1e-6)
 
 
-def test_batch_of_texts_tells_which_attributes_each_text_names():
+def test_imbalance_is_zero_for_experts_that_weigh_alike():
+    alike = torch.tensor([[0.2, 0.0, 0.8], [0.5, 0.5, 0.0], [0.3, 0.5, 0.2]])
+    text = torch.nn.functional.pad(alike[:, :, None], (1, 0)).flatten(1)  # blocks of two numbers
+    assert imbalance(text).item() == pytest.approx(0, abs=1e-6)
+    alone = torch.nn.functional.pad(torch.eye(3)[[0, 0], :, None], (1, 0)).flatten(1)
+    # The divergence of one expert from three that are alike is log 3.
+    assert imbalance(alone + 1e-20).item() == pytest.approx(math.log(3), abs=1e-4)
+
+
+def test_draw_texts_tells_which_attributes_each_text_names():
     clips = split()[0][:BATCH_SIZE]
-    (captions, queries, _), named = batch_of_texts(clips, np.random.default_rng(0))
+    texts, named = draw_texts(clips, np.random.default_rng(0))
     assert named.shape == (CAPTIONS + BATCH_SIZE, len(clips[0]))
     assert named[:CAPTIONS].all()
-    rows = zip([*captions, *queries], [*clips[:CAPTIONS], *clips], named, strict=True)
+    assert len(texts) == len(named) + OTHERS
+    rows = zip(texts[: len(named)], [*clips[:CAPTIONS], *clips], named, strict=True)
     for text, clip, (names_colour, *_) in rows:
         words = {word.strip(".,:;?") for word in text.lower().split()}
         found = {
@@ -113,23 +140,38 @@ def test_batch_of_texts_tells_which_attributes_each_text_names():
         assert found == ({clip.colour} if names_colour else set())
 
 
+def test_the_loss_is_told_which_values_two_clips_share():
+    clips = split()[0][:BATCH_SIZE]
+    files = [Path(f"{number}") for number in range(BATCH_SIZE)]
+    samples = [Sample(Segment(0, file, 0.0, None, ()), None, ()) for file in files]
+    make = MakeTexts(dict(zip(files, clips, strict=True)))
+    texts, (same, named) = make(samples, np.random.default_rng(0))
+    expected = draw_texts(clips, np.random.default_rng(0))
+    assert texts == expected[0] and np.array_equal(named, expected[1])
+    for row, column in ((0, 0), (0, 1), (5, 40)):
+        values = zip(clips[row], clips[column], strict=True)
+        assert same[row, column].tolist() == [one == other for one, other in values]
+
+
 def test_threshold_is_half_the_score_of_one_attribute_of_five():
     assert pytest.approx(RIGHT / len(Combination._fields) / 2) == THRESHOLD
 
 
 @pytest.mark.slow
-def test_train_learns_and_gives_one_model_for_one_seed(fresh):
-    combinations, paths = fresh
-    hf_tokenizer = make_tokenizer()
-    config = make_config(len(hf_tokenizer))
-    clips = Clips(combinations, read_clip_tokens(paths, config.video.experts))
-    tokenizer = Tokenizer(hf_tokenizer, config.text)
+def test_train_learns_and_gives_one_model_for_one_seed(fresh, tmp_path):
+    tokenizer = make_tokenizer()
+    config = make_config(len(tokenizer))
+    clips = read_clips(*fresh, config.video.experts)
 
-    def state(towers):
-        return {name: value for tower in towers for name, value in tower.state_dict().items()}
+    def towers(name, seed, epochs):
+        return train(clips, config, tokenizer, seed, tmp_path / name, epochs)
 
-    brief, again, other = (state(train(clips, config, tokenizer, s, epochs=3)) for s in (0, 0, 1))
+    def state(name, seed):
+        both = towers(name, seed, epochs=3)
+        return {name: value for tower in both for name, value in tower.state_dict().items()}
+
+    brief, again, other = state("brief", 0), state("again", 0), state("other", 1)
     assert all(torch.equal(brief[name], again[name]) for name in brief)
     assert not all(torch.equal(brief[name], other[name]) for name in brief)
-    towers = train(clips, config, tokenizer, seed=0, epochs=40)
-    assert evaluate(clips, *towers, tokenizer, seed=0)["MedR"] < FRESH_CLIPS / 8
+    metrics = evaluate(clips, *towers("long", 0, 40), Tokenizer(tokenizer, config.text), seed=0)
+    assert metrics["MedR"] < FRESH_CLIPS / 8
