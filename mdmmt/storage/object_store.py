@@ -63,7 +63,7 @@ class Store:
         self.place, _, self.options = place.partition("?") if is_address(place) else (place, "", "")
         self._address = Address.parse(self.place)
         if self._address is None:
-            self._files, self._root = _local_files(), PurePosixPath(Path(place).absolute())
+            self._files, self._root = _local_files(), str(Path(place).absolute())
             return
         scheme, bucket, key = self._address
         if scheme not in SCHEMES or not bucket:
@@ -72,7 +72,7 @@ class Store:
                 f"{', '.join(f'{name}://BUCKET/PREFIX' for name in SCHEMES)}"
             )
         self._files, root = _remote_files(scheme, bucket, self.options)
-        self._root = PurePosixPath(root, key.rstrip("/"))
+        self._root = f"{root}/{key}".rstrip("/")  # a path of Python would make a//b into a/b
 
     def __str__(self) -> str:
         return self.place
@@ -92,10 +92,8 @@ class Store:
         from pyarrow.fs import FileSelector, FileType
 
         with self._errors("be listed"):
-            found = self._files.get_file_info(FileSelector(str(self._root), recursive=True))
-        names = [
-            info.path[len(str(self._root)) + 1 :] for info in found if info.type == FileType.File
-        ]
+            found = self._files.get_file_info(FileSelector(self._root, recursive=True))
+        names = [info.path[len(self._root) + 1 :] for info in found if info.type == FileType.File]
         return sorted(n for n in names if not any(p.startswith(".") for p in n.split("/")))
 
     def exists(self) -> bool:
@@ -107,7 +105,7 @@ class Store:
         from pyarrow.fs import FileType
 
         with self._errors("be read"):
-            return bool(self._files.get_file_info(str(self._root)).type != FileType.NotFound)
+            return bool(self._files.get_file_info(self._root).type != FileType.NotFound)
 
     @contextmanager
     def open(self, name: str) -> Iterator[Any]:
@@ -166,7 +164,7 @@ class Store:
             ) from error
 
     def _path(self, name: str) -> str:
-        return str(self._root / name)
+        return f"{self._root}/{name}"
 
 
 @contextmanager
@@ -184,12 +182,12 @@ def local_copy(item: str, options: str = "") -> Iterator[Path]:
     if address is None:
         yield Path(item)
         return
-    folder, _, name = address.key.rpartition("/")
-    place = str(Address(address.scheme, address.bucket, folder))
-    store = Store(f"{place}?{options}" if options else place)
+    # The key alone may hold a question mark.
+    bucket = f"{address.scheme}://{address.bucket}"
+    store = Store(f"{bucket}?{options}" if options else bucket)
     with tempfile.TemporaryDirectory(prefix="mdmmt-") as scratch:
-        copy = Path(scratch, f"copy{PurePosixPath(name).suffix}")
-        with store.open(name) as source, copy.open("wb") as target:
+        copy = Path(scratch, f"copy{PurePosixPath(address.key).suffix}")
+        with store.open(address.key) as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, BLOCK_SIZE)
         yield copy
 

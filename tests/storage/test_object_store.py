@@ -53,6 +53,24 @@ def test_the_parts_of_an_address():
 
 
 @pytest.mark.slow
+def test_a_copy_is_of_the_key_as_the_store_has_it(bucket):
+    options, client = bucket
+    names = ["#1/e.mkv", "%41/c%20d.mkv", "a b/+é.mkv", "a/b.mkv", "q?.mkv", "wh?t/a.mkv"]
+    for name in [*names, "a//b.mkv"]:
+        client.put_object(Bucket="films", Key=f"new/{name}", Body=name.encode())
+    items = find_items(f"s3://films/new{options}")
+    assert {*names} <= {name.removeprefix("s3://films/new/") for name in items.names}
+    for name in names:
+        with local_copy(f"s3://films/new/{name}", items.options) as file:
+            assert file.read_text() == name
+    with (
+        pytest.raises(InputError, match=r"'s3://films/new/a//b.mkv' cannot be read: Empty path"),
+        local_copy("s3://films/new/a//b.mkv", items.options),
+    ):
+        pass
+
+
+@pytest.mark.slow
 def test_a_run_from_a_bucket_into_a_bucket(bucket, videos, tmp_path):
     options, client = bucket
     for name in ("a.mkv", "deep/a b%20.mkv"):
