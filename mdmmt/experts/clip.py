@@ -3,11 +3,11 @@
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
 arXiv 2103.00020, as implemented in `transformers`. The authors of MDMMT cut out the middle
 228 x 228 pixels of frames whose short side is 228, and the network saw the upper left 224 x 224 of
-those. This expert does the same, which differs from CLIP's own image processor.
+those. So does this expert, unlike CLIP's own image processor.
 
-`ClipTower` computes what the tower of `transformers` does, arranged for speed. Its last layer
-computes the class token alone, as nothing else of it is read. In float16 the products and the
-attention are rounded; norms, the sum of all layers and the projection stay in float32.
+`ClipTower` computes what the tower of `transformers` does, in its last layer for the class token
+alone. In float16 the products and the attention are rounded; norms, the sum of all layers and the
+projection stay in float32.
 
 Shape notation: k pictures, n tokens of a picture, d width.
 """
@@ -151,7 +151,7 @@ class ClipExpert(PretrainedExpert):
 
     @classmethod
     def read(cls, file: Path) -> nn.Module:
-        # Imported late, since that takes time, and the size of a clip is known without.
+        # Imported late, since that takes time.
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
         if not (file.parent / CONFIG_FILE).is_file():  # transformers would take a default one
@@ -170,7 +170,7 @@ class ClipExpert(PretrainedExpert):
         with torch.device("meta"):
             network = CLIPVisionModelWithProjection(config)
         load_file(network, file, lambda: read_tensors(file, LAYOUT))
-        network.vision_model.embeddings.position_ids = None  # no file holds this buffer
+        network.vision_model.embeddings.position_ids = None  # in no file
         return network
 
     def arrange(self, network: nn.Module) -> ClipTower:
