@@ -49,7 +49,7 @@ def open_media(
         size_factor: the size that FFmpeg is told, as a multiple of the true one.
 
     Raises:
-        InputError: the file has one of `TEXT_FORMATS`, or more than `MAX_STREAMS` streams.
+        InputError: the file is empty, of `TEXT_FORMATS`, or has more than `MAX_STREAMS` streams.
         OSError: there is no such file, or it cannot be read.
         av.FFmpegError: FFmpeg recognises no format.
     """
@@ -57,6 +57,8 @@ def open_media(
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
     with ExitStack() as stack:
         file = stack.enter_context(_NamelessFile(path, size_factor))
+        if os.fstat(file.fileno()).st_size == 0:
+            raise InputError(f"{os.fspath(path)!r} is empty, expected a video")
         try:
             container = av.open(
                 file,

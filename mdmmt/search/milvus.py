@@ -6,6 +6,7 @@ The differences between the two, and the ways around the faults of Milvus Lite, 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError, MissingDependency
-from ..storage.files import check_writable
+from ..storage.files import OF_FULL_DISKS, check_writable
 from ..weights.identity import Identity
 from .local_server import serve
 
@@ -55,6 +56,7 @@ CONNECT_S = 20  # in which a server has to answer for the first time
 ANSWER_S = 60  # in which it has to answer a call; long enough to be started again
 # What a server says that was started again, until it has read its data.
 STARTING = re.compile("not loaded|not ready|not available|no available|unavailable|offline")
+FULL_DISK = re.compile(rf"\[errno ({'|'.join(map(str, OF_FULL_DISKS))})\]", re.IGNORECASE)
 PAUSE_S = 0.5  # after a call without an answer
 MAX_BYTES = 65_535  # of a text or of JSON, a limit of Milvus
 
@@ -129,6 +131,11 @@ def translate_errors(uri: str, subject: str | None = None) -> Iterator[None]:
         reason = " ".join(str(message).split())
         if subject is None and STARTING.search(reason):  # or the words may be those of a filter
             raise NoAnswer(f"{name} is not ready to answer ({reason}); try again later") from error
+        if FULL_DISK.search(reason):
+            raise InputError(
+                f"{name} has no room left on its disk ([Errno {errno.ENOSPC}]); what was added "
+                "before is kept, so make room and try again"
+            ) from error
         raise InputError(f"{subject or name} was refused by Milvus: {reason}") from error
 
 

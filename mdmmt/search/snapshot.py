@@ -13,7 +13,6 @@ process was killed at that moment.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
@@ -26,6 +25,7 @@ from shutil import copyfile, rmtree
 from typing import NamedTuple
 
 from ..errors import InputError
+from ..storage.files import OF_FULL_DISKS
 from .milvus import (
     COLLECTION,
     MANIFEST,
@@ -94,7 +94,7 @@ def private_copy(folder: Path) -> Iterator[tuple[Path, Moment]]:
         try:
             moment = _copy_moment(folder, copy)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in OF_FULL_DISKS:
                 raise
             raise CannotCopy(
                 f"the database {str(folder)!r} is open elsewhere, and its copy, which would be "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -18,6 +19,7 @@ from ..errors import InputError, describe_error, warn
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZE = 1 << 20  # bytes read at once
+OF_FULL_DISKS = (errno.ENOSPC, errno.EDQUOT)  # a write does not tell the file
 LOCK_FILE = ".mdmmt.lock"  # locks the folder in which it lies
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` removes the second slash
 
@@ -59,6 +61,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: see `check_writable`.
+        OSError: naming `path`; the disk is full, for example.
     """
     check_writable(path)
     # The name is short, whatever the length of `path`, which may be as long as the disk allows.
@@ -68,6 +71,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         flush_to_disk(part)
         part.replace(path)
         flush_to_disk(path.parent)
+    except OSError as error:
+        if error.filename == str(part) or (error.filename is None and error.errno in OF_FULL_DISKS):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -119,7 +126,7 @@ def check_file(path: str | os.PathLike[str], what: str = "a video file") -> None
         what: the kind of file that the message asks for.
 
     Raises:
-        InputError: the path is a folder, a URL or missing.
+        InputError: the path is not that of a file that can be reached.
     """
     if os.path.isfile(path):
         return
@@ -128,6 +135,18 @@ def check_file(path: str | os.PathLike[str], what: str = "a video file") -> None
         raise InputError(f"{name!r} is a folder, expected {what}")
     if URL.match(name):
         raise InputError(f"{name!r} is a URL, expected {what}: download it first")
+    if os.path.exists(path):
+        raise InputError(f"{name!r} is a pipe, a socket or a device, expected {what}")
+    if os.path.islink(path):
+        raise InputError(f"{name!r} is a symbolic link that leads to no file, expected {what}")
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{name!r} cannot be read ({error.strerror}), expected {what}") from error
+    except ValueError:  # a null byte
+        pass
     raise InputError(f"there is no file {name!r}, expected {what}")
 
 

@@ -246,3 +246,11 @@ def test_open_media_waits_for_no_pipe(tmp_path):
     with pytest.raises(OSError, match="Not a regular file"), open_media(tmp_path / "pipe.mp4"):
         pass
     assert not has_sound(tmp_path / "pipe.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".wav", ""])
+def test_open_media_tells_that_a_file_is_empty(tmp_path, suffix):
+    (tmp_path / f"film{suffix}").touch()
+    with pytest.raises(InputError, match=f"film{suffix}' is empty, expected a video"):
+        list(read_clips(tmp_path / f"film{suffix}", {"f": FRAMES}))
+    assert not has_sound(tmp_path / f"film{suffix}")

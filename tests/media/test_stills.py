@@ -59,12 +59,19 @@ def sound_file(tmp_path):
     return write_video(tmp_path / "sound.mkv", sound=np.zeros((1, 16000)))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no video at all"])
-def test_stills_at_names_the_file_without_pictures(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, r"no picture can be read from .*a\.mkv"),
+        (b"", r"a\.mkv' is empty"),
+        (b"no video at all", r"no picture can be read from .*a\.mkv"),
+    ],
+)
+def test_stills_at_names_the_file_without_pictures(tmp_path, content, words):
     path = tmp_path / "a.mkv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"no picture can be read from .*a\.mkv"):
+    with pytest.raises(InputError, match=words):
         stills_at(path, [0.0])
     assert not has_sound(path)
 

@@ -27,6 +27,23 @@ def database(tmp_path):
     return tmp_path / "library.db"
 
 
+def test_a_full_disk_gets_a_sentence(database):
+    from pymilvus.exceptions import MilvusException
+
+    said = "[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device"
+    with (
+        pytest.raises(InputError, match=r"'a.db' has no room left on its disk .*make room"),
+        milvus.translate_errors("a.db"),
+    ):
+        raise MilvusException(message=said)
+    other = "[Errno 5] Input/output error"
+    with (
+        pytest.raises(InputError, match=r"'a.db' was refused by Milvus: .*Errno 5"),
+        milvus.translate_errors("a.db"),
+    ):
+        raise MilvusException(message=other)
+
+
 @pytest.mark.slow
 def test_index_if_large_keeps_a_search_exact(database, monkeypatch):
     monkeypatch.setattr(milvus, "MIN_INDEXED_ROWS", 200)

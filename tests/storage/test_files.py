@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mdmmt.errors import InputError
+from mdmmt.errors import InputError, describe_error
 from mdmmt.storage.files import (
     atomic_file,
     check_file,
@@ -31,6 +31,21 @@ def test_atomic_file_replaces_the_old_file_on_success_alone(tmp_path):
         part.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk")
+def test_atomic_file_names_the_file_for_which_there_is_no_room(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "a.txt") as part:
+        part.symlink_to("/dev/full")
+        part.write_text("all")
+    assert describe_error(caught.value) == f"{str(tmp_path / 'a.txt')!r}: No space left on device"
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "a.txt") as part:
+        (part / "below").read_text()
+    assert str(part) in describe_error(caught.value)  # another file
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "a.txt"):
+        pass  # it was not written
+    assert describe_error(caught.value).startswith(repr(str(tmp_path / "a.txt")))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_checks_refuse_places_that_cannot_be_written(tmp_path):
@@ -86,6 +101,16 @@ def test_atomic_file_flushes_by_a_descriptor_that_windows_takes(tmp_path, monkey
     assert modes == [os.O_RDWR] and (tmp_path / "a").read_bytes() == b"content"
 
 
+def make_pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+def make_link(path, target):
+    path.symlink_to(target)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -94,6 +119,18 @@ def test_atomic_file_flushes_by_a_descriptor_that_windows_takes(tmp_path, monkey
         (lambda folder: "https://example.org/a.mp4", "is a URL, expected a video: download it"),
         (lambda folder: Path("https://example.org/a.mp4"), "is a URL, expected a video: download"),
         (lambda folder: "s3://bucket/a.mp4", "is a URL"),
+        (lambda folder: make_pipe(folder / "a.mp4"), "is a pipe, a socket or a device, expected"),
+        (lambda folder: Path(os.devnull), "is a pipe, a socket or a device, expected a video"),
+        (
+            lambda folder: make_link(folder / "a.mp4", "a.mp4"),
+            "is a symbolic link that leads",
+        ),
+        (lambda folder: make_link(folder / "a.mp4", "none"), "is a symbolic link that leads"),
+        (
+            lambda folder: folder / ("a" * 300),
+            "cannot be read .File name too long., exp",
+        ),
+        (lambda folder: folder / "a\0.mp4", "there is no file"),
     ],
 )
 def test_check_file_says_what_a_path_is(tmp_path, make, words):
