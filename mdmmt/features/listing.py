@@ -32,7 +32,7 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
     """
     videos: list[tuple[Path, Path]] = []
     for given in map(Path, paths):
-        if not given.is_dir():
+        if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             videos.append((given, Path(given.name)))
             continue
         in_folder, _ = _files_in(given)
@@ -55,7 +55,7 @@ def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str
     """
     files: list[Path] = []
     for given in map(Path, paths):
-        if not given.is_dir():
+        if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             files.append(given)
             continue
         videos, features = _files_in(given)

@@ -75,3 +75,11 @@ def test_find_videos_leaves_still_pictures_out_and_counts_them(tmp_path, caplog)
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match="its files are still pictures, or have none of"):
         find_videos([tmp_path])
+
+
+@pytest.mark.parametrize("find", [find_videos, find_videos_or_features])
+def test_a_path_that_cannot_be_looked_up_is_listed_with_the_others(tmp_path, find):
+    """So that a run names it, and goes on with the others."""
+    odd = [tmp_path / ("a" * 300), tmp_path / "loop.mp4", tmp_path / "a\0b.mp4"]
+    odd[1].symlink_to("loop.mp4")
+    assert len(find([*odd, tmp_path / "good.mp4"])) == 4
