@@ -49,12 +49,12 @@ def query(sample_clips) -> str:
 
 
 @pytest.fixture(scope="module")
-def database(clips, tmp_path_factory) -> str:
+def database(clips, new_database, tmp_path_factory) -> str:
     """Of all clips, with their number as metadata; built by the command."""
     folder = tmp_path_factory.mktemp("database")
     lines = [json.dumps({"path": str(clips / f"{i}.mp4"), "number": i}) for i in range(CLIPS)]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    db = str(folder / "library.db")
+    db = new_database()
     command = ["index", "build", str(clips), "--db", db, "--weights=sample", "--device=cpu"]
     assert main([*command, "--metadata", str(folder / "metadata.jsonl")]) == 0
     return db
@@ -505,6 +505,8 @@ def test_search_command_reads_the_text_tower_alone(database, clips, query, tmp_p
 
 
 def test_search_and_list_commands_read_a_database_that_is_open(database, model, query, capsys):
+    if "://" in database:
+        pytest.skip("a server takes many writers at once")
     alone = search(database, query, capsys=capsys)
     with Index.open(database, model):
         assert search(database, query, capsys=capsys) == alone
@@ -549,9 +551,9 @@ def test_a_prompt_and_a_build_have_a_database_open_together(clips, query, tmp_pa
 
 
 @pytest.fixture
-def stored(tmp_path) -> str:
+def stored(databases, tmp_path) -> str:
     """A database of two files on disk, one that is gone, and one with a relative path."""
-    db = str(tmp_path / "library.db")
+    db = databases("library")
     with Index.open(db, MODEL) as index:
         for name in ("videos/a.mp4", "videos/b.mp4", "videos/old/c.mp4"):
             path = tmp_path / name

@@ -136,9 +136,9 @@ def shown(hits: list[Hit]) -> list[tuple]:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory):
+def index(new_database):
     pytest.importorskip("milvus_lite", reason="the extra `index` is not installed")
-    with Index.open(tmp_path_factory.mktemp("index") / "library.db", MODEL) as index:
+    with Index.open(new_database(), MODEL) as index:
         rng = np.random.default_rng(3)
         # Files with more alike windows than the first step asks for, and others with few.
         index.add("long.mp4", segments(list(rng.uniform(0.81, 1, 150))), metadata={"year": 1999})
