@@ -5,6 +5,12 @@
 The server gets a database of its own for each number of rows, which is removed at the end. The
 vectors come in groups, as embeddings of videos do, and each video has ten of them. The queries are
 searched for one by one, and the results are compared with those of an exact search by numpy.
+
+    python benchmarks/servers.py --server http://localhost:19530 --rows 10000 --bulk
+
+fills a server by Milvus' bulk writer instead, which needs `pymilvus[bulk_writer]` and a server that
+reads the files of this machine. Milvus 2.3 imports into its database `default` alone, so that must
+hold no index.
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ from mdmmt.search.milvus import COLLECTION, make_vector_index
 
 MODEL = Identity("benchmark", "0" * 64, EXPERTS * WIDTH)
 MAX_SEARCH_S = 20  # a slow way is searched for no longer than this
+BULK_BYTES = 128 << 20  # of vectors in a file of the bulk writer
+PAUSE_S = 0.2
 SINGLE_FILES = 20  # that are added one after the other, for comparison
 # On the server, beside the index that `Index` makes.
 INDEXES: dict[str, dict[str, Any]] = {
@@ -63,6 +71,51 @@ def fill(index: Index, vectors: NDArray[np.float32]) -> tuple[float, float]:
         index.add_files(files[first : first + at_once])
     batched_s = time.perf_counter() - started
     return SINGLE_FILES * SEGMENTS_PER_FILE / single_s, len(vectors) / batched_s
+
+
+def fill_in_bulk(server: str, vectors: NDArray[np.float32]) -> dict[str, float]:
+    """The seconds of each step in which Milvus' bulk writer fills an index."""
+    from pymilvus import Collection, connections, utility
+    from pymilvus.bulk_writer import BulkFileType, LocalBulkWriter
+
+    client = MilvusClient(server)
+    if client.has_collection(COLLECTION):
+        raise SystemExit(f"{server} holds an index in its database default, expected none")
+    try:
+        with Index.open(server, MODEL) as index, tempfile.TemporaryDirectory() as folder:
+            connections.connect(uri=server)
+            started = time.perf_counter()
+            writer = LocalBulkWriter(
+                Collection(COLLECTION).schema, folder, BULK_BYTES, BulkFileType.PARQUET
+            )
+            for file in entries(vectors):
+                for row in index._rows_of(file)[1]:
+                    writer.append_row(row)
+            writer.commit()
+            written = time.perf_counter()
+            tasks = [utility.do_bulk_insert(COLLECTION, files) for files in writer.batch_files]
+            waiting = set(tasks)
+            while waiting:
+                time.sleep(PAUSE_S)
+                for task in list(waiting):
+                    state = utility.get_bulk_insert_state(task)
+                    if state.state_name == "Failed":
+                        raise SystemExit(f"the import has failed: {state.failed_reason}")
+                    if state.state_name == "Completed":
+                        waiting.remove(task)
+            imported = time.perf_counter()
+            while index.count() < len(vectors):
+                time.sleep(PAUSE_S)
+            found = time.perf_counter()
+    finally:
+        client.drop_collection(COLLECTION)
+        client.close()
+    return {
+        "files_s": written - started,
+        "import_s": imported - written,
+        "found_s": found - imported,
+        "rows_a_s": len(vectors) / (found - started),
+    }
 
 
 def search(
@@ -132,6 +185,7 @@ def main() -> None:
     parser.add_argument("--server", required=True, help="the address of a Milvus server")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--bulk", action="store_true", help="fill by the bulk writer, and no more")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
     client = MilvusClient(arguments.server)
@@ -145,6 +199,11 @@ def main() -> None:
     }
     client.close()
     print(*(f"{name} {value}" for name, value in conditions.items()), sep=", ")
+    if arguments.bulk:
+        for rows in arguments.rows:
+            vectors = vectors_like_videos(rows, np.random.default_rng(1))
+            print(rows, fill_in_bulk(arguments.server, vectors), flush=True)
+        return
     header = ("one by one", "batched", "index", "median", "p95", "recall@10")
     print(f"{'rows':>8}  {'':<20}" + "".join(f"{name:>13}" for name in header))
     results = []
