@@ -48,7 +48,7 @@ REASONS = {
     "needs the released weights",
     "runs all tests",
     "starts a server",
-    "takes about 12 minutes",
+    "takes about 20 minutes",
     "the tests of the demo run it",
     "uploads to Hugging Face",
 }
