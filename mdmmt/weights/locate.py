@@ -47,7 +47,10 @@ def find_weights(weight_path: str | os.PathLike[str] | None) -> Path:
     if isinstance(weight_path, str) and not path.exists() and is_repository(weight_path):
         return _in_repository(name, weight_path)
     if not path.is_file():
-        raise WeightsError(f"{name} is {str(path)!r}, which does not exist")
+        raise WeightsError(
+            f"{name} is {str(path)!r}, which does not exist; expected a weights file, a model "
+            f"folder, {SAMPLE!r}, or OWNER/NAME on Hugging Face"
+        )
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{name} is {str(path)!r}, expected one of {', '.join(SUFFIXES)}")
     # The weights of a model folder cannot be read without its configuration.

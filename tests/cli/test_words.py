@@ -30,12 +30,18 @@ def test_in_words_of_commands(message: str, shown: str) -> None:
     assert in_words_of_commands(message, WORDS) == shown
 
 
+PLACES = "; expected a weights file, a model folder, 'sample', or OWNER/NAME on Hugging Face"
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("convert none.pth --out out", "IN is 'none.pth', which does not exist"),
-        ("info none", "PATH is 'none', which does not exist"),
-        ("embed --text a --weights none --out a.npy", "--weights is 'none', which does not exist"),
+        ("convert none.pth --out out", "IN is 'none.pth', which does not exist" + PLACES),
+        ("info none", "PATH is 'none', which does not exist" + PLACES),
+        (
+            "embed --text a --weights none --out a.npy",
+            "--weights is 'none', which does not exist" + PLACES,
+        ),
         (
             "embed --text a --weights sample --device gpu --out a.npy",
             "--device is 'gpu', expected 'cpu', 'cuda', 'cuda:N' or 'mps'",

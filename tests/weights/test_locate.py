@@ -76,7 +76,7 @@ def test_find_weights_knows_the_sample():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("nowhere.pth", "'nowhere.pth', which does not exist"),
+        ("nowhere.pth", "'nowhere.pth', which does not exist; expected .* folder, 'sample', or"),
         (3, "weight_path is a int"),
         (__file__, r"expected one of \.safetensors, \.pth"),
     ],
