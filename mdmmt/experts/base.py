@@ -84,7 +84,6 @@ def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
     has_all = (
         private.has_packed_convolution()
         and private.has_int8_convolution()
-        and private.has_int8_linear(torch.float32)
-        and private.has_add_int8_linear()
+        and private.has_inner_int8_linear()
     )
     return "int8" if has_all else "exact"

@@ -8,7 +8,7 @@ those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmactio
 the same function arranged for speed: each batch norm is part of its convolution, and channels lie
 last in memory. It has four kinds of bottlenecks:
 - `OneDnnBottleneck`, for x86 processors, adds and activates inside oneDNN's convolutions.
-- `Int8Bottleneck` computes the 1 x 1 x 1 convolutions, which are matrix products, in 8 bits.
+- `Int8Bottleneck` computes all convolutions in 8 bits.
 - `HalfBottleneck` computes in float16, for CUDA.
 - `TorchBottleneck` uses torch's public operators, for exact features on CUDA and other processors,
   but for the depth-wise convolution on CUDA.
@@ -31,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..config import ExpertPrecision
 from ..kernels import cpu, cuda, private
-from ..kernels.linear import Int8Linear
+from ..kernels.linear import RANGES, SMALLEST, quantize
 from ..kernels.transfer import upload
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
@@ -47,8 +47,10 @@ CLIP_FRAMES, CLIP_SIZE = 32, 224
 STEM_FRAMES = 4  # that a processor computes at once
 # On CUDA. In float16, 16 clips take 1.4 GB and run at 0.97 of the speed of 32.
 CLIPS_AT_ONCE, HALF_CLIPS_AT_ONCE = 8, 16
-EXACT_BOTTLENECKS = 3  # the first stage, which 8 bits would make less exact but hardly faster
-INT8_MAX = 127
+EXACT_BOTTLENECKS = 2  # the first ones, whose rounding all others would make larger
+STEPS, INT8_MAX = RANGES
+UINT8_MAX = 255
+DEVIATIONS = 9  # from the mean of a norm's output to the greatest that 8 bits can hold
 CHANNELS_LAST = torch.channels_last_3d
 CPU = torch.device("cpu")
 # Of a batch norm. It has no effect in inference, and files ported from Caffe2 may lack it.
@@ -176,7 +178,8 @@ class Int8Stem:
         kernel = rounded.view(STEM_CHANNELS, 3, 3, 4, 2, 4, 2).permute(0, 2, 4, 6, 1, 3, 5)
         kernel = kernel.reshape(STEM_CHANNELS, -1, 4, 4).to(torch.int8)
         size = (STEM_FRAMES, kernel.shape[1], *2 * (CLIP_SIZE // 2 + 3,))
-        self.weight = private.pack_int8_convolution(kernel, self.scale, 1.0, size)
+        self.stencil = private.Stencil((1, 1), (0, 0))
+        self.weight = private.pack_int8_convolution(kernel, self.scale, self.stencil, size)
         self.border = mean.round().to(torch.uint8)
 
     def __call__(self, clips: Tensor) -> Tensor:
@@ -188,8 +191,8 @@ class Int8Stem:
         x = torch.cat([squares[:-2], squares[1:-1], squares[2:]], dim=3).permute(0, 3, 1, 2)
         parts = []
         for frames in x.split(STEM_FRAMES):
-            y = private.int8_convolution(frames, 1.0, self.weight, self.scale, self.bias)
-            parts.append(F.max_pool2d(y, 3, 2, 1))
+            y = private.int8_convolution(frames, self.weight, self.scale, self.bias, self.stencil)
+            parts.append(F.max_pool2d(y, 3, 2, 1).relu_())
         y = torch.cat(parts).permute(1, 0, 2, 3)[None]
         return y.contiguous(memory_format=CHANNELS_LAST)
 
@@ -234,34 +237,98 @@ class PackedConvolution:
 
 
 class Int8Bottleneck(nn.Module):
-    """A bottleneck whose 1 x 1 x 1 convolutions are products of 8-bit numbers.
+    """A bottleneck whose convolutions are of 8-bit numbers. It overwrites its input.
 
-    The sum of all bottlenecks and the depth-wise convolutions stay in float32. It overwrites its
-    input.
+    Its input and output, the sum of all bottlenecks so far, are in float32. The matrix products
+    round their inputs by a range that each clip measures. The first one puts out 8-bit numbers with
+    a step for each channel, which its norm gives: that holds the mean and deviation of the output.
     """
 
     def __init__(self, published: PublishedBottleneck, size: Sequence[int]) -> None:
         """size: of the inputs, (t, h, w), for which the weights are laid out."""
         super().__init__()
-        self.stride = published.stride
-        self.reduce = _int8(published.conv1)
-        self.depthwise = PackedConvolution(published.conv2, size)
-        self.expand = _int8(published.conv3)
+        first, second = _steps(published.conv1), _steps(published.conv2)
+        self.reduce = Int8Product(published.conv1, steps_out=first)
+        self.depthwise = Int8Depthwise(published.conv2, first, second, size)
+        self.expand = Int8Product(published.conv3, steps_in=second)
         self.project = None
         if hasattr(published, "downsample"):
-            self.project = _int8(published.downsample)
+            self.project = PackedConvolution(published.downsample, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, d_in, t, h, w] -> [1, d, t / stride, h / stride, w / stride]"""
         rows = x.permute(0, 2, 3, 4, 1)
-        y = self.reduce(rows.flatten(0, 3), "relu").view(*rows.shape[:4], -1)
-        y = self.depthwise(y.permute(0, 4, 1, 2, 3), "relu").permute(0, 2, 3, 4, 1)
-        out = rows.flatten(0, 3)
-        if self.project is not None:
-            s = self.stride
-            out = self.project(rows[:, ::s, ::s, ::s].flatten(0, 3), may_overwrite=True)
-        out = self.expand.add_to(out, y.flatten(0, 3), may_overwrite=True)
-        return out.view(*y.shape[:4], -1).permute(0, 4, 1, 2, 3)
+        rounded, step, zero = quantize(rows.flatten(0, 3), STEPS)
+        y = self.reduce(rounded, step, zero).view(*rows.shape[:4], -1)
+        y = self.depthwise(y.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        out = x if self.project is None else self.project(x)
+        sums = out.permute(0, 2, 3, 4, 1).view(-1, out.shape[1])
+        self.expand.add_to(sums, *quantize(y.flatten(0, 3), STEPS))
+        return out
+
+
+class Int8Product:
+    """A 1 x 1 x 1 convolution and its norm, as a matrix product of 8-bit numbers."""
+
+    def __init__(
+        self,
+        layer: nn.Sequential,
+        steps_in: Tensor | None = None,
+        steps_out: Tensor | None = None,
+    ) -> None:
+        """From the convolution and its norm.
+
+        Args:
+            steps_in: of the 8-bit inputs, [d_in]. None: each call states one for all.
+            steps_out: of the 8-bit outputs, [d_out]. None: the output is in float32.
+        """
+        weight, bias = _folded(layer)
+        weight = weight.flatten(1) * (1 if steps_in is None else steps_in)
+        rounded, scale = _rounded(weight)
+        if steps_out is not None:
+            scale, bias = scale / steps_out, bias / steps_out
+        zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.arguments = private.pack_int8_weight(rounded), scale, zeros, bias
+
+    def __call__(self, x: Tensor, step: float, zero: int) -> Tensor:
+        """The output and its ReLU in 8 bits: [n, d_in] uint8 -> [n, d_out] uint8
+
+        Args:
+            x: stands for (x - zero) * step.
+        """
+        return private.int8_linear_to_int8(x, step, zero, *self.arguments)
+
+    def add_to(self, out: Tensor, x: Tensor, step: float, zero: int) -> Tensor:
+        """relu(out + the output), in the memory of `out`: [n, d_in] uint8 -> [n, d_out] float32"""
+        return private.add_int8_linear(out, x, step, zero, *self.arguments)
+
+
+class Int8Depthwise:
+    """A depth-wise convolution of 8-bit numbers, its norm and its ReLU."""
+
+    def __init__(
+        self, layer: nn.Sequential, steps_in: Tensor, steps_out: Tensor, size: Sequence[int]
+    ) -> None:
+        """From the convolution and its norm.
+
+        Args:
+            steps_in: of the 8-bit inputs, [c].
+            steps_out: the units of the output, [c].
+            size: of the inputs, (t, h, w), for which the weights are laid out.
+        """
+        convolution = layer[0]
+        assert isinstance(convolution, nn.Conv3d) and isinstance(convolution.padding, tuple)
+        weight, bias = _folded(layer)
+        rounded, scale = _rounded(weight * steps_in.view(-1, 1, 1, 1, 1))
+        self.scale, self.bias = scale / steps_out, bias / steps_out
+        self.stencil = private.Stencil(convolution.stride, convolution.padding, len(weight))
+        shape = (1, len(weight), *size)
+        self.weight = private.pack_int8_convolution(rounded, self.scale, self.stencil, shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[1, c, t, h, w] uint8 -> [1, c, t / stride, h / stride, w / stride] float32"""
+        y = private.int8_convolution(x, self.weight, self.scale, self.bias, self.stencil)
+        return y.relu_()
 
 
 class TorchBottleneck(nn.Module):
@@ -376,10 +443,18 @@ def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
     return weight.detach(), bias.detach()
 
 
-def _int8(layer: nn.Sequential) -> Int8Linear:
-    """A 1 x 1 x 1 convolution and its norm, as a linear layer."""
-    weight, bias = _folded(layer)
-    return Int8Linear(weight.flatten(1), bias)
+def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight [d_out, ...] in 8 bits, and the step of each output, [d_out]."""
+    scale = (weight.flatten(1).abs().amax(dim=1) / INT8_MAX).clamp_min(SMALLEST)
+    return (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8), scale
+
+
+def _steps(layer: nn.Sequential) -> Tensor:
+    """The step of 8-bit numbers for each output of a convolution, its norm and its ReLU."""
+    norm = layer[1]
+    assert isinstance(norm, nn.BatchNorm3d)
+    greatest = norm.bias.detach().clamp_min(0) + DEVIATIONS * norm.weight.detach().abs()
+    return (greatest / UINT8_MAX).clamp_min(SMALLEST)
 
 
 class VideoExpert(PretrainedExpert):

@@ -274,8 +274,8 @@ class FastAddNorm:
         return cls(dense, part.get_submodule(part.norm_name).to(dtype))
 
     def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
-        """x [t, d_in], whose memory may be overwritten, residual [t, d] -> [t, d]"""
-        y = self.dense(x, may_overwrite=True)
+        """x [t, d_in], residual [t, d] -> [t, d]"""
+        y = self.dense(x)
         return self.norm(y.to(residual.dtype).add_(residual))
 
 

@@ -23,7 +23,7 @@ from . import cpu, private
 # Without VNNI the processor adds two products in 16 bits, so the numbers must be smaller.
 RANGES, RANGES_WITHOUT_VNNI = (253, 127), (180, 89)
 NO_FRACTION = 3 << 22
-QUANTIZED_AT_ONCE = 1 << 21  # numbers, 8 MB
+QUANTIZED_AT_ONCE = 1 << 19  # numbers, 2 MB
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -32,12 +32,11 @@ class FastLinear(Protocol):
 
     dtype: torch.dtype  # of its output
 
-    def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out]
 
         Args:
             activation: one of 'none', 'gelu', 'relu', 'swish'.
-            may_overwrite: x is not read afterwards, so the layer may compute in its memory.
         """
         ...
 
@@ -67,7 +66,7 @@ class TorchLinear:
         """The weight in the layout that the product needs."""
         return aligned(weight)
 
-    def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out]"""
         y = F.linear(x.to(self.dtype), self.weight, self.bias)
         return self.activations[activation](y)
@@ -99,7 +98,7 @@ class OneDnnLinear(TorchLinear):
         """The weight in the layout that the product needs."""
         return private.pack_weight(weight)
 
-    def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out]"""
         if self.fuses:
             return private.packed_linear(x.to(self.dtype), self.weight, self.bias, activation)
@@ -159,25 +158,13 @@ class Int8Linear:
         """
         return cls(take_weight(layer), layer.bias.detach(), mean_input, dtype)
 
-    def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out]"""
-        quantized, step, zero = quantize(x.to(torch.float32), self.steps, may_overwrite)
+        quantized, step, zero = quantize(x.to(torch.float32), self.steps)
         return private.int8_linear(
             quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias,
             self.dtype, activation,
         )  # fmt: skip
-
-    def add_to(self, out: Tensor, x: Tensor, may_overwrite: bool = False) -> Tensor:
-        """relu(out + the layer's output), in the memory of `out`.
-
-        Args:
-            out: [t, d_out] float32.
-            x, may_overwrite: as for `__call__`.
-        """
-        quantized, step, zero = quantize(x, self.steps, may_overwrite)
-        return private.add_int8_linear(
-            out, quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias
-        )
 
 
 def float32_linear(device: torch.device) -> type[TorchLinear]:
@@ -194,13 +181,11 @@ def take_weight(layer: nn.Linear) -> Tensor:
     return weight
 
 
-def quantize(x: Tensor, steps: int, may_overwrite: bool = False) -> tuple[Tensor, float, int]:
+def quantize(x: Tensor, steps: int) -> tuple[Tensor, float, int]:
     """Round numbers to 8 bits.
 
     Args:
         steps: from the least number to the greatest.
-        may_overwrite: compute in the memory of x. That is faster, as it saves one large tensor,
-            which allocators return to the system and fetch again at each call.
 
     Returns:
         uint8 of the shape of x; the distance of two steps; and the number that stands for 0.
@@ -214,7 +199,8 @@ def quantize(x: Tensor, steps: int, may_overwrite: bool = False) -> tuple[Tensor
     # it, rounded. That takes two passes over x; `round` and `clamp` would take four.
     shift = torch.tensor(NO_FRACTION + zero, dtype=torch.float32, device="cpu")
     rounded = torch.empty(x.shape, dtype=torch.uint8, device="cpu")
+    shifted = torch.empty_like(x[:rows])  # one for all parts, as it stays in the cache
     for part, rounded_part in zip(x.split(rows), rounded.split(rows), strict=True):
-        shifted = torch.add(shift, part, alpha=1 / step, out=part if may_overwrite else None)
-        rounded_part.copy_(shifted.view(torch.int32))
+        summed = torch.add(shift, part, alpha=1 / step, out=shifted[: len(part)])
+        rounded_part.copy_(summed.view(torch.int32))
     return rounded, step, zero

@@ -37,10 +37,10 @@ TOKENS_EXPECTED = 512  # oneDNN picks the layout of the weights for this number 
 ROW_STEPS = 16  # numbers of rows that are computed from one power of two to the next
 ALGORITHM = {"none": "", "gelu": "none", "relu": "", "swish": ""}  # oneDNN's erf is "none"
 NO_DILATION = (1, 1, 1)
-NO_STRIDE, NO_PADDING = (1, 1), (0, 0)  # of convolutions in two dimensions
 NOT_CAUSAL = 0  # the attention kernel's code for no mask beyond the bounds of the sequences
 HEAD_ALIGNMENT = 8  # the attention kernel takes heads whose width is a multiple of this
 CPU = torch.device("cpu")
+CHANNELS_LAST = torch.channels_last_3d
 # Largest difference between a private operator and the public one. In attention float32 may mean
 # TensorFloat-32, as the caller has set it for CUDA.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2**-8, torch.bfloat16: 2**-6}
@@ -97,6 +97,27 @@ def int8_linear(
     return y[: len(x)]
 
 
+def int8_linear_to_int8(
+    x: Tensor,
+    step: float,
+    zero: int,
+    weight: Tensor,
+    scale: Tensor,
+    weight_zeros: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    """A linear layer and its ReLU, rounded to 8 bits: [t, d_in] -> [t, d_out] uint8
+
+    The output is 255 where it would be more. Rows are not padded, so few values of t should occur.
+
+    Args:
+        x, step, zero, weight, scale, weight_zeros, bias: as for `int8_linear`.
+    """
+    return torch.ops.onednn.qlinear_pointwise(
+        x, step, zero, weight, scale, weight_zeros, bias, 1.0, 0, torch.uint8, "none", [], ""
+    )
+
+
 def add_int8_linear(
     out: Tensor,
     x: Tensor,
@@ -131,7 +152,7 @@ def pad_rows(x: Tensor) -> Tensor:
 
 
 class Stencil(NamedTuple):
-    """The geometry of a convolution in three dimensions."""
+    """The geometry of a convolution in three dimensions, or in two."""
 
     stride: tuple[int, ...] = (1, 1, 1)
     padding: tuple[int, ...] = (0, 0, 0)
@@ -176,30 +197,40 @@ def add_packed_convolution(
 
 
 def pack_int8_convolution(
-    weight: Tensor, scale: Tensor, step: float, size: Sequence[int]
+    weight: Tensor, scale: Tensor, stencil: Stencil, size: Sequence[int]
 ) -> Tensor:
-    """Lay out a weight [d_out, d_in, h, w] int8 as `int8_convolution` needs it.
+    """Lay out a weight int8 as `int8_convolution` needs it.
 
     Args:
-        scale, step: as for `int8_convolution`.
-        size: of the inputs to expect, [k, d_in, h, w]. Others are computed as well, but slower.
+        weight: [d_out, d_in / groups, h, w] or [d_out, d_in / groups, t, h, w].
+        scale: as for `int8_convolution`.
+        size: of the inputs to expect, [k, d_in, h, w] or [k, d_in, t, h, w]. Others are computed as
+            well, but slower.
     """
     return torch.ops.onednn.qconv_prepack(
-        weight, scale, step, 0, NO_STRIDE, NO_PADDING, NO_STRIDE, 1, size
-    )
+        weight, scale, 1.0, 0, stencil.stride, stencil.padding, NO_DILATION[: len(size) - 2],
+        stencil.groups, size,
+    )  # fmt: skip
 
 
-def int8_convolution(x: Tensor, step: float, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """A convolution on 8-bit numbers and its ReLU: [k, d_in, h, w] -> [k, d_out, h', w'] float32
+def int8_convolution(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, stencil: Stencil
+) -> Tensor:
+    """A convolution on 8-bit numbers in two dimensions or three.
 
     Args:
-        x: uint8, which stands for x * step; channels last in memory, and so is the output.
+        x: uint8, [k, d_in, h, w] or [k, d_in, t, h, w], channels last in memory.
         weight: from `pack_int8_convolution`; each kernel of it counts `scale` times, [d_out].
+
+    Returns:
+        [k, d_out, h', w'] or [k, d_out, t', h', w'] float32, laid out as the input.
     """
+    onednn = torch.ops.onednn
+    convolve = onednn.qconv2d_pointwise if x.dim() == 4 else onednn.qconv3d_pointwise
     weight_zeros = torch.zeros(len(scale), dtype=torch.int32, device=CPU)
-    return torch.ops.onednn.qconv2d_pointwise(
-        x, step, 0, weight, scale, weight_zeros, bias, NO_STRIDE, NO_PADDING, NO_STRIDE, 1,
-        1.0, 0, torch.float32, "relu", [], "",
+    return convolve(
+        x, 1.0, 0, weight, scale, weight_zeros, bias, stencil.stride, stencil.padding,
+        NO_DILATION[: x.dim() - 2], stencil.groups, 1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
 
 
@@ -294,17 +325,23 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
 
 
 @lru_cache
-def has_add_int8_linear() -> bool:
-    """Whether `add_int8_linear` computes what `F.linear` and a sum do."""
+def has_inner_int8_linear() -> bool:
+    """Whether `int8_linear_to_int8` and `add_int8_linear` compute what `F.linear` does."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
         layer, y = _small_int8_layer()
+        yield int8_linear_to_int8(*layer).float(), y.round().clamp(0, 255)
         out = small_numbers(y.numel(), 9).view(y.shape)
         public = torch.relu(out + y)
         add_int8_linear(out, *layer)
         yield out, public
 
-    return agrees("onednn.qlinear_pointwise.binary", "the precision 'exact'", compare, CPU)
+    return agrees(
+        "onednn.qlinear_pointwise to 8 bits with onednn.qlinear_pointwise.binary",
+        "the precision 'exact'",
+        compare,
+        CPU,
+    )
 
 
 @lru_cache
@@ -314,7 +351,7 @@ def has_packed_convolution() -> bool:
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
         channels, size = 16, (3, 5, 4)
         x = small_numbers(channels * 60, 7).view(1, channels, *size) / 4
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = x.contiguous(memory_format=CHANNELS_LAST)
         bias = small_numbers(channels, 3) / 4
         for taps, stencil in (
             (1, Stencil()),
@@ -328,7 +365,7 @@ def has_packed_convolution() -> bool:
             packed = pack_convolution(weight, stencil, x.shape)
             yield packed_convolution(x, packed, bias, stencil), y
             yield packed_convolution(x, packed, bias, stencil, "relu"), torch.relu(y)
-            out = torch.ones_like(y, memory_format=torch.channels_last_3d)
+            out = torch.ones_like(y, memory_format=CHANNELS_LAST)
             add_packed_convolution(out, x, packed, bias, stencil)
             yield out, torch.relu(1 + y)
 
@@ -342,21 +379,32 @@ def has_packed_convolution() -> bool:
 
 @lru_cache
 def has_int8_convolution() -> bool:
-    """Whether `int8_convolution` computes what `F.conv2d` does."""
+    """Whether `int8_convolution` computes what `F.conv2d` and `F.conv3d` do."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        step, d_in, d_out, size = 0.25, 12, 16, (2, 12, 7, 6)
-        x = (small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
-        x = x.contiguous(memory_format=torch.channels_last)
-        weight = small_numbers(d_out * d_in * 16, 5).to(torch.int8).view(d_out, d_in, 4, 4)
-        scale = 0.125 * (1 + torch.arange(d_out, device=CPU) % 3).to(torch.float32)
-        bias = small_numbers(d_out, 3)
-        packed = pack_int8_convolution(weight, scale, step, size)
-        public = F.conv2d(x * step, weight * scale.view(-1, 1, 1, 1), bias)
-        yield int8_convolution(x, step, packed, scale, bias), torch.relu(public)
+        d = 16
+        scale = 0.125 * (1 + torch.arange(d, device=CPU) % 3).to(torch.float32)
+        bias = small_numbers(d, 3)
+        for size, shape, stencil, layout in (
+            ((2, 12, 7, 6), (d, 12, 4, 4), Stencil((1, 1), (0, 0)), torch.channels_last),
+            *(
+                ((1, d, 3, 5, 4), (d, 1, 3, 3, 3), Stencil(stride, (1, 1, 1), d), CHANNELS_LAST)
+                for stride in ((1, 1, 1), (2, 2, 2))
+            ),
+        ):
+            x = (small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
+            x = x.contiguous(memory_format=layout)
+            weight = small_numbers(math.prod(shape), 5).to(torch.int8).view(shape)
+            packed = pack_int8_convolution(weight, scale, stencil, size)
+            scaled = weight * scale.view(-1, *[1] * (x.dim() - 1))
+            convolve = F.conv2d if x.dim() == 4 else F.conv3d
+            y = convolve(
+                x.float(), scaled, bias, stencil.stride, stencil.padding, 1, stencil.groups
+            )
+            yield int8_convolution(x, packed, scale, bias, stencil), y
 
     return agrees(
-        "onednn.qconv_prepack with onednn.qconv2d_pointwise",
+        "onednn.qconv_prepack with onednn.qconv2d_pointwise and onednn.qconv3d_pointwise",
         "the precision 'exact'",
         compare,
         CPU,

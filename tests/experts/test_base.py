@@ -69,7 +69,7 @@ def test_check_precision_refuses_float16_without_cuda(device):
 def test_check_precision_is_exact_where_an_operator_has_changed(monkeypatch):
     monkeypatch.setattr(cpu, "has_onednn", lambda device: True)
     monkeypatch.setattr(cpu, "has_instructions", lambda name: True)
-    monkeypatch.setattr(private, "has_add_int8_linear", lambda: False)
+    monkeypatch.setattr(private, "has_inner_int8_linear", lambda: False)
     assert check_precision("int8", torch.device("cpu")) == "exact"
 
 

@@ -9,7 +9,7 @@ import torch
 from closeness import centred_cosines, different_clips, unchanged_neighbours
 from fast_towers import CPU, on_x86
 from media import flat, write_video
-from plain_csn import PlainCSN, lively
+from plain_csn import Bottleneck, PlainCSN, lively
 from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
@@ -17,7 +17,9 @@ from mdmmt.experts import expert_classes, ircsn
 from mdmmt.experts.ircsn import (
     MEAN,
     STD,
+    Int8Bottleneck,
     IrCSN,
+    PublishedBottleneck,
     PublishedIrCSN,
     TorchBottleneck,
     VideoExpert,
@@ -178,6 +180,31 @@ def test_int8_keeps_clips_apart(monkeypatch):
     check_apart(wanted, features, 0.985, 0.98)
     assert unchanged_neighbours(wanted, features) >= 0.9
     assert np.array_equal(features[[5, 3]], rounded.features(clips[[5, 3]]))  # in any batch
+
+
+@on_x86
+@pytest.mark.parametrize(("d_in", "stride"), [(64, 1), (64, 2), (128, 1)])
+def test_int8_bottleneck_is_close_to_the_plain_one(d_in, stride):
+    """One channel, as some of trained networks, is always 0 within: its norm says no deviation."""
+    if not cpu.has_instructions("avx512_vnni"):
+        pytest.skip("this processor has no AVX512-VNNI, so 'int8' is refused")
+    generator = torch.Generator().manual_seed(d_in + stride)
+    x = torch.randn(1, d_in, 4, 12, 12, generator=generator).relu()
+    plain = Bottleneck(d_in, 32, stride)
+    for norm in (plain.conv1[1], plain.conv2[1]):
+        norm.momentum = None
+        norm.weight.data[3], norm.bias.data[3] = 0, 0
+    with torch.no_grad():
+        plain.train()(x)
+        wanted = plain.eval()(x)
+        published = PublishedBottleneck(d_in, 32, stride).eval()
+        published.load_state_dict(plain.state_dict())
+        rounded = Int8Bottleneck(published, x.shape[2:])
+        ours = rounded(x.contiguous(memory_format=torch.channels_last_3d).clone())
+    assert ours.shape == wanted.shape
+    assert rounded.depthwise.scale.isfinite().all() and rounded.depthwise.bias.isfinite().all()
+    assert (ours - wanted).square().mean() <= (0.03**2) * wanted.square().mean()
+    assert (ours - wanted).abs().max() <= 0.1 * wanted.abs().max()
 
 
 def test_sizes_are_those_of_the_paper_and_the_authors():

@@ -31,7 +31,7 @@ PROBES = (
     private.has_packed_convolution,
     private.has_packed_linear,
     private.has_int8_linear,
-    private.has_add_int8_linear,
+    private.has_inner_int8_linear,
     private.has_int8_convolution,
     private.has_varlen_attention,
     private.supports_bfloat16,
@@ -160,7 +160,9 @@ def test_has_packed_convolution_falls_back(name, how, replace_operator, caplog):
     [
         (private.has_int8_convolution, "qconv_prepack"),
         (private.has_int8_convolution, "qconv2d_pointwise"),
-        (private.has_add_int8_linear, "qlinear_prepack"),
+        (private.has_int8_convolution, "qconv3d_pointwise"),
+        (private.has_inner_int8_linear, "qlinear_prepack"),
+        (private.has_inner_int8_linear, "qlinear_pointwise"),
     ],
 )
 def test_probes_of_the_experts_in_8_bits_fall_back(probe, name, how, replace_operator, caplog):

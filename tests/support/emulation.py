@@ -20,8 +20,8 @@ HALF = 4  # bits
 class Int8LinearByHalves(linear.Int8Linear):
     """Multiplies its inputs in two halves, so that no sum of two products overflows 16 bits."""
 
-    def __call__(self, x: Tensor, activation: str = "none", may_overwrite: bool = False) -> Tensor:
-        quantized, step, zero = linear.quantize(x.float(), self.steps, may_overwrite)
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        quantized, step, zero = linear.quantize(x.float(), self.steps)
         high, low = quantized >> HALF, quantized & ((1 << HALF) - 1)
         y = self.product(high, step * (1 << HALF), 0, None)
         y = y + self.product(low, step, zero, self.bias)
