@@ -17,16 +17,17 @@ help:  ## list the targets
 demo: $(VENV)/installed  ## draw clips, embed them in a Towhee pipeline, find them by text: ./demo
 	$(BIN)/mdmmt demo --out demo
 
-.PHONY: test
-test: lint test-towhee09 test-integrations  ## lint, then run all tests, as CI does
-	$(BIN)/python -m pytest
-
 # In two processes of one thread each, so two cores are enough. Each process takes whole files, since
 # the tests of a file share what is slow to make.
+PYTEST_IN_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+.PHONY: test
+test: lint test-towhee09 test-integrations  ## lint, then run all tests, as CI does
+	$(PYTEST_IN_TWO)
+
 .PHONY: test-quick
 test-quick: $(VENV)/installed-test  ## run the tests that take neither long, Towhee's pipelines nor a browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope \
-	  -m 'not slow and not towhee and not browser and not milvus_server'
+	$(PYTEST_IN_TWO) -m 'not slow and not towhee and not browser and not milvus_server'
 
 # Its pins and those of the other tests exclude each other; see tests/towhee09.
 .PHONY: test-towhee09

@@ -14,6 +14,7 @@ os.environ["XDG_CACHE_HOME"] = os.path.join(os.environ["TOWHEE_HOME"], "cache")
 import functools
 import ipaddress
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -35,6 +36,10 @@ from mdmmt.features import extract
 from mdmmt.sample import demo
 from mdmmt.storage.paths import HOME_VARIABLE, WEIGHTS_VARIABLE
 from mdmmt.weights.folder import save_model
+
+# A shell lets its jobs in the background ignore Ctrl-C; processes that tests start would do so too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MAX_DIFFERENCES: dict[str, float] = {}  # what was compared with the oracle -> the worst of it
 
