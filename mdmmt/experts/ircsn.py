@@ -8,7 +8,7 @@ those of VMZ (https://github.com/facebookresearch/VMZ), or their port to mmactio
 the same function arranged for speed: each batch norm is part of its convolution, and channels lie
 last in memory. It has four kinds of bottlenecks:
 - `OneDnnBottleneck`, for x86 processors, adds and activates inside oneDNN's convolutions.
-- `Int8Bottleneck` computes all convolutions in 8 bits.
+- `Int8Bottleneck` computes in 8 bits, but for the projection and the sum.
 - `HalfBottleneck` computes in float16, for CUDA.
 - `TorchBottleneck` uses torch's public operators, for exact features on CUDA and other processors,
   but for the depth-wise convolution on CUDA.
@@ -31,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..config import ExpertPrecision
 from ..kernels import cpu, cuda, private
-from ..kernels.linear import RANGES, SMALLEST, quantize
+from ..kernels.linear import RANGES, SMALLEST, quantize, round_weight
 from ..kernels.transfer import upload
 from ..media.specs import FrameSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, read_tensors
@@ -172,11 +172,14 @@ class Int8Stem:
         weight = weight / (torch.tensor(STD) * PIXEL_MAX).view(-1, 1, 1, 1)
         mean = torch.tensor(MEAN) * PIXEL_MAX
         self.bias = bias - (weight.sum(dim=(2, 3, 4)) * mean).sum(dim=1)
-        self.scale = weight.abs().amax(dim=(1, 2, 3, 4)) / INT8_MAX
+        rounded, self.scale = round_weight(weight, INT8_MAX)
         # A 7 x 7 kernel is an 8 x 8 one that begins with zeros, and that one 4 x 4 of squares.
-        rounded = F.pad(weight / self.scale.view(-1, 1, 1, 1, 1), (1, 0, 1, 0)).round()
-        kernel = rounded.view(STEM_CHANNELS, 3, 3, 4, 2, 4, 2).permute(0, 2, 4, 6, 1, 3, 5)
-        kernel = kernel.reshape(STEM_CHANNELS, -1, 4, 4).to(torch.int8)
+        kernel = (
+            F.pad(rounded, (1, 0, 1, 0))
+            .view(STEM_CHANNELS, 3, 3, 4, 2, 4, 2)
+            .permute(0, 2, 4, 6, 1, 3, 5)
+        )
+        kernel = kernel.reshape(STEM_CHANNELS, -1, 4, 4)
         size = (STEM_FRAMES, kernel.shape[1], *2 * (CLIP_SIZE // 2 + 3,))
         self.stencil = private.Stencil((1, 1), (0, 0))
         self.weight = private.pack_int8_convolution(kernel, self.scale, self.stencil, size)
@@ -237,11 +240,12 @@ class PackedConvolution:
 
 
 class Int8Bottleneck(nn.Module):
-    """A bottleneck whose convolutions are of 8-bit numbers. It overwrites its input.
+    """A bottleneck whose convolutions, but for the projection, are of 8-bit numbers.
 
-    Its input and output, the sum of all bottlenecks so far, are in float32. The matrix products
-    round their inputs by a range that each clip measures. The first one puts out 8-bit numbers with
-    a step for each channel, which its norm gives: that holds the mean and deviation of the output.
+    It overwrites its input. Input and output, the sum of all bottlenecks so far, are in float32.
+    The matrix products round their inputs by a range that they measure for each clip. The first one
+    puts out 8-bit numbers with a step for each channel, which its norm gives: that holds the mean
+    and deviation of the output.
     """
 
     def __init__(self, published: PublishedBottleneck, size: Sequence[int]) -> None:
@@ -284,7 +288,7 @@ class Int8Product:
         """
         weight, bias = _folded(layer)
         weight = weight.flatten(1) * (1 if steps_in is None else steps_in)
-        rounded, scale = _rounded(weight)
+        rounded, scale = round_weight(weight, INT8_MAX)
         if steps_out is not None:
             scale, bias = scale / steps_out, bias / steps_out
         zeros = torch.zeros(len(weight), dtype=torch.int32)
@@ -319,7 +323,7 @@ class Int8Depthwise:
         convolution = layer[0]
         assert isinstance(convolution, nn.Conv3d) and isinstance(convolution.padding, tuple)
         weight, bias = _folded(layer)
-        rounded, scale = _rounded(weight * steps_in.view(-1, 1, 1, 1, 1))
+        rounded, scale = round_weight(weight * steps_in.view(-1, 1, 1, 1, 1), INT8_MAX)
         self.scale, self.bias = scale / steps_out, bias / steps_out
         self.stencil = private.Stencil(convolution.stride, convolution.padding, len(weight))
         shape = (1, len(weight), *size)
@@ -441,12 +445,6 @@ def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
         norm.bias,
     )
     return weight.detach(), bias.detach()
-
-
-def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight [d_out, ...] in 8 bits, and the step of each output, [d_out]."""
-    scale = (weight.flatten(1).abs().amax(dim=1) / INT8_MAX).clamp_min(SMALLEST)
-    return (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8), scale
 
 
 def _steps(layer: nn.Sequential) -> Tensor:

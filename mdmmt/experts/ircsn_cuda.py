@@ -43,7 +43,7 @@ class HalfStem(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """[k, t, h, w, 3] uint8 -> [k, 64, t, h / 4, w / 4]"""
         _, t, h, w, _ = clips.shape
-        x = cuda.stem_input(clips, self.border, HALF)
+        x = cuda.stem_input(clips, self.border)
         y = cuda.max_pool(cuda.stem_relu(x, self.weight, self.bias, h, w).flatten(0, 1))
         return y.unflatten(0, (-1, t)).permute(0, 4, 1, 2, 3)
 

@@ -79,7 +79,7 @@ def stem_weight(weight: Tensor) -> Tensor:
     return F.pad(lines, (0, 0, 0, LINE_WEIGHTS - lines.shape[1])).flatten(0, 1).contiguous()
 
 
-def stem_input(clips: Tensor, border: Tensor, dtype: torch.dtype) -> Tensor:
+def stem_input(clips: Tensor, border: Tensor) -> Tensor:
     """Put a border of a colour around each clip, as `stem_relu` needs it.
 
     Args:
@@ -87,13 +87,13 @@ def stem_input(clips: Tensor, border: Tensor, dtype: torch.dtype) -> Tensor:
         border: [3].
 
     Returns:
-        [k, t + 2, h + 6, more than 3 * (w + 6)] of `dtype`.
+        [k, t + 2, h + 6, more than 3 * (w + 6)] of the dtype of `border`.
     """
     k, t, h, w, _ = clips.shape
     side = STEM_SIDE // 2
     # A program reads 32 numbers of a line for the last pixel, though it needs 21.
     line = -(-(w + 2 * side + 4) // LINE_PIXELS) * LINE_PIXELS
-    x = border.to(dtype).repeat(k, t + STEM_FRAMES - 1, h + 2 * side, line, 1)
+    x = border.repeat(k, t + STEM_FRAMES - 1, h + 2 * side, line, 1)
     x[:, 1 : 1 + t, side : side + h, side : side + w] = clips
     return x.flatten(3)
 
@@ -182,7 +182,7 @@ def has_stem(device: torch.device, dtype: torch.dtype) -> bool:
         clips = _numbers((2, 2, 6, 10, COLOURS), 7, device, dtype)
         weight = stem_weight(_numbers((16, COLOURS, 3, 7, 7), 5, device, dtype) / 4)
         bias = _numbers((16,), 3, device, torch.float32)
-        x = stem_input(clips, _numbers((COLOURS,), 3, device, dtype), dtype)
+        x = stem_input(clips, _numbers((COLOURS,), 3, device, dtype))
         yield _kernels().stem_relu(x, weight, bias, 6, 10), _stem_relu(x, weight, bias, 6, 10)
 
     return _agrees("first convolution", "torch.nn.functional.conv3d", compare, device)

@@ -135,13 +135,12 @@ class Int8Linear:
         self.dtype = dtype
         has_vnni = cpu.has_instructions("avx512_vnni")
         self.steps, greatest = RANGES if has_vnni else RANGES_WITHOUT_VNNI
-        self.scale = weight.abs().amax(dim=1).clamp_min(SMALLEST) / greatest
-        rounded = (weight / self.scale[:, None]).round()
+        rounded, self.scale = round_weight(weight, greatest)
         self.bias = bias
         if mean_input is not None:
             error = weight - rounded * self.scale[:, None]
             self.bias = bias + (error * mean_input).sum(dim=1)
-        self.weight = private.pack_int8_weight(rounded.to(torch.int8))
+        self.weight = private.pack_int8_weight(rounded)
         self.weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
 
     @classmethod
@@ -165,6 +164,16 @@ class Int8Linear:
             quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias,
             self.dtype, activation,
         )  # fmt: skip
+
+
+def round_weight(weight: Tensor, greatest: int) -> tuple[Tensor, Tensor]:
+    """Round a weight [d_out, ...] to whole numbers up to `greatest`.
+
+    Returns:
+        int8 of the shape of the weight, and the step of each output, [d_out].
+    """
+    scale = (weight.flatten(1).abs().amax(dim=1) / greatest).clamp_min(SMALLEST)
+    return (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8), scale
 
 
 def float32_linear(device: torch.device) -> type[TorchLinear]:

@@ -98,7 +98,7 @@ def test_stem_relu_is_the_first_convolution(draw, device, dtype, size):
     of_border = (taps.sum(dim=(2, 3, 4)) * exact(border)).sum(dim=1) + exact(bias)
     convolution = F.conv3d(centred, taps, of_border, (1, 2, 2), (1, 3, 3))
     wanted = convolution.relu().movedim(1, -1)
-    x = cuda.stem_input(clips, border, dtype)
+    x = cuda.stem_input(clips, border)
     check(cuda.stem_relu(x, cuda.stem_weight(weight), bias, h, w), wanted, dtype)
 
 
