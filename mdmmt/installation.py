@@ -22,6 +22,7 @@ from .fast import resolve_precision
 from .storage.files import in_units
 from .storage.huggingface import cached_file, check_online, is_repository
 from .storage.paths import HOME_VARIABLE, cache_folder
+from .storage.text import counted
 from .towers.tokenizer import (
     BERT_BASE_CASED_ID,
     TOKENIZER_FILES,
@@ -138,7 +139,7 @@ def _device() -> str:
     if device.type == "cuda":
         memory = in_units(torch.cuda.get_device_properties(device).total_memory)
         return f"cuda: {torch.cuda.get_device_name(device)}, {memory}"
-    return f"cpu, {torch.get_num_threads()} threads; torch sees no CUDA device"
+    return f"cpu, {counted(torch.get_num_threads(), 'thread')}; torch sees no CUDA device"
 
 
 def _precision() -> str:

@@ -39,7 +39,7 @@ from .items import as_items
 from .media.limits import TIME_LIMIT_S, check_time_limit
 from .storage.checkpoint import load_file, load_strict
 from .storage.huggingface import is_repository, upload_folder
-from .storage.text import is_unicode
+from .storage.text import counted, is_unicode
 from .towers.text import TextTower
 from .towers.tokenizer import Tokenizer, check_vocabulary, load_tokenizer, tokenizer_source
 from .towers.video import VideoTower
@@ -75,7 +75,8 @@ class Similarity(NamedTuple):
 
     def __repr__(self) -> str:
         texts, videos = np.shape(self.score)
-        return f"Similarity({texts} texts x {videos} videos, experts {', '.join(self.experts)})"
+        size = f"{counted(texts, 'text')} x {counted(videos, 'video')}"
+        return f"Similarity({size}, experts {', '.join(self.experts)})"
 
 
 class Model:

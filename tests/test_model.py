@@ -104,12 +104,14 @@ def test_encode_text_warns_of_a_text_that_is_cut(words, is_cut, tiny_model):
         no_dot.encode_text(texts)
     assert [one.filename for one in caught] == [__file__] * is_cut
     for one in caught:
-        said = "text 1, 'cat cat .*is longer than this model takes: it embeds the first 30 tokens"
+        said = "the text 'cat cat .* is longer than this model takes: it embeds the first 30 token"
         assert re.match(said, str(one.message)) and len(str(one.message)) < 250
 
 
 def test_encode_text_counts_the_texts_that_are_cut(tiny_model):
-    with pytest.warns(UserWarning, match=r"text 1 \(and 2 more\), 'cat ") as caught:
+    with pytest.warns(
+        UserWarning, match="the text 'cat .*…' and 2 more texts are longer"
+    ) as caught:
         tiny_model.encode_text(["a dog", *["cat " * 40] * 2, "dog " * 31])
     assert len(caught) == 1
 
@@ -185,9 +187,7 @@ def test_encode_text_refuses_bad_texts(given, error, words, tiny_model):
 def test_encode_text_refuses_a_text_without_tokens(tiny_folder):
     params = {"add_special_tokens": False, "add_dot": False}
     model = mdmmt.load(tiny_folder, "cpu", mmttxt_params=params)
-    with pytest.raises(
-        InputError, match=r"text 1 is '\\x00', of which the tokenizer makes no token"
-    ):
+    with pytest.raises(InputError, match=r"the tokenizer makes no token of the text '\\x00'"):
         model.encode_text(["a", "\x00"])
 
 

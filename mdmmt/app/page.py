@@ -19,6 +19,7 @@ from ..sample import NOTICE, is_sample, note_on
 from ..search import Hit, index_files
 from ..search.answer import answer
 from ..search.page import write_cards
+from ..storage.text import counted
 from .library import Library
 from .limits import MAX_QUERY
 
@@ -132,7 +133,7 @@ class Features:
             return told + _note(f"Nothing was found.{names}")
         note = "" if is_weighed or not query.is_text else note_on(self.model.path, hits[0].score)
         cards = write_cards(hits, similarity, self.library.url_of)
-        count = _count(len(hits), "window" if windows else "moment")
+        count = counted(len(hits), "window" if windows else "moment")
         order = ", best first" if len(hits) > 1 else ""
         shown = told + _note(f"{note} {count}{order}".strip()) + cards
         return shown.encode("utf-8", "replace").decode()  # a name of a file need not be Unicode
@@ -164,9 +165,9 @@ class Features:
         except InputError as error:
             yield _note(str(error))
             return
-        done, verb = len(paths) - len(failures), "is" if len(paths) == 1 else "are"
-        videos = _count(len(paths), "video")
-        yield _note(f"{done} of {videos} {verb} in the library.") + _list(failures + warnings)
+        done = len(paths) - len(failures)
+        videos = counted(len(paths), "video is", "videos are")
+        yield _note(f"{done} of {videos} in the library.") + _list(failures + warnings)
 
     def refresh(self) -> None:
         """Search the present state of the library, which others may have changed."""
@@ -241,11 +242,7 @@ def _of_the_page(message: str, folder: str = "") -> str:
         folder: what the page leaves out of paths.
     """
     message = message.replace(folder, "").replace("; segments='windows' takes all of it", "")
-    return re.sub(r"\Atext 0\b", "The sentence", message)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return re.sub(r"\A(the )?text\b", "The sentence", message)
 
 
 def _with_warnings(
@@ -262,7 +259,7 @@ def _with_warnings(
 
 def _progress(done: int, count: int, failures: list[str]) -> str:
     bar = Markup('<progress aria-label="Videos" value="{}" max="{}"></progress>')
-    note = _note(f"{done} of {_count(count, 'video')}")
+    note = _note(f"{done} of {counted(count, 'video')}")
     return str(bar.format(done, count)) + note + _list(failures)
 
 

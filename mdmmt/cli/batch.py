@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..storage.text import counted
 from .common import (
     Commands,
     add_experts_options,
@@ -167,10 +168,11 @@ def _batch(arguments: argparse.Namespace) -> int:
                 rows += part.rows
                 for name, error in part.failures:  # that of a text quotes the text itself
                     failures.append(error if items.kind == "text" else f"{name}: {error}")
-    unit = "texts" if items.kind == "text" else "windows"
+    unit = "text" if items.kind == "text" else "window"
+    earlier = counted(len(before), "item was", "items were")
     summary = (
-        f"{rows} {unit} of {len(names) - len(failures)} of {len(names)} items embedded, written "
-        f"to {arguments.out}; {len(before)} items were done before, {sum(before)} of them failed"
+        f"{counted(rows, unit)} of {len(names) - len(failures)} of {counted(len(names), 'item')} "
+        f"embedded, written to {arguments.out}; {earlier} done before, {sum(before)} of them failed"
     )
     if arguments.db is not None:
         from ..search import Index
@@ -178,7 +180,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
         with Index.open(arguments.db, model) as index:
             added = fill_index(index, parts)
-        summary += f"; {added} windows added to {arguments.db}"
+        summary += f"; {counted(added, 'window')} added to {arguments.db}"
     return report(failures, summary)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import EXPERT_PRECISIONS, PRECISIONS
 from ..media.limits import TIME_LIMIT_S
-from ..storage.text import escape_controls
+from ..storage.text import counted, escape_controls
 from .words import WORDS, in_words_of_commands
 
 if TYPE_CHECKING:
@@ -301,17 +301,18 @@ def video_progress(
     from ..features.extraction import watching
 
     count = len(unfinished)
+    videos = counted(count, "video")
     left_s = seconds_of(unfinished, at_most_s)
     with tqdm(
         total=sum(left_s.values()),
-        desc=f"0/{count} videos",
+        desc=f"0/{videos}",
         unit=" s of video",
         bar_format="{desc}{percentage:3.0f}%|{bar}| {rate_noinv_fmt}, {remaining} left",
         smoothing=0,  # the speed is the average over the run
     ) as bar:
 
         def show(seconds: float) -> None:
-            bar.set_description(f"{count - len(unfinished)}/{count} videos", refresh=False)
+            bar.set_description(f"{count - len(unfinished)}/{videos}", refresh=False)
             bar.total = bar.n + seconds + sum(left_s.values())
             bar.update(seconds)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage.text import counted
 from .common import Commands, report
 
 
@@ -56,7 +57,7 @@ def _read_dumps(arguments: argparse.Namespace) -> int:
         file = arguments.out / f"{video}{SUFFIX}"
         versions = dict.fromkeys(features, "dump")
         update_features(file, SourceVideo(video, None, None), features, versions, "track")
-    return report([], f"{len(videos)} videos have their features in {arguments.out}")
+    return report([], f"features of {counted(len(videos), 'video')} written to {arguments.out}")
 
 
 def _write_dumps(arguments: argparse.Namespace) -> int:

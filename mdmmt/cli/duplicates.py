@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from ..storage.text import counted
 from .common import Commands, names_of_experts, progress, report, say, seconds
 
 DEFAULT_THRESHOLD_S = 1.2  # of `find_duplicates`, whose module is slow to import
@@ -55,11 +56,11 @@ def _duplicates(arguments: argparse.Namespace) -> int:
     found = find_duplicates(
         a, b, threshold_s=arguments.threshold, experts=arguments.experts, progress=progress
     )
-    summary = (
-        f"{len(found)} duplicates between {len(a.videos())} and {len(b.videos())} videos"
-        if a is not b
-        else f"{len(found)} duplicates among {len(a.videos())} videos"
-    )
+    summary = counted(len(found), "duplicate")
+    if a is b:
+        summary += f" among {counted(len(a.videos()), 'video')}"
+    else:
+        summary += f" between {len(a.videos())} and {counted(len(b.videos()), 'video')}"
     if arguments.out is None:
         for line in map(format_duplicate, found):
             print(line)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..storage.text import counted
 from .common import (
     Commands,
     add_experts_options,
@@ -168,7 +169,8 @@ def _embed(arguments: argparse.Namespace) -> int:
     embedded = len(done) - len(failures)
     if windows:
         of_videos = len({row.name for row in done if not row.error})
-        summary = f"{embedded} windows of {of_videos} of {total} videos embedded"
+        of_all = f"{of_videos} of {counted(len(videos), 'video')}"
+        summary = f"{counted(embedded, 'window')} of {of_all} embedded"
     else:
         summary = f"{embedded} of {len(texts) if total is None else total} embedded"
     if out == STDOUT:

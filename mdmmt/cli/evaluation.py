@@ -11,6 +11,7 @@ from ..datasets import Caption, read_captions, read_video_list
 from ..datasets.annotations import FORMATS, OWN_FIELDS, SUFFIXES
 from ..errors import InputError
 from ..evaluation.metrics import PROTOCOLS, UNIQUE
+from ..storage.text import counted
 from .common import (
     Commands,
     add_model_options,
@@ -107,8 +108,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         plots.plot(evaluations, arguments.plot)
     if evaluations[0].missing:
-        left_out = len(evaluations[0].missing)
-        say(f"{left_out} captions were left out, whose videos have no features", logging.WARNING)
+        left_out = counted(len(evaluations[0].missing), "caption was", "captions were")
+        say(f"{left_out} left out, for which there is no video with features", logging.WARNING)
     return 0
 
 
@@ -123,8 +124,9 @@ def _captions_of_listed_videos(
     without_caption = sorted(listed - {caption.video for caption in selected})
     if without_caption:
         say(
-            f"{len(without_caption)} of the {len(listed)} videos in {video_list} have no caption "
-            f"in {file}: {', '.join(without_caption[:MAX_NAMED])}"
+            f"{file} has no caption of {len(without_caption)} of the "
+            f"{counted(len(listed), 'video')} in {video_list}: "
+            + ", ".join(without_caption[:MAX_NAMED])
             + (", …" if len(without_caption) > MAX_NAMED else ""),
             logging.WARNING,
         )

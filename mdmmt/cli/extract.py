@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..media.specs import CLOCKS
 from ..storage.files import in_units
+from ..storage.text import counted
 from .common import (
     DEVICE_HELP,
     Commands,
@@ -89,8 +90,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     done = len(outcomes) - len(failures)
     return report(
         failures,
-        f"{done} of {len(outcomes)} videos have their features in {arguments.out}, "
-        f"{done - written} of them already existed",
+        f"the features of {done} of {counted(len(outcomes), 'video')} are in {arguments.out}, "
+        f"those of {done - written} already existed",
     )
 
 
@@ -107,16 +108,17 @@ def _default_experts() -> list[str]:
 
 def _tell_estimate(estimate: Estimate | None, count: int) -> int:
     if estimate is None:
-        print_result(f"all of the {count} videos have their features")
+        have = counted(count, "video has its features", "videos have their features")
+        print_result(f"{count} of {have}")
         return 0
     print_result(
-        f"{estimate.videos} of {count} videos lack features: {estimate.seconds:.0f} seconds of "
-        f"video by their headers, {estimate.unreadable} of the headers tell no duration"
+        f"the features of {estimate.videos} of {counted(count, 'video')} are missing: "
+        f"{counted(round(estimate.seconds), 'second')} of video by their headers, "
+        f"{counted(estimate.unreadable, 'header tells', 'headers tell')} no duration"
     )
     print_result(
         f"measured: {estimate.speed:.2f} seconds of video a second, of {estimate.measured}"
     )
-    print_result(
-        f"estimate: {estimate.time_s:.0f} seconds, {in_units(estimate.size_bytes)} on the disk"
-    )
+    time = counted(round(estimate.time_s), "second")
+    print_result(f"estimate: {time}, {in_units(estimate.size_bytes)} on the disk")
     return 0

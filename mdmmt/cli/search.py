@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
-from ..storage.text import format_table, numbered_lines, read_text
+from ..storage.text import counted, format_table, numbered_lines, read_text
 from .common import (
     Commands,
     add_experts_options,
@@ -213,7 +213,12 @@ def _build(arguments: argparse.Namespace) -> int:
             if not arguments.restore:
                 left_out = {path for path in paths if index.is_deleted(os.path.abspath(path))}
             if left_out:
-                say(f"{len(left_out)} videos were deleted and are left out; --restore adds them")
+                deleted = counted(
+                    len(left_out),
+                    "video was deleted and is left out",
+                    "videos were deleted and are left out",
+                )
+                say(f"{deleted}; --restore adds what was deleted")
             run = index_files(
                 index,
                 model,
@@ -230,7 +235,7 @@ def _build(arguments: argparse.Namespace) -> int:
                     outcomes.append(outcome)
                     finish(outcome.name)
             with suppress(InputError):  # on a full disk, which the outcomes tell
-                state = f"holds {index.count()} windows"
+                state = f"holds {counted(index.count(), 'window')}"
     finally:
         if is_new and folder.exists() and not any(outcome.result for outcome in outcomes):
             remove_local_database(folder)
@@ -247,8 +252,8 @@ def _build(arguments: argparse.Namespace) -> int:
     added = sum(outcome.result or 0 for outcome in outcomes)
     return report(
         failures,
-        f"{added} windows of {len(outcomes) - skipped - failed} videos added, {skipped} videos "
-        f"skipped; {arguments.db} {state}",
+        f"{_windows_of_videos(len(outcomes) - skipped - failed, added)} added, "
+        f"{counted(skipped, 'video')} skipped; {arguments.db} {state}",
     )
 
 
@@ -293,15 +298,17 @@ def _prune(arguments: argparse.Namespace) -> int:
         gone = [path for path in paths if _is_on_disk(path) is False]
         if gone and len(gone) == len(paths):
             raise InputError(
-                f"all {len(paths)} files of {arguments.db} are gone from disk; expected some to be "
-                "there, so look whether their disk is mounted; `mdmmt index delete` removes files "
-                "in any case"
+                f"none of {counted(len(paths), 'file')} of {arguments.db} is on disk; expected "
+                "some to be there, so look whether their disk is mounted; `mdmmt index delete` "
+                "removes files in any case"
             )
         if not arguments.dry_run:
             index.delete(*gone)
     for path in gone:
         print_result(path)
-    print_result(f"{len(gone)} videos {'to be removed' if arguments.dry_run else 'removed'}")
+    print_result(
+        f"{counted(len(gone), 'video')} {'to be removed' if arguments.dry_run else 'removed'}"
+    )
     return 0
 
 
@@ -324,7 +331,7 @@ def _delete(arguments: argparse.Namespace) -> int:
         removed = set().union(*found.values())
         index.delete(*removed, keep_out=True)
     failures = [f"{path}: is not in the index" for path, files in found.items() if not files]
-    return report(failures, f"{len(removed)} videos removed")
+    return report(failures, f"{counted(len(removed), 'video')} removed")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -334,15 +341,19 @@ def _export(arguments: argparse.Namespace) -> int:
     check_output(arguments.out)
     with Index.open(arguments.db, read_only=True) as index:
         files, segments = export_index(index, arguments.out)
-    print_result(f"{segments} windows of {files} videos exported to {arguments.out}")
+    print_result(f"{_windows_of_videos(files, segments)} exported to {arguments.out}")
     return 0
+
+
+def _windows_of_videos(files: int, segments: int) -> str:
+    return f"{counted(segments, 'window')} of {counted(files, 'video')}"
 
 
 def _import(arguments: argparse.Namespace) -> int:
     from ..search import import_index
 
     files, segments = import_index(arguments.file, arguments.db)
-    print_result(f"{segments} windows of {files} videos imported into {arguments.db}")
+    print_result(f"{_windows_of_videos(files, segments)} imported into {arguments.db}")
     return 0
 
 
@@ -431,7 +442,7 @@ def _answer_one(
 
         query = " ".join(filter(None, (arguments.text, arguments.video, arguments.like)))
         write_page(arguments.html, query, hits, similarity, shows_bars(), note)
-        say(f"{len(hits)} results; the page is {arguments.html}", logging.INFO)
+        say(f"{counted(len(hits), 'result')}; the page is {arguments.html}", logging.INFO)
     return 0
 
 
@@ -519,9 +530,10 @@ def _find(
             query = index.weigh(query, arguments.expert_weights)
         hits, without_features = refine_hits(index, model, query, hits, arguments.features)
         if without_features:
+            videos = counted(len(without_features), "video")
             say(
-                f"the features of {len(without_features)} videos, such as {without_features[0]!r}, "
-                "are not kept, so their times are those of the windows; `mdmmt extract` writes "
+                f"the features of {videos}, such as {without_features[0]!r}, are not kept, so the "
+                "times of their results are those of the windows; `mdmmt extract` writes "
                 "features into a folder, which --features names",
                 logging.WARNING,
             )

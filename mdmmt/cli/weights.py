@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..config import DOWNLOADS
 from ..storage.files import in_units
-from ..storage.text import format_table
+from ..storage.text import counted, format_table
 from .common import WEIGHTS_DEFAULT, WEIGHTS_HELP, Commands, report, say
 
 LIST_HEADER = ("name", "state", "size, about", "source", "SHA-256 that the publisher states")
@@ -163,4 +163,4 @@ def _origin(info: WeightsInfo) -> str:
 def _tower(tower: TowerInfo | None) -> str:
     if tower is None:
         return "not in this file"
-    return f"{tower.numbers:,} numbers in {tower.tensors} tensors"
+    return f"{tower.numbers:,} numbers in {counted(tower.tensors, 'tensor')}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from ..storage.text import numbered_lines, parse_json, read_text
+from ..storage.text import counted, numbered_lines, parse_json, read_text
 from .fields import checked_seconds, checked_text, get_list, get_text
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -128,16 +128,16 @@ def _is_msrvtt(file: AnnotationFile) -> bool:
 def _read_msrvtt(file: AnnotationFile) -> Iterator[Caption]:
     path = file.path
     splits = {}
-    for index, video in enumerate(get_list(file.parsed, "videos", str(path))):
-        where = f"{path}, video {index}"
+    for number, video in enumerate(get_list(file.parsed, "videos", str(path)), start=1):
+        where = f"{path}, video {number}"
         splits[get_text(video, "video_id", where)] = get_text(video, "split", where)
     if file.split not in splits.values():
         known = ", ".join(sorted(set(splits.values()))) or "none"
         raise InputError(
             f"{path} has no video of the split {file.split!r}, its splits are: {known}"
         )
-    for index, sentence in enumerate(get_list(file.parsed, "sentences", str(path))):
-        where = f"{path}, sentence {index}"
+    for number, sentence in enumerate(get_list(file.parsed, "sentences", str(path)), start=1):
+        where = f"{path}, sentence {number}"
         name = get_text(sentence, "video_id", where)
         text = get_text(sentence, "caption", where)
         if name not in splits:
@@ -169,11 +169,12 @@ def _read_activitynet(file: AnnotationFile) -> Iterator[Caption]:
         )
         if len(spans) != len(sentences):
             raise InputError(
-                f"{where}: {len(spans)} timestamps and {len(sentences)} sentences, expected as "
-                "many of both"
+                f"{where}: {counted(len(spans), 'timestamp')} and "
+                f"{counted(len(sentences), 'sentence')}, expected as many of both"
             )
-        for index, (span, text) in enumerate(zip(spans, sentences, strict=True)):
-            here = f"{where}, caption {index}"
+        captions = zip(spans, sentences, strict=True)
+        for number, (span, text) in enumerate(captions, start=1):
+            here = f"{where}, caption {number}"
             if not isinstance(span, list) or len(span) != 2:
                 raise InputError(f"{here}: the timestamp {span!r}, expected [start, end]")
             start_s = checked_seconds(span[0], "start", here)
@@ -192,8 +193,9 @@ def _read_authors(file: AnnotationFile) -> Iterator[Caption]:
                 "expected times for each text"
             )
         # Not strict: the authors' file for MSR-VTT has one time too many for each video.
-        for index, (text, start, end) in enumerate(zip(texts, starts, ends, strict=False)):
-            here = f"{where}, caption {index}"
+        captions = zip(texts, starts, ends, strict=False)
+        for number, (text, start, end) in enumerate(captions, start=1):
+            here = f"{where}, caption {number}"
             start_s = checked_seconds(start, "start", here)
             end_s = checked_seconds(end, "end", here)
             text = checked_text(text, "text", here)
@@ -256,8 +258,9 @@ def _read_lsmdc(file: AnnotationFile) -> Iterator[Caption]:
         values = line.split("\t")
         if len(values) != LSMDC_COLUMNS:
             raise InputError(
-                f"{where}: {len(values)} columns, expected the {LSMDC_COLUMNS} of LSMDC, separated "
-                "by tabs: clip, start and end aligned, start and end extracted, sentence"
+                f"{where}: {counted(len(values), 'column')}, expected the {LSMDC_COLUMNS} of LSMDC "
+                "with tabs between them: clip, start and end aligned, start and end extracted, "
+                "sentence"
             )
         video = checked_text(values[0], "clip", where)
         yield Caption(video, 0.0, None, checked_text(values[-1], "sentence", where), where)
@@ -318,7 +321,8 @@ def _csv_rows(file: AnnotationFile) -> Iterator[tuple[dict[str, str], str]]:
                 columns = [name.strip() for name in values]
             elif len(values) != len(columns):
                 raise InputError(
-                    f"{where}: {len(values)} columns, expected {len(columns)}: {','.join(columns)}"
+                    f"{where}: {counted(len(values), 'column')}, expected {len(columns)}: "
+                    f"{','.join(columns)}"
                 )
             else:
                 yield dict(zip(columns, values, strict=True)), where

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from ..errors import InputError
 from ..features.dumps import EMB, IDX, ROW_TYPE, DumpedVideo, read_lines, read_pair, video_name
 from ..features.types import VideoFeatures
+from ..storage.text import counted
 from .annotations import Caption
 
 HEADER_LINES = 4
@@ -68,7 +69,8 @@ def read_caption_indexes(
         lines = read_lines(path)
         if len(lines) < HEADER_LINES:
             raise InputError(
-                f"{path} has {len(lines)} lines, expected {HEADER_LINES} and one for each caption"
+                f"{path} has {counted(len(lines), 'line')}, expected {HEADER_LINES} and one for "
+                "each caption"
             )
         videos = _read_header(path, lines, moved, dumps)
         experts = lines[0].split("\t")
@@ -97,8 +99,8 @@ def _read_header(
     files = lines[2].split("\t")
     if len(files) != 2 * len(experts):
         raise InputError(
-            f"{path}, line 3: {len(files)} paths, expected an {EMB} and an {IDX} for each of "
-            f"the experts {', '.join(experts)}"
+            f"{path}, line 3: {counted(len(files), 'path')}, expected an {EMB} and an {IDX} for "
+            f"each of the experts {', '.join(experts)}"
         )
     places = _integers(path, 4, lines[3].split("\t"), 3 * len(experts))
     videos = {}
@@ -117,8 +119,8 @@ def _read_header(
         actual = len(dumped.features) if dumped else 0
         if not dumped or actual != count or video_name(dumped.path) != path.stem:
             raise InputError(
-                f"{path}, line 4: {count} features of {expert} from byte {first_byte} of {emb}, "
-                f"where there are {actual} of {dumped.path if dumped else 'no video'!r}"
+                f"{path}, line 4: {counted(count, 'feature')} of {expert} from byte {first_byte} "
+                f"of {emb}, where there are {actual} of {dumped.path if dumped else 'no video'!r}"
             )
         videos[expert] = dumped
     return videos
@@ -154,8 +156,8 @@ def _read_caption(
         first, rest = divmod(first_byte - video_start, row_bytes)
         if rest or not 0 <= first < first + count <= len(features):
             raise InputError(
-                f"{where}: {count} features of {expert} from byte {first_byte}, which are not "
-                f"among the {len(features)} from byte {video_start} according to line 4"
+                f"{where}: {counted(count, 'feature')} of {expert} from byte {first_byte}, "
+                f"expected some of the {len(features)} from byte {video_start} according to line 4"
             )
         segment[expert] = features[first : first + count]
     return IndexedCaption(Caption(path.stem, start_s, end_s, text, where), segment)

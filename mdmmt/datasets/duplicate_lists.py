@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..errors import InputError
 from ..features.files import VIDEO_SUFFIXES
 from ..storage.files import atomic_file
-from ..storage.text import numbered_lines, read_text
+from ..storage.text import counted, numbered_lines, read_text
 from .fields import checked_seconds, checked_text
 
 COLUMNS = "test video, start, end, training video, start, end"
@@ -50,7 +50,8 @@ def read_duplicates(path: str | os.PathLike[str]) -> list[Duplicate]:
         columns = line.split("\t")
         if len(columns) != 6:
             raise InputError(
-                f"{where}: has {len(columns)} columns, expected 6 separated by tabs: {COLUMNS}"
+                f"{where}: has {counted(len(columns), 'column')}, expected 6 separated by tabs: "
+                f"{COLUMNS}"
             )
         found.append(
             Duplicate(_segment(columns[:3], "test", where), _segment(columns[3:], "train", where))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..storage.files import atomic_file
-from ..storage.text import format_table
+from ..storage.text import counted, format_table
 from .metrics import (
     CONFIDENCE,
     DIRECTIONS,
@@ -120,12 +120,13 @@ def table(results: Sequence[Result]) -> str:
     first = results[0]
     lines = [
         f"protocol: {first.protocol} ({PROTOCOLS[first.protocol]})",
-        f"{len(first.ranks.t2v)} captions, {first.texts} of them different, "
-        f"of {first.segments} segments; {len(first.outside)} captions lay outside their video and "
-        f"{len(first.missing)} had no video",
+        f"{counted(len(first.ranks.t2v), 'caption')}, {first.texts} of them different, "
+        f"of {counted(first.segments, 'segment')}; {counted(len(first.outside), 'caption')} lay "
+        f"outside their video and {len(first.missing)} had no video",
     ]
     for result in results:
-        empty = f", nothing in {result.empty_segments} segments" if result.empty_segments else ""
+        count = result.empty_segments
+        empty = f", nothing in {counted(count, 'segment')}" if count else ""
         rows = [["", *METRICS]]
         for direction, metrics in result.metrics.items():
             bounds = intervals(getattr(result.ranks, direction))

@@ -28,6 +28,7 @@ from ..features.segments import duration_s, overlaps, select
 from ..features.tokens import VideoTokens, tokens_of_checked
 from ..features.types import VideoFeatures
 from ..model import Model
+from ..storage.text import counted
 from .metrics import ONE_PER_VIDEO, UNIQUE, make_galleries, ranks
 from .results import Result
 
@@ -228,7 +229,7 @@ class _Gathered:
             raise InputError(
                 "there are no features of the model's experts for the video of "
                 + "; ".join(_describe(captions[:MAX_NAMED]))
-                + (f"; and of {rest} more captions" if rest > 0 else "")
+                + (f"; and of {counted(rest, 'more caption')}" if rest > 0 else "")
             )
         self.missing += captions
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..storage.files import atomic_file
+from ..storage.text import counted
 from .types import ExpertFeatures, VideoFeatures
 
 EMB, IDX = ".emb", ".idx"
@@ -239,8 +240,8 @@ def _map(emb: Path, idx: Path, rows: int, dim: int) -> NDArray[np.float32]:
             width, rest = divmod(size, max(rows, 1) * ROW_TYPE.itemsize)
             hint = f", which would be {width} wide" if width and not rest else ""
             raise InputError(
-                f"{emb} has {size} bytes{hint}; expected {rows} features {dim} wide, one for each "
-                f"line of times in {idx}"
+                f"{emb} has {counted(size, 'byte')}{hint}; expected {counted(rows, 'feature')} "
+                f"{dim} wide, one for each line of times in {idx}"
             )
         if rows == 0:  # an empty file cannot be mapped
             return np.zeros((0, dim), dtype=ROW_TYPE)

@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..media.stills import each_still_at, end_s, has_sound
 from ..model import Similarity
 from ..storage.files import atomic_file
+from ..storage.text import counted
 from .index import Hit
 
 TEMPLATE, CARDS = "page.html", "cards.html"
@@ -88,7 +89,7 @@ def write_page(
     Raises:
         InputError: `similarity` has another shape.
     """
-    summary = "1 moment, best first" if len(hits) == 1 else f"{len(hits)} moments, best first"
+    summary = f"{counted(len(hits), 'moment')}, best first"
     if similarity is not None and hits:
         summary += "; the experts' shares add up to the score"
     script = SCRIPT.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Text: UTF-8 files, lines and JSON, with the place in every error message; plain-text tables."""
+"""Text: UTF-8 files, lines and JSON, with the place in every error message; words and tables."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ def escape_controls(text: str) -> str:
         ascii(char)[1:-1] if unicodedata.category(char) in CONTROLS or char in BIDI else char
         for char in text
     )
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number and the words after it, which depend on whether it is 1.
+
+    Args:
+        one: the words after a 1, such as `video` or `video was`.
+        many: the words after any other number. None: `one` and an s.
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def read_text(path: Path) -> str:

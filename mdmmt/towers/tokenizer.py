@@ -14,7 +14,7 @@ from ..config import TextConfig
 from ..errors import InputError, WeightsError, warn
 from ..storage.huggingface import can_reach_hub
 from ..storage.paths import cache_folder
-from ..storage.text import parse_json, read_text
+from ..storage.text import counted, parse_json, read_text
 
 BERT_BASE_CASED_ID = "google-bert/bert-base-cased"
 BERT_FOLDER = "bert-base-cased"  # of its tokenizer, in this user's cache
@@ -22,6 +22,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 # Further files that `transformers` may write beside them.
 TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_REASON = 300  # characters of an error of another library
+SHOWN = 60  # characters of a text in a message
 SENTENCE_ENDS = (".", "?", "!")
 MAX_CHARACTERS = 100_000  # of a text, or of its part that can give the first tokens
 LONG_TEXT = 1_000  # characters; cutting a shorter text costs more than it saves
@@ -55,7 +56,7 @@ class Tokenizer:
         """
         if self.config.add_dot:
             texts = [end_sentence(text) for text in texts]
-        beginnings = [self._beginning(index, text) for index, text in enumerate(texts)]
+        beginnings = [self._beginning(text) for text in texts]
         max_length = self.config.max_length
         with self._lock:
             ids = self._tokenize(beginnings, max_length)
@@ -67,16 +68,18 @@ class Tokenizer:
             if len(row) > max_length or len(beginnings[index]) < len(texts[index].rstrip())
         ]
         if cut:
-            more = f" (and {len(cut) - 1} more)" if len(cut) > 1 else ""
+            # By its words, since a caller may pass texts in batches, or one text.
+            more = f" and {counted(len(cut) - 1, 'more text')} are" if len(cut) > 1 else " is"
             warn(
-                f"text {cut[0]}{more}, {texts[cut[0]][:60]!r}…, is longer than this model takes: "
-                f"it embeds the first {max_length} tokens; shorter texts are embedded whole"
+                f"the text {_shown(texts[cut[0]])}{more} longer than this model takes: it embeds "
+                f"the first {max_length} tokens; shorter texts are embedded whole"
             )
         texts = beginnings
         for index, row in enumerate(ids):
             if not row:
                 raise InputError(
-                    f"text {index} is {texts[index]!r:.100}, of which the tokenizer makes no token"
+                    f"the tokenizer makes no token of the text {_shown(texts[index])}, expected "
+                    "some words"
                 )
             # The vocabulary need not name all ids that a tokenizer makes.
             if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
@@ -96,7 +99,7 @@ class Tokenizer:
             return_token_type_ids=False,
         )["input_ids"]
 
-    def _beginning(self, index: int, text: str) -> str:
+    def _beginning(self, text: str) -> str:
         """The part of a text that decides its first `max_length` tokens."""
         count = self.config.max_length
         if self._may_cut and len(text) > LONG_TEXT:
@@ -107,10 +110,15 @@ class Tokenizer:
                 text = text[: ends[-1]]
         if len(text) > MAX_CHARACTERS:
             raise InputError(
-                f"text {index} has {len(text)} characters before {count} words are complete, "
-                f"expected at most {MAX_CHARACTERS}"
+                f"the text {_shown(text)} has {len(text)} characters before {count} words are "
+                f"complete, expected at most {MAX_CHARACTERS}"
             )
         return text
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 def _makes_tokens_of_words(tokenizer: Any) -> bool:

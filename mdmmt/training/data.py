@@ -29,6 +29,7 @@ from ..features.provenance import Provenance
 from ..features.segments import overlaps, select
 from ..features.tokens import VideoTokens, tokens_of_checked
 from ..features.types import ExpertFeatures, VideoFeatures
+from ..storage.text import counted
 from .config import DatasetConfig
 
 TRAIN_SPLIT, VAL_SPLIT = "train", "validate"  # of an MSR-VTT file
@@ -211,7 +212,8 @@ def read_training_data(
             raise InputError(f"{dataset.data}: all captions were left out, so nothing is to train")
         read.append(segments)
     if exclusions is not None:
-        warn(f"{excluded or 'no'} captions were left out as duplicates of a test set")
+        left_out = counted(excluded, "caption was", "captions were")
+        warn(f"{left_out} left out as duplicates of a test set")
     without = [expert.name for expert in experts if expert.name not in checks.seen]
     if without:
         warn(f"no video has features of {', '.join(without)}, so the model learns without them")
@@ -240,13 +242,12 @@ def _find_videos(
         rest = len(missing) - MAX_NAMED
         raise InputError(
             f"{dataset.features} has no features of the video of {named}"
-            + (f"; and of {rest} more captions" if rest > 0 else "")
+            + (f"; and of {counted(rest, 'more caption')}" if rest > 0 else "")
             + "; `mdmmt extract` makes them, and skip_missing leaves such captions out"
         )
     if missing:
-        warn(
-            f"{dataset.data}: {len(missing)} captions were left out, whose videos have no features"
-        )
+        left_out = counted(len(missing), "caption was", "captions were")
+        warn(f"{dataset.data}: {left_out} left out, for which there is no video with features")
     return found
 
 
@@ -276,9 +277,10 @@ def _segments(
     if outside:
         named = "; ".join(caption.where for caption in outside[:MAX_NAMED])
         more = "; …" if len(outside) > MAX_NAMED else ""
+        left_out = counted(len(outside), "caption was", "captions were")
         warn(
-            f"{len(outside)} captions were left out, whose segments have no length or lie outside "
-            f"their video: {named}{more}"
+            f"{left_out} left out, with a segment that has no length or lies outside its video: "
+            f"{named}{more}"
         )
     return segments
 

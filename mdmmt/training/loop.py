@@ -39,7 +39,7 @@ from ..features import FeatureFolder, VideoTokens
 from ..model import Model, load
 from ..storage.files import atomic_file, check_folder, sha256_of
 from ..storage.folders import atomic_folder
-from ..storage.text import parse_json, read_text
+from ..storage.text import counted, parse_json, read_text
 from ..towers.text import TextTower
 from ..towers.transformer import SelfAttention
 from ..towers.video import VideoTower
@@ -166,7 +166,8 @@ def train(
     steps = count // config.batch_size  # of an epoch
     if not steps:
         raise InputError(
-            f"the datasets have {count} segments, which fill no batch of {config.batch_size}; "
+            f"the datasets have {counted(count, 'segment')}, too few for a batch of "
+            f"{config.batch_size}; "
             "expected a smaller batch_size, or samples_per_epoch"
         )
     towers = make_towers(config, model).to(device)
@@ -573,9 +574,10 @@ def _read_validations(config: TrainingConfig, model: Model) -> list[Validation]:
         features = FeatureFolder(dataset.val_features or dataset.features)
         missing = [caption for caption in captions if caption.video not in features]
         if missing and not config.skip_missing:
+            rest = len(missing) - 1
             raise InputError(
-                f"{missing[0].where}: there are no features of the video {missing[0].video!r}, as "
-                f"of {len(missing) - 1} more captions of this validation"
+                f"{missing[0].where}: there are no features of the video {missing[0].video!r}"
+                + (f", nor of the videos of {counted(rest, 'more caption')}" if rest else "")
             )
         validations.append(Validation(dataset.val, captions, features))
     return validations

@@ -93,7 +93,7 @@ def test_what_the_model_leaves_out_of_a_query_is_told(features, library, tmp_pat
     long = "red " * 60
     query = features.read_sentence(long)
     shown = features.show(query, 3, 0, False, "", 1, 1, 1)
-    assert '<p class="note" role="status">The sentence, ' in shown
+    assert '<p class="note" role="status">The sentence &#39;red red' in shown
     assert "embeds the first" in shown and shown.count("<li") == 3
     assert query == features.read_sentence(long)._replace(vector=query.vector)  # each time
     nothing = features.show(query, 3, 0, False, "number == 99", 1, 1, 1)

@@ -180,7 +180,7 @@ def test_it_starts_ray_on_this_machine(cluster, videos, tmp_path):
     done = cluster.run(*command, cluster=False)
     assert done.returncode == 1, done.stderr
     assert "there is no file" in done.stderr
-    assert "1 windows of 1 of 2 items" in done.stdout
+    assert "1 window of 1 of 2 items" in done.stdout
     assert not cluster.workers()
 
 

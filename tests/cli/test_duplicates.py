@@ -38,7 +38,7 @@ def test_the_list_is_printed_and_the_count_goes_to_stderr(folders, capsys):
     assert main(["duplicates", *map(str, folders)]) == 0
     shown = capsys.readouterr()
     assert shown.out == LINE
-    assert "1 duplicates between 5 and 5 videos" in shown.err
+    assert "1 duplicate between 5 and 5 videos" in shown.err
 
 
 def test_the_list_is_written(folders, tmp_path, capsys):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 from pathlib import Path
 
@@ -113,6 +115,19 @@ def test_embed_prints_json_lines_and_nothing_else_to_stdout(tmp_path, capsys):
     expected = mdmmt.load("sample", "cpu").encode_text(["a red ball", "silence"])
     np.testing.assert_allclose([r["embedding"] for r in records], expected, atol=1e-6)
     assert "2 of 3 embedded" in printed.err and "expected some words" in printed.err
+
+
+@pytest.mark.parametrize("before", [0, 70])  # the texts go through the model in batches of 64
+def test_embed_names_a_text_by_its_words(before, tmp_path, capsys):
+    long = "red " * 60
+    options = [f"--text=a red ball {n}" for n in range(before)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        options += [f"--text={long}", "--out=-", "--weights=sample", "--device=cpu"]
+        assert main(["embed", *options]) == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"the text 'red red (red ?)+…' is longer than this model takes", shown)
+    assert "text 0" not in shown and "text 6" not in shown
 
 
 def test_embed_reads_texts_of_a_file_and_of_stdin(tmp_path, monkeypatch, capsys):

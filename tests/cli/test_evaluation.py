@@ -95,7 +95,7 @@ def test_evaluate_names_or_skips_missing_features(dataset, tmp_path, capsys):
     assert main(command) == 1
     assert "gone" in capsys.readouterr().err
     assert main([*command, "--skip-missing", f"--out={tmp_path / 'out.json'}"]) == 0
-    assert "1 captions were left out" in capsys.readouterr().err
+    assert "1 caption was left out" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["missing"]) == 1
 
 

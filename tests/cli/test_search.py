@@ -603,10 +603,10 @@ def test_index_list_and_info_commands_tell_what_is_in(stored, tmp_path, capsys):
 def test_index_prune_command_removes_what_is_gone(stored, tmp_path, capsys):
     gone = str(tmp_path / "videos" / "b.mp4")
     assert main(["index", "prune", "--db", stored, "--dry-run"]) == 0
-    assert capsys.readouterr().out == f"{gone}\n1 videos to be removed\n"
+    assert capsys.readouterr().out == f"{gone}\n1 video to be removed\n"
     assert gone in paths_in(stored)
     assert main(["index", "prune", "--db", stored]) == 0
-    assert capsys.readouterr().out == f"{gone}\n1 videos removed\n"
+    assert capsys.readouterr().out == f"{gone}\n1 video removed\n"
     assert gone not in paths_in(stored) and len(paths_in(stored)) == 3
     with Index.open(stored) as index:
         assert not index.is_deleted(gone)  # a build adds it when it is back
@@ -635,8 +635,8 @@ def test_index_build_command_leaves_deleted_videos_out(clips, model, tmp_path, c
     command = ["index", "build", first, "--db", db, "--device=cpu"]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "1 videos were deleted and are left out; --restore adds them" in printed.err
+    assert "1 video was deleted and is left out; --restore adds" in printed.err
     assert "0 windows of 0 videos added, 0 videos skipped" in printed.out
     assert main([*command, "--restore"]) == 0
-    assert "1 windows of 1 videos added" in capsys.readouterr().out
+    assert "1 window of 1 video added" in capsys.readouterr().out
     assert paths_in(db) == [first]

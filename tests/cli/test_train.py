@@ -47,7 +47,7 @@ def test_duplicates_are_left_out(pairs, tiny_folder, tmp_path, capsys):
     arguments += ["--init", str(tiny_folder), "--out", str(tmp_path / "run")]
     arguments += ["--set", "epochs=1", "--set", "batch_size=4"]
     assert main(["train", *arguments, "--exclude", str(tmp_path / "found.lst")]) == 0
-    assert "1 captions were left out as duplicates of a test set" in capsys.readouterr().err
+    assert "1 caption was left out as duplicates of a test set" in capsys.readouterr().err
     assert main(["train", *arguments, "--exclude", str(tmp_path / "none.lst")]) == 1
     assert "none.lst' cannot be read" in capsys.readouterr().err
 

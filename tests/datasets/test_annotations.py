@@ -156,7 +156,7 @@ def test_read_captions_notes_file_and_place(tmp_path):
         f"{tmp_path}/own.csv, line {line}" for line in (4, 5)
     ]
     json = read_captions(str(write(tmp_path, "a.json", MSRVTT)))
-    assert json[1].where == f"{tmp_path}/a.json, sentence 2"
+    assert json[1].where == f"{tmp_path}/a.json, sentence 3"
 
 
 def changed(content, *path, to=None, drop=False):
@@ -183,7 +183,7 @@ def changed(content, *path, to=None, drop=False):
         ("a.csv", "", "line 1: ''"),
         ("a.csv", "video,caption\n", "a.csv has no caption"),
         ("a.csv", "video,caption\nx,a\nx,a,b\n", "line 3: 3 columns, expected 2: video,caption"),
-        ("a.csv", "video,caption\nx\n", "line 2: 1 columns"),
+        ("a.csv", "video,caption\nx\n", "line 2: 1 column, expected"),
         ("a.csv", 'video,caption\nx,"a\n', "line 2: unexpected end of data"),
         ("a.csv", "video,caption\n,a\n", "line 2: video is '', expected a text"),
         ("a.csv", "video,caption\nx, \n", "line 2: caption is ' ', expected a text"),
@@ -209,33 +209,33 @@ def changed(content, *path, to=None, drop=False):
         ("a.json", [1], "in no known format"),
         ("a.json", {"a": {"b": 1}}, "in no known format"),
         ("a.json", changed(MSRVTT, "videos", to=3), "videos is a int, expected a list"),
-        ("a.json", changed(MSRVTT, "videos", 1, "split", drop=True), "video 1: has no split, but"),
-        ("a.json", changed(MSRVTT, "videos", 0, to="x"), "video 0: is a str, expected an object"),
+        ("a.json", changed(MSRVTT, "videos", 1, "split", drop=True), "video 2: has no split, but"),
+        ("a.json", changed(MSRVTT, "videos", 0, to="x"), "video 1: is a str, expected an object"),
         (
             "a.json",
             changed(MSRVTT, "sentences", 2, "video_id", to="video8"),
-            "sentence 2: the video 'video8' is not among the videos",
+            "sentence 3: the video 'video8' is not among the videos",
         ),
         (
             "a.json",
             changed(MSRVTT, "sentences", 1, "video_id", to=["video7"]),
-            r"sentence 1: video_id is \['video7'\], expected a text",
+            r"sentence 2: video_id is \['video7'\], expected a text",
         ),
-        ("a.json", changed(MSRVTT, "sentences", 1, "caption", drop=True), "sentence 1: has no cap"),
+        ("a.json", changed(MSRVTT, "sentences", 1, "caption", drop=True), "sentence 2: has no cap"),
         (
             "a.json",
             changed(ACTIVITYNET, "v_abc-1", "sentences", to=["a"]),
-            "video 'v_abc-1': 2 timestamps and 1 sentences",
+            "video 'v_abc-1': 2 timestamps and 1 sentence, expected",
         ),
         (
             "a.json",
             changed(ACTIVITYNET, "v_abc-1", "timestamps", 1, to=[1]),
-            r"'v_abc-1', caption 1: the timestamp \[1\], expected",
+            r"'v_abc-1', caption 2: the timestamp \[1\], expected",
         ),
         (
             "a.json",
             changed(ACTIVITYNET, "v_abc-1", "timestamps", 1, 0, to="x"),
-            "'v_abc-1', caption 1: start is 'x', expected seconds",
+            "'v_abc-1', caption 2: start is 'x', expected seconds",
         ),
         (
             "a.json",
@@ -250,7 +250,7 @@ def changed(content, *path, to=None, drop=False):
         (
             "a.json",
             changed(AUTHORS, "clip.1", "text", 1, to=""),
-            "'clip.1', caption 1: text is '', expected",
+            "'clip.1', caption 2: text is '', expected",
         ),
     ],
 )

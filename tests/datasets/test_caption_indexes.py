@@ -98,7 +98,7 @@ def test_read_caption_indexes_accepts_captions_without_the_last_experts(tmp_path
         (5, "\t", " ", "line 5: .*expected 6 whole numbers"),
         (5, "4.0", "nan", "line 5: .*expected a caption"),
         (5, "4.0", "0", "line 5: .*expected a caption"),
-        (5, "24", "25", "line 5: 4 features of seen from byte 25, which are not among the 4"),
+        (5, "24", "25", "line 5: 4 features of seen from byte 25, expected some of the 4"),
         (5, "24", "36", "line 5"),
         (5, "24", "0", "line 5"),
         (5, "\t4\t", "\t5\t", "line 5"),

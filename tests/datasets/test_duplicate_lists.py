@@ -56,7 +56,7 @@ def test_fractions_of_a_second_survive(tmp_path):
     [
         ("a.mp4\t1\t2\tb.mp4\t1", "line 2: has 5 columns, expected 6 separated by tabs"),
         ("a.mp4\t1\t2\tb.mp4\t1\t2\t0.9", "line 2: has 7 columns, expected 6"),
-        ("a.mp4 1 2 b.mp4 1 2", "line 2: has 1 columns"),
+        ("a.mp4 1 2 b.mp4 1 2", "line 2: has 1 column, expected 6"),
         ("a.mp4\tone\t2\tb.mp4\t1\t2", "the start in the test video is 'one', expected seconds"),
         ("a.mp4\t1\t2\tb.mp4\t1\tnan", "the end in the train video is 'nan', expected seconds"),
         ("a.mp4\t1\t2\t \t1\t2", "the train video is ' ', expected a text"),

@@ -63,7 +63,7 @@ def test_table_states_the_protocol_and_all_metrics(results):
     text = table(results)
     assert "protocol: unique (unique segments against unique captions" in text
     assert "38 captions, 30 of them different, of 25 segments" in text
-    assert "1 captions lay outside their video and 1 had no video" in text
+    assert "1 caption lay outside their video and 1 had no video" in text
     assert "experts: frame, sound\n" in text
     assert "experts: frame, nothing in 4 segments\n" in text
     for result in results:

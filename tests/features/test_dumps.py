@@ -150,7 +150,7 @@ def test_write_dumps_keeps_unknown_times(tmp_path):
         ("VIDEO\t\n0\t1\n", "line 1: '' is not the path"),
         ("VIDEO\ta\nnan\t1\n", "line 2"),
         ("VIDEO\ta\n0\t1\n\n", "line 3: ''"),
-        ("VIDEO\ta\n0\t1\n", r"x.emb has 24 bytes, which would be 6 wide; expected 1 features 3"),
+        ("VIDEO\ta\n0\t1\n", r"x.emb has 24 bytes, which would be 6 wide; expected 1 feature 3"),
         ("VIDEO\ta\n" + "0\t1\n" * 5, r"x.emb has 24 bytes; expected 5 features 3 wide"),
         ("", r"x.emb has 24 bytes, which would be 6 wide; expected 0 features"),
     ],

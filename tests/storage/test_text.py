@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mdmmt import InputError
-from mdmmt.storage.text import escape_controls, format_table, numbered_lines, parse_json, read_text
+from mdmmt.storage.text import (
+    counted,
+    escape_controls,
+    format_table,
+    numbered_lines,
+    parse_json,
+    read_text,
+)
 
 
 @pytest.mark.parametrize("content", [b"\xc3\xbcber\r\nall", b"\xef\xbb\xbf\xc3\xbcber\r\nall"])
@@ -54,6 +61,12 @@ def test_parse_json_names_the_place():
 def test_escape_controls_shows_controls_as_escapes(name, shown):
     assert escape_controls(name) == shown
     assert format_table([["x", "name"], ["1", name]]).splitlines()[1] == f"1  {shown}"
+
+
+def test_counted_puts_the_words_into_the_singular_for_one():
+    assert [counted(n, "video") for n in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
+    assert counted(1, "item was", "items were") == "1 item was"
+    assert counted(0, "item was", "items were") == "0 items were"
 
 
 def test_format_table_aligns_all_columns_but_the_last_to_the_right():

@@ -199,7 +199,8 @@ def test_tokenizer_gives_the_first_tokens_of_a_long_text(tmp_path, text):
 def test_tokenizer_refuses_a_text_beyond_the_bound(tmp_path):
     write_vocabulary(tmp_path, TINY.text.bert.vocab_size)
     tokenizer = Tokenizer(load_tokenizer(tmp_path), TINY.text)
-    with pytest.raises(InputError, match=r"text 1 has 10000001 characters .* at most 100000"):
+    said = "text 'x{60}…' has 10000001 characters .* at most 100000"
+    with pytest.raises(InputError, match=said):
         tokenizer(["a dog", "x" * 10**7])
-    with pytest.raises(InputError, match="text 0 has"):
+    with pytest.raises(InputError, match="the text '\u72d7\u72d7\u72d7"):
         tokenizer(["\u72d7" * 10**7])

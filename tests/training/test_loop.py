@@ -476,7 +476,7 @@ def test_texts_without_a_loss_that_knows_them_are_refused(make_config):
 
 
 def test_too_few_segments_for_a_batch_are_told(make_config):
-    with pytest.raises(InputError, match="32 segments, which fill no batch of 64"):
+    with pytest.raises(InputError, match="32 segments, too few for a batch of 64"):
         train(make_config(batch_size=64))
 
 
