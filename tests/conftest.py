@@ -34,6 +34,7 @@ from mdmmt import experts
 from mdmmt.config import RELEASED
 from mdmmt.features import extract
 from mdmmt.sample import demo
+from mdmmt.storage import facts
 from mdmmt.storage.paths import HOME_VARIABLE, WEIGHTS_VARIABLE
 from mdmmt.weights.folder import save_model
 
@@ -196,6 +197,14 @@ def cuda_without_tf32(monkeypatch):
         pytest.skip("there is no CUDA device here")
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
+def facts_cache(tmp_path, monkeypatch) -> Path:
+    """The folder of facts in a cache of its own, which keeps those of files just written, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
+    return tmp_path / "cache" / "mdmmt" / "facts"
 
 
 @pytest.fixture

@@ -291,8 +291,7 @@ class Int8Product:
         rounded, scale = round_weight(weight, INT8_MAX)
         if steps_out is not None:
             scale, bias = scale / steps_out, bias / steps_out
-        zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.arguments = private.pack_int8_weight(rounded), scale, zeros, bias
+        self.layer = private.Int8Layer.pack(rounded, scale, bias)
 
     def __call__(self, x: Tensor, step: float, zero: int) -> Tensor:
         """The output and its ReLU in 8 bits: [n, d_in] uint8 -> [n, d_out] uint8
@@ -300,11 +299,11 @@ class Int8Product:
         Args:
             x: stands for (x - zero) * step.
         """
-        return private.int8_linear_to_int8(x, step, zero, *self.arguments)
+        return private.int8_linear_to_int8(x, step, zero, self.layer)
 
     def add_to(self, out: Tensor, x: Tensor, step: float, zero: int) -> Tensor:
         """relu(out + the output), in the memory of `out`: [n, d_in] uint8 -> [n, d_out] float32"""
-        return private.add_int8_linear(out, x, step, zero, *self.arguments)
+        return private.add_int8_linear(out, x, step, zero, self.layer)
 
 
 class Int8Depthwise:

@@ -135,13 +135,11 @@ class Int8Linear:
         self.dtype = dtype
         has_vnni = cpu.has_instructions("avx512_vnni")
         self.steps, greatest = RANGES if has_vnni else RANGES_WITHOUT_VNNI
-        rounded, self.scale = round_weight(weight, greatest)
-        self.bias = bias
+        rounded, scale = round_weight(weight, greatest)
         if mean_input is not None:
-            error = weight - rounded * self.scale[:, None]
-            self.bias = bias + (error * mean_input).sum(dim=1)
-        self.weight = private.pack_int8_weight(rounded)
-        self.weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device="cpu")
+            error = weight - rounded * scale[:, None]
+            bias = bias + (error * mean_input).sum(dim=1)
+        self.layer = private.Int8Layer.pack(rounded, scale, bias)
 
     @classmethod
     def consume(
@@ -160,10 +158,7 @@ class Int8Linear:
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """[t, d_in] -> [t, d_out]"""
         quantized, step, zero = quantize(x.to(torch.float32), self.steps)
-        return private.int8_linear(
-            quantized, step, zero, self.weight, self.scale, self.weight_zeros, self.bias,
-            self.dtype, activation,
-        )  # fmt: skip
+        return private.int8_linear(quantized, step, zero, self.layer, self.dtype, activation)
 
 
 def round_weight(weight: Tensor, greatest: int) -> tuple[Tensor, Tensor]:

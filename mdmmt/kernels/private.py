@@ -26,7 +26,6 @@ from . import cpu
 logger = logging.getLogger(__name__)
 
 Activation = Callable[[Tensor], Tensor]
-Int8Arguments = tuple[Tensor, float, int, Tensor, Tensor, Tensor, Tensor]
 ACTIVATION: dict[str, Activation] = {  # by the names of configurations
     "gelu": F.gelu,
     "relu": F.relu,
@@ -66,19 +65,26 @@ def packed_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "no
     return y[: len(x)]
 
 
-def pack_int8_weight(weight: Tensor) -> Tensor:
-    """Lay out a weight [d_out, d_in] int8 as `int8_linear` needs it."""
-    return torch.ops.onednn.qlinear_prepack(weight, [TOKENS_EXPECTED, weight.shape[1]])
+class Int8Layer(NamedTuple):
+    """A linear layer whose weight is in 8 bits, laid out as the operators below need it."""
+
+    weight: Tensor  # in the layout of oneDNN
+    scale: Tensor  # [d_out], which multiplies the rows of the weight
+    zeros: Tensor  # [d_out] int32, all 0: the operators ask for them
+    bias: Tensor | None  # [d_out]
+
+    @classmethod
+    def pack(cls, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Layer:
+        """From a weight [d_out, d_in] int8."""
+        packed = torch.ops.onednn.qlinear_prepack(weight, [TOKENS_EXPECTED, weight.shape[1]])
+        return cls(packed, scale, torch.zeros(len(weight), dtype=torch.int32, device=CPU), bias)
 
 
 def int8_linear(
     x: Tensor,
     step: float,
     zero: int,
-    weight: Tensor,
-    scale: Tensor,
-    weight_zeros: Tensor,
-    bias: Tensor | None,
+    layer: Int8Layer,
     dtype: torch.dtype,
     activation: str = "none",
 ) -> Tensor:
@@ -86,56 +92,36 @@ def int8_linear(
 
     Args:
         x: uint8, which stands for (x - zero) * step.
-        weight: from `pack_int8_weight`; each row of it is multiplied by its `scale` [d_out].
-        weight_zeros: [d_out] int32, all 0: the operator asks for them.
         activation: one of 'none', 'gelu', 'relu', 'swish'.
     """
     y: Tensor = torch.ops.onednn.qlinear_pointwise(
-        pad_rows(x), step, zero, weight, scale, weight_zeros, bias,
-        1.0, 0, dtype, activation, [], ALGORITHM[activation],
-    )  # fmt: skip
+        pad_rows(x), step, zero, *layer, 1.0, 0, dtype, activation, [], ALGORITHM[activation]
+    )
     return y[: len(x)]
 
 
-def int8_linear_to_int8(
-    x: Tensor,
-    step: float,
-    zero: int,
-    weight: Tensor,
-    scale: Tensor,
-    weight_zeros: Tensor,
-    bias: Tensor,
-) -> Tensor:
+def int8_linear_to_int8(x: Tensor, step: float, zero: int, layer: Int8Layer) -> Tensor:
     """A linear layer and its ReLU, rounded to 8 bits: [t, d_in] -> [t, d_out] uint8
 
     The output is 255 where it would be more. Rows are not padded, so few values of t should occur.
 
     Args:
-        x, step, zero, weight, scale, weight_zeros, bias: as for `int8_linear`.
+        x, step, zero: as for `int8_linear`.
     """
     return torch.ops.onednn.qlinear_pointwise(
-        x, step, zero, weight, scale, weight_zeros, bias, 1.0, 0, torch.uint8, "none", [], ""
+        x, step, zero, *layer, 1.0, 0, torch.uint8, "none", [], ""
     )
 
 
-def add_int8_linear(
-    out: Tensor,
-    x: Tensor,
-    step: float,
-    zero: int,
-    weight: Tensor,
-    scale: Tensor,
-    weight_zeros: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
+def add_int8_linear(out: Tensor, x: Tensor, step: float, zero: int, layer: Int8Layer) -> Tensor:
     """relu(out + the linear layer of x), in the memory of `out`: [t, d_in] -> [t, d_out]
 
     Args:
         out: [t, d_out] float32.
-        x, step, zero, weight, scale, weight_zeros, bias: as for `int8_linear`.
+        x, step, zero: as for `int8_linear`.
     """
     return torch.ops.onednn.qlinear_pointwise.binary(
-        x, step, zero, weight, scale, weight_zeros, out, bias,
+        x, step, zero, layer.weight, layer.scale, layer.zeros, out, layer.bias,
         1.0, 0, out.dtype, 1.0, 0, "sum", 1.0, "relu", [], "",
     )  # fmt: skip
 
@@ -311,9 +297,9 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
     """Whether `int8_linear` computes what `F.linear` does, and puts it out in this dtype."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        layer, y = _small_int8_layer()
+        operands, y = _small_int8_layer()
         for activation in ALGORITHM:
-            private = int8_linear(*layer, dtype, activation)
+            private = int8_linear(*operands, dtype, activation)
             yield private, _activate(y, activation).to(dtype)
 
     return agrees(
@@ -329,11 +315,11 @@ def has_inner_int8_linear() -> bool:
     """Whether `int8_linear_to_int8` and `add_int8_linear` compute what `F.linear` does."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        layer, y = _small_int8_layer()
-        yield int8_linear_to_int8(*layer).float(), y.round().clamp(0, 255)
+        operands, y = _small_int8_layer()
+        yield int8_linear_to_int8(*operands).float(), y.round().clamp(0, 255)
         out = small_numbers(y.numel(), 9).view(y.shape)
         public = torch.relu(out + y)
-        add_int8_linear(out, *layer)
+        add_int8_linear(out, *operands)
         yield out, public
 
     return agrees(
@@ -527,15 +513,14 @@ def _small_layer() -> tuple[Tensor, Tensor, Tensor]:
     return x, weight, small_numbers(16, 3) / 4
 
 
-def _small_int8_layer() -> tuple[Int8Arguments, Tensor]:
-    """The first arguments of `int8_linear` for `_small_layer`, and the output [5, 16] float32."""
+def _small_int8_layer() -> tuple[tuple[Tensor, float, int, Int8Layer], Tensor]:
+    """x, step, zero and layer of `int8_linear` for `_small_layer`, and the output [5, 16]."""
     x, weight, bias = _small_layer()
     step, zero = 0.25, 5
     x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
     scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
-    weight_zeros = torch.zeros(len(weight), dtype=torch.int32, device=CPU)
     y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
-    return (x, step, zero, pack_int8_weight(weight), scale, weight_zeros, bias), y
+    return (x, step, zero, Int8Layer.pack(weight, scale, bias)), y
 
 
 def small_numbers(count: int, period: int) -> Tensor:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from emulation import forgotten_probes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,11 +27,8 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=st
 
 @pytest.fixture(autouse=True)
 def fresh():
-    for probe in PROBES:
-        probe.cache_clear()
-    yield
-    for probe in PROBES:
-        probe.cache_clear()
+    with forgotten_probes(cuda):
+        yield
 
 
 @pytest.fixture

@@ -99,8 +99,8 @@ def test_int8_linear_corrects_the_bias_for_the_mean_input():
     errors = []
     for mean in (None, mean_input):
         quantized = linear.Int8Linear(weight, bias, mean)
-        scale = quantized.scale[:, None]
-        output = ((weight / scale).round() * scale) @ mean_input + quantized.bias
+        scale = quantized.layer.scale[:, None]
+        output = ((weight / scale).round() * scale) @ mean_input + quantized.layer.bias
         errors.append((output - layer(mean_input)).abs().max().item())
     assert errors[1] < 1e-5 < 1e-3 < errors[0]
 

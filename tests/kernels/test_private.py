@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from emulation import efficient_attention
+from emulation import efficient_attention, forgotten_probes
 from fast_towers import (
     CPU,
     TINY_COSINE,
@@ -26,17 +26,6 @@ from mdmmt.fast.attention import GroupedAttention, VarlenAttention
 from mdmmt.fast.precision import bfloat16_slowdown, plan_layers
 from mdmmt.kernels import cpu, private
 from mdmmt.kernels.linear import Int8Linear
-
-PROBES = (
-    private.has_packed_convolution,
-    private.has_packed_linear,
-    private.has_int8_linear,
-    private.has_inner_int8_linear,
-    private.has_int8_convolution,
-    private.has_varlen_attention,
-    private.supports_bfloat16,
-    private.in_place_activations,
-)
 
 # Their results are no usual tensors.
 PACKING = (
@@ -64,11 +53,8 @@ class Operators:
 @pytest.fixture(autouse=True)
 def _forget_probes():
     bfloat16_slowdown(torch.get_num_threads())  # it probes too, and is measured once
-    for probe in PROBES:
-        probe.cache_clear()
-    yield
-    for probe in PROBES:
-        probe.cache_clear()
+    with forgotten_probes(private):
+        yield
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ import pytest
 from mdmmt.storage import facts
 from mdmmt.storage.facts import known_sha256, mark_of, recall, remember
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """A cache of its own for each test, which also keeps facts about files just written."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
-    return tmp_path / "cache" / "mdmmt" / "facts"
+pytestmark = pytest.mark.usefixtures("facts_cache")
 
 
 @pytest.fixture
@@ -30,16 +24,16 @@ def file(tmp_path) -> Path:
     return file
 
 
-def test_recall_gives_what_is_kept(file, cache, tmp_path, monkeypatch):
+def test_recall_gives_what_is_kept(file, facts_cache, tmp_path, monkeypatch):
     assert recall(mark_of(file), "length") == "5"
     assert recall(mark_of(file), "colour") is None
     monkeypatch.chdir(tmp_path)
     assert recall(mark_of(Path("a")), "length") == "5"
     os.link(file, tmp_path / "b")
     assert recall(mark_of(tmp_path / "b"), "length") is None
-    (entry,) = cache.iterdir()  # and no temporary file
+    (entry,) = facts_cache.iterdir()  # and no temporary file
     remember(mark_of(file), "length", "five")
-    assert recall(mark_of(file), "length") == "five" and list(cache.iterdir()) == [entry]
+    assert recall(mark_of(file), "length") == "five" and list(facts_cache.iterdir()) == [entry]
 
 
 CHANGES = {
@@ -64,12 +58,12 @@ def test_recall_believes_nothing_of_a_changed_file(change, restored, file):
     assert recall(mark_of(file), "length") is None
 
 
-def test_remember_keeps_nothing_of_a_file_that_has_changed_since(file, cache):
+def test_remember_keeps_nothing_of_a_file_that_has_changed_since(file, facts_cache):
     mark = mark_of(file)
     file.write_bytes(b"1234567")
     remember(mark, "length", "5")
     remember(mark, "colour", "red")
-    assert len(list(cache.iterdir())) == 1 and recall(mark_of(file), "length") is None
+    assert len(list(facts_cache.iterdir())) == 1 and recall(mark_of(file), "length") is None
 
 
 def test_a_file_just_written_has_no_mark(file, monkeypatch):
@@ -81,8 +75,8 @@ def test_a_file_just_written_has_no_mark(file, monkeypatch):
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"[]", b"3", b"{}", b'{"fact": 3}', b"[" * 100_000, "number", "other"]
 )
-def test_recall_ignores_a_damaged_entry(content, file, cache):
-    (entry,) = cache.iterdir()
+def test_recall_ignores_a_damaged_entry(content, file, facts_cache):
+    (entry,) = facts_cache.iterdir()
     if isinstance(content, str):
         changes = {"number": {"fact": 5}, "other": {"size": 6}}
         content = json.dumps(json.loads(entry.read_text()) | changes[content]).encode()
@@ -92,11 +86,11 @@ def test_recall_ignores_a_damaged_entry(content, file, cache):
     assert recall(mark_of(file), "length") == "5"
 
 
-def test_remember_needs_no_cache(file, cache, tmp_path, monkeypatch):
-    (entry,) = cache.iterdir()
+def test_remember_needs_no_cache(file, facts_cache, tmp_path, monkeypatch):
+    (entry,) = facts_cache.iterdir()
     entry.unlink()
-    cache.rmdir()
-    cache.write_text("a file where the folder should be")
+    facts_cache.rmdir()
+    facts_cache.write_text("a file where the folder should be")
     remember(mark_of(file), "length", "5")
     assert recall(mark_of(file), "length") is None
     monkeypatch.chdir(tmp_path)
@@ -105,7 +99,7 @@ def test_remember_needs_no_cache(file, cache, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-def test_known_sha256_reads_a_file_once_until_it_changes(file, cache, monkeypatch):
+def test_known_sha256_reads_a_file_once_until_it_changes(file, facts_cache, monkeypatch):
     reads, sha256_of = [], facts.sha256_of
     monkeypatch.setattr(facts, "sha256_of", lambda path: reads.append(path) or sha256_of(path))
     for content in (b"12345", b"54321"):

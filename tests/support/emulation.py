@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -23,14 +24,26 @@ class Int8LinearByHalves(linear.Int8Linear):
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         quantized, step, zero = linear.quantize(x.float(), self.steps)
         high, low = quantized >> HALF, quantized & ((1 << HALF) - 1)
-        y = self.product(high, step * (1 << HALF), 0, None)
-        y = y + self.product(low, step, zero, self.bias)
+        y = self.product(high, step * (1 << HALF), 0, self.layer._replace(bias=None))
+        y = y + self.product(low, step, zero, self.layer)
         return (y if activation == "none" else ACTIVATION[activation](y)).to(self.dtype)
 
-    def product(self, x: Tensor, step: float, zero: int, bias: Tensor | None) -> Tensor:
-        return private.int8_linear(
-            x, step, zero, self.weight, self.scale, self.weight_zeros, bias, torch.float32
-        )
+    def product(self, x: Tensor, step: float, zero: int, layer: private.Int8Layer) -> Tensor:
+        return private.int8_linear(x, step, zero, layer, torch.float32)
+
+
+@contextmanager
+def forgotten_probes(module: ModuleType) -> Iterator[None]:
+    """All probes of a module compute anew within the block, and again after it."""
+    probes = [one for one in vars(module).values() if hasattr(one, "cache_clear")]
+    assert probes
+    for probe in probes:
+        probe.cache_clear()
+    try:
+        yield
+    finally:
+        for probe in probes:
+            probe.cache_clear()
 
 
 @contextmanager

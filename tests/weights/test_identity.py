@@ -24,12 +24,7 @@ from mdmmt.weights.layout import MODEL_FILE, read_config
 LONG_AGO_NS = 1_600_000_000_000_000_000
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """A cache of its own for each test, which also keeps hashes of files just written."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(facts, "MIN_AGE_S", 0.0)
-    return tmp_path / "cache" / "mdmmt" / "facts"
+pytestmark = pytest.mark.usefixtures("facts_cache")
 
 
 @pytest.fixture
@@ -68,15 +63,15 @@ def test_identity_of_follows_the_weights(tmp_path):
     assert of_folder(copy).sha256 != sample.sha256
 
 
-def test_identity_of_reads_the_weights_once(folder, reads, cache):
+def test_identity_of_reads_the_weights_once(folder, reads, facts_cache):
     first = of_folder(folder)
     assert len(reads) == 1
     assert of_folder(folder) == first and len(reads) == 1
-    (entry,) = cache.iterdir()  # and no temporary file
+    (entry,) = facts_cache.iterdir()  # and no temporary file
     assert json.loads(entry.read_text())["fact"] == first.sha256
 
 
-def test_identity_of_hashes_a_changed_file_again(folder, reads, cache):
+def test_identity_of_hashes_a_changed_file_again(folder, reads, facts_cache):
     file = folder / MODEL_FILE
     first = of_folder(folder)
     times = file.stat()
@@ -90,7 +85,7 @@ def test_identity_of_hashes_a_changed_file_again(folder, reads, cache):
     os.utime(file, ns=(LONG_AGO_NS, LONG_AGO_NS))
     assert of_folder(folder) == second and len(reads) == 3
     assert of_folder(folder) == second and len(reads) == 3
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(facts_cache.iterdir())) == 1
 
 
 def test_identity_of_tells_orders_of_experts_apart(folder, reads):
@@ -101,10 +96,10 @@ def test_identity_of_tells_orders_of_experts_apart(folder, reads):
     assert identity_of(folder, ModelConfig(turned, config.text)) == other and len(reads) == 2
 
 
-def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, cache, monkeypatch):
+def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, facts_cache, monkeypatch):
     monkeypatch.setattr(facts, "MIN_AGE_S", 3600.0)
     assert of_folder(folder) == of_folder(folder)
-    assert len(reads) == 2 and not cache.exists()
+    assert len(reads) == 2 and not facts_cache.exists()
 
 
 @pytest.mark.parametrize(
@@ -122,9 +117,9 @@ def test_identity_of_keeps_no_hash_of_a_file_just_written(folder, reads, cache, 
         "no hex",
     ],
 )
-def test_identity_of_ignores_a_damaged_cache(folder, reads, cache, content):
+def test_identity_of_ignores_a_damaged_cache(folder, reads, facts_cache, content):
     first = of_folder(folder)
-    (entry,) = cache.iterdir()
+    (entry,) = facts_cache.iterdir()
     kept = json.loads(entry.read_text())
     changes = {
         "other": {"size": kept["size"] + 1},
@@ -138,10 +133,10 @@ def test_identity_of_ignores_a_damaged_cache(folder, reads, cache, content):
     assert of_folder(folder) == first and len(reads) == 2  # it was mended
 
 
-def test_identity_of_needs_no_cache(folder, reads, cache):
+def test_identity_of_needs_no_cache(folder, reads, facts_cache):
     first = of_folder(folder)
-    shutil.rmtree(cache)
-    cache.write_text("a file where the folder should be")
+    shutil.rmtree(facts_cache)
+    facts_cache.write_text("a file where the folder should be")
     assert of_folder(folder) == of_folder(folder) == first and len(reads) == 3
 
 
