@@ -191,6 +191,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from ..features.files import find_feature_files
     from ..features.listing import find_videos_or_features
     from ..search import Index, index_files, read_metadata
+    from ..search.build import was_deleted
     from ..search.index import stored_weights
     from ..search.milvus import is_local, remove_local_database
 
@@ -211,7 +212,7 @@ def _build(arguments: argparse.Namespace) -> int:
         with Index.open(arguments.db, model) as index:
             left_out: set[str] = set()
             if not arguments.restore:
-                left_out = {path for path in paths if index.is_deleted(os.path.abspath(path))}
+                left_out = {path for path in paths if was_deleted(index, path)}
             if left_out:
                 deleted = counted(
                     len(left_out),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..storage.files import visible_files
+from ..storage.text import counted
 from .files import SUFFIX, VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
         the path of each video, and its path relative to the given folder.
 
     Raises:
-        InputError: a folder without videos.
+        InputError: a folder without videos, or an empty path.
     """
     videos: list[tuple[Path, Path]] = []
-    for given in map(Path, paths):
+    for given in map(_as_path, paths):
         if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             videos.append((given, Path(given.name)))
             continue
@@ -51,10 +52,10 @@ def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str
             because of videos, of which they may be.
 
     Raises:
-        InputError: a folder with neither.
+        InputError: a folder with neither, or an empty path.
     """
     files: list[Path] = []
-    for given in map(Path, paths):
+    for given in map(_as_path, paths):
         if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             files.append(given)
             continue
@@ -62,13 +63,18 @@ def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str
         if not videos and not features:
             raise InputError(_nothing_in(given, "video and no feature file"))
         if videos and features:
+            what = counted(len(features), "feature file is", "feature files are")
             logger.info(
-                "%d feature files in %s are left out, since it holds videos; any file can be named",
-                len(features),
-                given,
+                "%s left out of %s, since it holds videos; any file can be named", what, given
             )
         files += videos or features
     return [str(file) for file in files]
+
+
+def _as_path(path: str | os.PathLike[str]) -> Path:
+    if not os.fspath(path):  # of which `Path` would make the present folder
+        raise InputError("a path is empty, expected a file or a folder")
+    return Path(path)
 
 
 def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -81,7 +87,8 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
         file for file in named_so if file.suffix.lower() != STILL_SUFFIX or not is_still(file)
     ]
     if stills := len(named_so) - len(videos):
-        logger.info("%d still pictures in %s are left out", stills, folder)
+        what = counted(stills, "still picture is", "still pictures are")
+        logger.info("%s left out of %s", what, folder)
     return videos, [file for file in files if file.suffix == SUFFIX]
 
 

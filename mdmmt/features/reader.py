@@ -331,10 +331,7 @@ def _is_frames(value: Any) -> bool:
 def _check(video: Any, where: str) -> None:
     """Raise unless a video is features, frames or an existing file; before experts are loaded."""
     if isinstance(video, str | os.PathLike):
-        try:
-            check_file(video, "a video file, a feature file or a dict of expert features")
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        check_file(video, "a video file or a feature file")
     elif not _is_frames(video) and not _is_video_features(video):
         raise InputTypeError(f"{where} is a {type(video).__name__}, expected {EXPECTED}")
 

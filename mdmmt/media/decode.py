@@ -32,7 +32,7 @@ from .limits import (
     check_picture,
     check_sample_rate,
 )
-from .opening import open_media, stated_duration_s, states_no_length
+from .opening import is_animated_webp, open_media, stated_duration_s, states_no_length
 from .presentation import NO_CROP, Crop
 from .specs import AudioSpec, Clip, FrameSpec
 from .specs import Clock as ClockName
@@ -189,6 +189,11 @@ class _FilePass:
             for cutter in tuple(self._cutters[stream]):
                 yield from self._until_end(self._push(cutter, frame), stream, cutter)
         if self._cutters and not self._decoded:
+            if is_animated_webp(self._path):
+                raise InputError(
+                    f"{self._path!r} is an animated WebP, which this version of PyAV cannot "
+                    "decode; expected a video, or an animated GIF, PNG or AVIF"
+                )
             reason = f" ({self._damage.reason})" if self._damage else ""
             raise InputError(
                 f"{self._path!r} holds no picture or sound that can be decoded{reason}"

@@ -35,6 +35,8 @@ UNKNOWN_LENGTH = re.compile(
 UNKNOWN_REALMEDIA = 3600 * av.time_base
 UNKNOWN_TICKS = 2**32 - 1  # of a stream, in IVF
 HEADER_BYTES = 1 << 16  # the chunk `data` begins in them
+ANIMATED_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}(.)", re.DOTALL)  # and the flags of the file
+ANIMATION_FLAG = 2
 PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]+")
 
 
@@ -151,6 +153,13 @@ def is_still(path: str | os.PathLike[str]) -> bool:
             return [packet.stream.type for packet in islice(packets, 2)] == ["video"]
     except (av.FFmpegError, OSError, InputError):
         return False
+
+
+def is_animated_webp(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a WebP of several pictures by its header."""
+    with open(path, "rb") as file:
+        header = ANIMATED_WEBP.match(file.read(HEADER_BYTES))
+    return header is not None and bool(header[1][0] & ANIMATION_FLAG)
 
 
 def states_no_length(path: str | os.PathLike[str]) -> bool:

@@ -51,7 +51,8 @@ def best_track(
 
     The track with the most pixels or channels wins. A track that is marked as the default comes
     before all others, a track without data after them. Cover pictures and tracks that FFmpeg cannot
-    decode do not count.
+    decode do not count. Of an animated AVIF the program takes the still picture, and this function
+    the film.
 
     Args:
         container: the open file.
@@ -64,9 +65,16 @@ def best_track(
             for video in container.streams.video
             if video.codec_context is not None and not video.disposition & Disposition.attached_pic
         ]
+        films = [video for video in videos if not _is_still_item(video)]
+        videos = films or videos
         return _best(videos, [video.width * video.height for video in videos], path)
     audios = [audio for audio in container.streams.audio if audio.codec_context is not None]
     return _best(audios, [audio.channels for audio in audios], path)
+
+
+def _is_still_item(video: av.VideoStream) -> bool:
+    """Whether this is a picture of an AVIF or HEIF file that belongs to no track, so has no end."""
+    return video.duration is None and video.frames == 1
 
 
 def _best(

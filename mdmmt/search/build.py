@@ -63,10 +63,19 @@ def index_files(
         files = folder.files_of(os.path.basename(path)) if folder else ()
         return _read_file(index, mixture, model, path, window_s, stride_s, about, files)
 
-    wanted = (
-        (path, path) for path in found if restore or not index.is_deleted(os.path.abspath(path))
-    )
+    wanted = ((path, path) for path in found if restore or not was_deleted(index, path))
     return _add_each(run_each(wanted, read, jobs))
+
+
+def was_deleted(index: Index, path: str) -> bool:
+    """Whether a build leaves a file out, since it was deleted.
+
+    A file whose path no index can hold was not, so the build comes to it and names it.
+    """
+    try:
+        return index.is_deleted(os.path.abspath(path))
+    except InputError:
+        return False
 
 
 def _add_each(outcomes: Iterable[Outcome[Callable[[], int]]]) -> Iterator[Outcome[int]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..background import check_stop
 from ..errors import InputError, describe_error, warn
+from .text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ def visible_files(folder: Path, followlinks: bool = False) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in files if not name.startswith("."))
     if hidden:
-        logger.info("%d hidden files and folders in %s are left out", hidden, folder)
+        what = counted(hidden, "hidden file or folder is", "hidden files and folders are")
+        logger.info("%s left out of %s", what, folder)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -627,6 +627,19 @@ def test_index_delete_command_takes_folders(stored, tmp_path, monkeypatch, capsy
     assert paths_in(stored) == []
 
 
+def test_index_build_command_names_a_path_that_no_index_can_hold(clips, tmp_path, capsys):
+    db, folder = str(tmp_path / "library.db"), tmp_path / "films"
+    folder.mkdir()
+    for name in (b"a.mp4", b"caf\xe9.mp4", b"z.mp4"):
+        shutil.copy(clips / "0.mp4", folder / os.fsdecode(name))
+    command = ["index", "build", str(folder), "--db", db, "--weights=sample", "--device=cpu"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "2 windows of 2 videos added" in printed.out
+    assert printed.err.count("expected Unicode") == 1 and r"caf\udce9.mp4" in printed.err
+    assert paths_in(db) == [str(folder / "a.mp4"), str(folder / "z.mp4")]
+
+
 def test_index_build_command_leaves_deleted_videos_out(clips, model, tmp_path, capsys):
     db, first = str(tmp_path / "library.db"), str(clips / "0.mp4")
     with Index.open(db, model) as index:

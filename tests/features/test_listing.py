@@ -52,7 +52,7 @@ def test_find_videos_or_features_takes_the_features_of_a_folder_without_videos(t
         found = find_videos_or_features([videos])
         assert found == [str(videos / "a.mp4"), str(videos / "deep" / "b.mkv")]
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"1 feature files in {videos} are left out")
+    assert record.getMessage().startswith(f"1 feature file is left out of {videos}")
     with pytest.raises(InputError, match=r"no video and no feature file in the folder '.*other'"):
         find_videos_or_features([features, other])
     with pytest.raises(InputError, match=r"no video in the folder '.*features'"):
@@ -68,13 +68,23 @@ def test_find_videos_leaves_still_pictures_out_and_counts_them(tmp_path, caplog)
     names = [str(name) for _, name in find_videos([tmp_path])]
     assert names == ["broken.gif", "film.gif"]
     assert [one.getMessage() for one in caplog.records] == [
-        f"2 still pictures in {tmp_path} are left out"
+        f"2 still pictures are left out of {tmp_path}"
     ]
     assert find_videos([tmp_path / "still.gif"]) == [(tmp_path / "still.gif", Path("still.gif"))]
     for name in names:
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match="its files are still pictures, or have none of"):
         find_videos([tmp_path])
+
+
+@pytest.mark.parametrize("find", [find_videos, find_videos_or_features])
+def test_an_empty_path_is_not_the_present_folder(tmp_path, monkeypatch, find):
+    """Such as `mdmmt extract "$FILMS"` gives, where the variable is not set."""
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="a path is empty, expected a file or a folder"):
+        find(["a.mp4", ""])
+    assert [Path(str(one)).name for one in find_videos_or_features(["."])] == ["a.mp4"]
 
 
 @pytest.mark.parametrize("find", [find_videos, find_videos_or_features])

@@ -178,6 +178,51 @@ FILES = {
         f"{picture()} -vf scale=out_range=full -color_range pc {X264}",
         holds=lambda c, v, f: f.color_range == 2,
     ),
+    "animated png": File(".png", f"{picture(fps='10')} -c:v apng -f apng"),
+    "edit list that begins within the picture": File(
+        ".mp4",
+        "-ss 0.7 -i {h264} -c copy",
+        holds=lambda c, v, f: f.pts < 0 or v.start_time < 0 or f.time < 0.1,
+    ),
+    "fragmented": File(".mp4", f"{picture()} {SINE} {X264} -c:a aac -movflags frag_keyframe"),
+    "a screen that hardly changes": File(
+        ".mp4", f"{picture(fps='10', seconds=9)} -vf select=not(mod(n\\,40)) -fps_mode vfr {X264}"
+    ),
+    "no frame within seconds": File(".mp4", f"{picture(fps='1/4', seconds=9)} {X264}"),
+    "1000 fps": File(".mp4", f"{picture(fps='1000', seconds=0.4)} {X264}"),
+    "12 bit": File(".mkv", f"{picture()} -c:v ffv1 -pix_fmt yuv444p12le"),
+    "grey": File(".mp4", f"{picture()} -c:v libx264 -preset ultrafast -pix_fmt gray"),
+    "palette": File(
+        ".mkv",
+        f"{picture()} -c:v png -pix_fmt pal8",
+        holds=lambda c, v, f: f.format.name == "pal8",
+    ),
+    "see-through": File(
+        ".mov",
+        "-f lavfi -i testsrc2=alpha=100:size=160x120:duration=1.5 -c:v prores_ks "
+        "-pix_fmt yuva444p10le",
+        holds=lambda c, v, f: "yuva" in f.format.name,
+    ),
+    "HDR": File(
+        ".mp4",
+        f"{picture()} {X265} -pix_fmt yuv420p10le -color_primaries bt2020 -color_trc smpte2084 "
+        "-colorspace bt2020nc",
+        holds=lambda c, v, f: f.colorspace == 9,
+    ),
+    "mirrored, odd sides": File(
+        ".mov",
+        "-display_rotation 90 -display_hflip -i {odd sides} -c copy",
+        (121, 161),
+    ),
+    "oblique": File(".mp4", "-display_rotation 37 -i {h264} -c copy"),
+    "a pixel wide": File(
+        ".mkv",
+        f"{picture('1x64', source='color')} -vf geq=lum=N*3+Y -c:v png -pix_fmt gray",
+        (1, 64),
+    ),
+    "sound 3 s late": File(".mp4", f"{picture(seconds=4)} -itsoffset 3 {SINE} {X264} -c:a aac"),
+    "picture 3 s late": File(".mkv", f"-itsoffset 3 {picture()} {SINE} {X264} -c:a aac"),
+    "a film twice": File(".mpg", "-i {programme stream} -c copy"),
     "under a second": File(".mp4", f"{picture(seconds=0.4)} {X264}"),
     "one frame": File(".mp4", f"{picture()} -frames:v 1 {X264}"),
     "one frame without a duration": File(".flv", f"{picture()} -frames:v 1 -c:v flv"),
@@ -205,6 +250,8 @@ def make(folder: Path, name: str) -> Path:
         if name == "a clock set anew":
             first = make(folder, "transport stream").read_bytes()
             path.write_bytes(first + path.read_bytes() + first)
+        if name == "a film twice":
+            path.write_bytes(2 * path.read_bytes())
     return path
 
 
@@ -388,6 +435,20 @@ def test_read_clips_warns_of_a_still_picture(folder, tmp_path, suffix):
     with pytest.warns(UserWarning, match=rf"still\{suffix}' is a still picture") as caught:
         clips = list(read_clips(still, {"f": FrameSpec(1, 64, 64, 1), "s": SOUND}))
     assert len(caught) == len(clips) == 1 and caught[0].filename == __file__
+
+
+def test_read_clips_tells_an_animated_webp(tmp_path):
+    path = tmp_path / "a.webp"
+    ffmpeg(*picture(fps="10").split(" "), "-c:v", "libwebp_anim", path)
+    with pytest.raises(InputError, match="is an animated WebP, which this version of PyAV cannot"):
+        list(read_clips(path, {"f": FRAMES}))
+    path.write_bytes(path.read_bytes()[:300])  # and a damaged one of a single picture
+    still = tmp_path / "still.webp"
+    ffmpeg(*picture().split(" "), "-frames:v", "1", "-c:v", "libwebp", still)
+    still.write_bytes(still.read_bytes()[:60])
+    with pytest.raises(InputError) as caught:
+        list(read_clips(still, {"f": FRAMES}))
+    assert "animated" not in str(caught.value)
 
 
 def test_read_clips_takes_no_film_for_a_still_picture(folder, tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import av
 import imageio_ffmpeg
+import numpy as np
 import pytest
-from media import SINE, picture, write_with_ffmpeg
+from media import SINE, our_frames, picture, program_frames, write_with_ffmpeg
 
 from mdmmt.media.decode import read_clips
 from mdmmt.media.opening import open_media
@@ -69,6 +70,22 @@ def program_tracks(path: Path) -> list[int]:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-i", path, "-f", "null", "-"]
     told = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True).stderr
     return [int(number) for number in re.findall(r"Stream #0:(\d+) -> ", told)]
+
+
+@pytest.mark.slow
+def test_best_track_of_an_animated_avif_is_the_film(tmp_path):
+    """The program takes the still picture that stands for it, and the film if it is told to."""
+    path, film = tmp_path / "a.avif", tmp_path / "a.mp4"
+    write_with_ffmpeg(path, f"{picture(fps='10')} -c:v libaom-av1 -cpu-used 8")
+    write_with_ffmpeg(film, f"-i {path} -map 0:v:1 -c copy")
+    assert program_tracks(path) == [0]
+    want = FrameSpec(10, 64, 64, 1)
+    (frames,) = our_frames(path, {"v": want}).values()
+    np.testing.assert_array_equal(frames, program_frames(film, (160, 120), want))
+    assert len(frames) == 15 and len({frame.tobytes() for frame in frames}) == 15
+    write_with_ffmpeg(path, f"{picture(fps='10')} -frames:v 1 -c:v libaom-av1 -cpu-used 8")
+    with pytest.warns(UserWarning, match="is a still picture"):
+        assert our_frames(path, {"v": want})["v"].any()
 
 
 @pytest.mark.parametrize(("suffix", "encoder"), [(".mp3", "libmp3lame"), (".m4a", "aac")])
