@@ -376,7 +376,7 @@ def test_operator_takes_batches_of_a_pipeline(tiny_folder, tiny_model):
 @pytest.mark.parametrize(
     ("modality", "data", "sentence"),
     [
-        ("video", "Hello world", "video: there is no file 'Hello world'"),
+        ("video", "Hello world", "there is no file 'Hello world'"),
         ("text", {"features": {}}, "text is a dict, expected a str or a list of str"),
         ("text", " ", "text is ' ', expected some words"),
         ("video", [], "video is an empty list"),

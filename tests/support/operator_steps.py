@@ -166,7 +166,7 @@ def step_call_errors():
     for modality, given, sentence in (
         ("text", video(), "text is a dict, expected a str or a list of str"),
         ("text", ["a", " "], "text 1 is ' ', expected some words"),
-        ("video", "Hello world.", "video: there is no file 'Hello world.'"),
+        ("video", "Hello world.", "there is no file 'Hello world.'"),
         ("video", 3, "video is a int, expected a path, the frames"),
     ):
         p = pipeline(modality)
