@@ -51,8 +51,8 @@ from mdmmt.fast import FastTextTower, FastVideoTower
 from mdmmt.fast.batching import Batch as Indices
 from mdmmt.fast.batching import plan_batches
 from mdmmt.fast.packing import count_tokens, packed_shapes
-from mdmmt.fast.threads import run_in_threads
 from mdmmt.features.tokens import read_input
+from mdmmt.kernels.threads import run_in_threads
 from mdmmt.model import BATCH_SIZE
 from mdmmt.sample.batches import pad_texts
 from mdmmt.towers.tokenizer import Tokenizer

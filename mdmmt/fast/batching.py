@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..kernels.threads import run_in_threads
 from ..kernels.transfer import upload
-from .threads import run_in_threads
 
 # Tokens of a batch. On a CPU, the activations of more fall out of its cache; CUDA computes one
 # batch while the next one is put together.

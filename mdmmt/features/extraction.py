@@ -133,7 +133,8 @@ def _batches(clips: Iterator[Clip], running: Mapping[str, Expert]) -> Generator[
     for clip in clips:
         waiting.setdefault(clip.name, []).append(clip)
         small = min(BATCH_SIZE, BATCH_BYTES // clip.data.nbytes)
-        if len(waiting[clip.name]) >= max(small, running[clip.name].clips_at_once):
+        at_once = running[clip.name].clips_at_once
+        if len(waiting[clip.name]) >= max(small // at_once, 1) * at_once:
             yield batch(clip.name)
     for name in tuple(waiting):
         yield batch(name)

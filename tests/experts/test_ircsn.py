@@ -7,7 +7,7 @@ import pytest
 import seeded
 import torch
 from closeness import centred_cosines, different_clips, unchanged_neighbours
-from fast_towers import CPU, on_x86
+from fast_towers import CPU, computing_with, on_x86
 from media import flat, write_video
 from plain_csn import Bottleneck, PlainCSN, lively
 from safetensors.torch import save_file
@@ -29,6 +29,8 @@ from mdmmt.kernels import cpu, private
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "irCSN_152_ig65m_from_scratch_f125286141.pth"
+# The threads that each of five clips gets, by the number of all threads.
+SHARES = {1: [1] * 5, 2: [1] * 4 + [2], 3: [1] * 3 + [3] * 2, 8: [2] * 4 + [8]}
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -205,6 +207,23 @@ def test_int8_bottleneck_is_close_to_the_plain_one(d_in, stride):
     assert rounded.depthwise.scale.isfinite().all() and rounded.depthwise.bias.isfinite().all()
     assert (ours - wanted).square().mean() <= (0.03**2) * wanted.square().mean()
     assert (ours - wanted).abs().max() <= 0.1 * wanted.abs().max()
+
+
+def test_features_are_the_same_for_any_number_of_threads(expert, monkeypatch):
+    """Clips are computed side by side, but for the last ones, of which each gets all threads."""
+    clips, seen, network = seeded.pictures(0, 10, 16).reshape(5, 2, 16, 16, 3), [], expert.network
+
+    def watched(frames):
+        seen.append((len(frames), torch.get_num_threads()))
+        return network(frames)
+
+    monkeypatch.setattr(expert, "network", watched)
+    alone = np.concatenate([expert.features(one[None]) for one in clips])
+    for threads, wanted in SHARES.items():
+        seen.clear()
+        with computing_with(threads):
+            assert np.array_equal(expert.features(clips), alone)
+        assert seen == [(1, share) for share in wanted]
 
 
 def test_sizes_are_those_of_the_paper_and_the_authors():

@@ -127,7 +127,9 @@ def test_extract_of_a_part_gives_what_a_selection_of_the_whole_gives(
     [
         ((1, 8, 8, 3), 1, [BATCH_SIZE, 4]),
         ((32, 224, 224, 3), 1, [3] * 6 + [2]),  # of VIDEO, 4.8 MB each
+        ((32, 224, 224, 3), 2, [2] * 10),  # on two threads
         ((32, 224, 224, 3), 8, [8, 8, 4]),  # on CUDA
+        ((8, 8, 8, 3), 5, [15, 5]),
         ((32, 512, 512, 3), 1, [1] * 20),  # 25 MB each
     ],
 )

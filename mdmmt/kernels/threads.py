@@ -1,6 +1,6 @@
-"""A pool of threads, each of which computes a batch by itself.
+"""A pool of workers, each of which computes a batch by itself with its share of torch's threads.
 
-A thread that has a batch to itself waits for no other. Where all threads share one batch, each of
+A worker that has a batch to itself waits for no other. Where all threads share one batch, each of
 a layer's dozens of operators starts for all of them together, and ends with the slowest.
 `torch.set_num_threads(1)` switches this off.
 """
@@ -21,28 +21,30 @@ Result = TypeVar("Result")
 
 
 def run_in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> list[Result]:
-    """Call a function for each item, in this thread for 1, else in a pool of `threads`."""
-    if threads == 1:
+    """Call a function for each item, in this thread for 1, else in a pool of `workers`."""
+    if workers == 1:
         return [function(item) for item in items]
-    return list(_pool(threads).map(torch.inference_mode()(function), items))
+    pool = _pool(workers, torch.get_num_threads())
+    return list(pool.map(torch.inference_mode()(function), items))
 
 
 @lru_cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """A shared pool of `threads` workers, each limited to one torch thread."""
-    return ThreadPoolExecutor(threads, "mdmmt", _limit_to_one_thread, (threads,))
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """A shared pool of workers, among which torch's threads are divided."""
+    share = max(1, threads // workers)
+    return ThreadPoolExecutor(workers, "mdmmt", _limit_threads, (share, threads))
 
 
-def _limit_to_one_thread(usual: int) -> None:
-    """Let the operators of the calling thread use no other thread.
+def _limit_threads(share: int, usual: int) -> None:
+    """Let the operators of the calling thread use `share` threads, itself among them.
 
     Torch keeps that number for each thread, and gives a new thread the number that any thread has
     set last. So another thread, which ends at once, sets the usual number again.
     """
     torch.get_num_threads()  # gives this thread its number, which would overwrite a later one
-    torch.set_num_threads(1)
+    torch.set_num_threads(share)
     other = Thread(target=torch.set_num_threads, args=(usual,))
     other.start()
     other.join()
