@@ -267,6 +267,8 @@ def new_database(request, tmp_path_factory):
 @pytest.fixture
 def databases(new_database, request):
     """`databases(name)` gives the place of a database, each time the same for the same name."""
+    on_server = request.node.get_closest_marker("milvus_server") is not None
+    server = request.getfixturevalue("milvus_server") if on_server else None
     places: dict[str, str] = {}
 
     def place(name: str) -> str:
@@ -275,9 +277,9 @@ def databases(new_database, request):
         return places[name]
 
     yield place
-    for uri in places.values():
-        if "://" in uri:
-            request.getfixturevalue("milvus_server").drop(uri)
+    if server is not None:
+        for uri in places.values():
+            server.drop(uri)
 
 
 @pytest.fixture

@@ -189,9 +189,9 @@ def test_search_command_finds_a_video_by_itself(database, clips, capsys):
 
 
 @pytest.fixture(scope="module")
-def windows(clips, model, tmp_path_factory) -> str:
+def windows(clips, model, new_database) -> str:
     """A database of all clips, in windows of a second, each half a second after the one before."""
-    db = str(tmp_path_factory.mktemp("windows") / "library.db")
+    db = new_database()
     with Index.open(db, model) as index:
         for path in sorted(clips.glob("*.mp4")):
             index.add(path, model.encode_segments(path, window_s=1.0, stride_s=0.5))
@@ -257,8 +257,8 @@ def test_search_command_finds_more_like_a_result(windows, query, clips, tmp_path
 
 
 @pytest.mark.slow  # many searches, each of which loads the model
-def test_search_command_refines_times_by_kept_features(clips, query, windows, tmp_path, capsys):
-    features, db = str(tmp_path / "features"), str(tmp_path / "library.db")
+def test_search_command_refines_times_by_kept_features(clips, query, databases, tmp_path, capsys):
+    features, db = str(tmp_path / "features"), databases("library")
     videos = [str(clips / "0.mp4"), str(clips / "1.mp4")]
     assert main(["extract", *videos, f"--out={features}", "--experts=frame,motion,sound"]) == 0
     build = ["index", "build", *videos, "--db", db, "--weights=sample", "--window=6"]
