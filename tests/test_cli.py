@@ -17,7 +17,7 @@ from mdmmt.sample import NOTICE
     "command",
     [
         ["extract", "none.mp4", "--experts=frame", "--out", "OUT"],
-        ["index", "build", "none.mp4", "--weights=sample", "--db", "OUT"],
+        ["index", "build", __file__, "--weights=sample", "--db", "OUT"],
         ["search", "red", "--weights=sample", "--db", "none.db", "--html", "OUT"],
         ["convert", "none.pth", "--out", "OUT"],
         ["export", "text", "--weights=none.pth", "--out", "OUT"],

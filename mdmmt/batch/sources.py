@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from ..errors import InputError
 from ..features.files import SUFFIX, VIDEO_SUFFIXES
 from ..features.listing import find_videos_or_features
+from ..storage.files import check_file
 from ..storage.object_store import Address, Store, is_address, local_copy
 from .texts import STDIN, TABLES, read_texts
 
@@ -57,6 +58,8 @@ def find_items(source: str, column: str | None = None) -> Items:
         return Items("path", _distinct(map(_absolute, paths)), options=options)
     if is_address(source):
         return _in_store(source)
+    if not os.path.isdir(source):
+        check_file(source, "a folder, a list, a video file or a feature file")
     paths = find_videos_or_features([source])
     root = os.path.abspath(source) if os.path.isdir(source) else ""
     return Items("path", _distinct(map(os.path.abspath, paths)), root)

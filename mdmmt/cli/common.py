@@ -13,7 +13,9 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import EXPERT_PRECISIONS, PRECISIONS
+from ..errors import InputError
 from ..media.limits import TIME_LIMIT_S
+from ..storage.files import check_file
 from ..storage.text import counted, escape_controls
 from .words import WORDS, in_words_of_commands
 
@@ -150,6 +152,28 @@ def jobs_of(arguments: argparse.Namespace, device: torch.device) -> int:
         return 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, MAX_USUAL_JOBS)
+
+
+def check_some_are_there(paths: Sequence[str], what: str) -> None:
+    """Refuse paths of which none is there, before anything is loaded or downloaded for them.
+
+    The work names a path that is missing among others.
+
+    Args:
+        what: the kind of files that the message asks for.
+
+    Raises:
+        InputError: about the last path, after a message about each of the others.
+    """
+    if any(map(os.path.exists, paths)):
+        return
+    *others, last = paths
+    for path in others:
+        try:
+            check_file(path, what)
+        except InputError as error:
+            say(error)
+    check_file(last, what)
 
 
 def load_model(arguments: argparse.Namespace) -> Model:

@@ -21,6 +21,7 @@ from .common import (
     add_model_options,
     add_time_limit_option,
     add_tokenizer_option,
+    check_some_are_there,
     jobs_of,
     load_model,
     progress,
@@ -106,13 +107,16 @@ def _embed(arguments: argparse.Namespace) -> int:
         portions = read_texts(arguments.texts, arguments.column)
     else:
         portions = [[PlacedText(text, "") for text in arguments.text or ()]]
-    model = load_model(arguments)
     texts: list[PlacedText] = []  # that were read
     videos: list[str] = []
-    rows: Iterator[EmbeddingRow]
     if arguments.videos:
-        kind, videos = "path", find_videos_or_features(arguments.videos)
-        total: int | None = len(videos)
+        check_some_are_there(arguments.videos, "a video file, a feature file or a folder of these")
+        videos = find_videos_or_features(arguments.videos)
+    model = load_model(arguments)
+    rows: Iterator[EmbeddingRow]
+    total: int | None
+    if arguments.videos:
+        kind, total = "path", len(videos)
         jobs = jobs_of(arguments, model.device)
         if windows:
             rows = embed_windows(model, videos, arguments.window, arguments.stride, jobs)

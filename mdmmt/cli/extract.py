@@ -15,6 +15,7 @@ from .common import (
     add_experts_options,
     add_jobs_option,
     add_time_limit_option,
+    check_some_are_there,
     jobs_of,
     print_result,
     report,
@@ -67,6 +68,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     from ..storage.files import check_folder
 
     check_folder(arguments.out)
+    check_some_are_there(arguments.videos, "a video file or a folder of videos")
     planned = plan(find_videos(arguments.videos), arguments.out)
     device = resolve_device(arguments.device)
     jobs = jobs_of(arguments, device)

@@ -23,6 +23,7 @@ from .common import (
     add_time_limit_option,
     add_tokenizer_option,
     add_window_options,
+    check_some_are_there,
     jobs_of,
     load_model,
     print_result,
@@ -197,6 +198,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
     if arguments.features:
         find_feature_files(arguments.features)  # refuses a wrong folder before a database is made
+    check_some_are_there(arguments.videos, "a video file, a feature file or a folder of these")
     paths = find_videos_or_features(arguments.videos)
     metadata = read_metadata(arguments.metadata) if arguments.metadata else {}
     if arguments.weights is None:
@@ -360,7 +362,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> int:
     from ..search import Index
-    from ..storage.files import check_writable
+    from ..storage.files import check_file, check_writable
 
     query = (arguments.text, arguments.video, arguments.like)
     one_query = arguments.queries is None and query != (None, None, None)
@@ -374,6 +376,8 @@ def _search(arguments: argparse.Namespace) -> int:
                 "--html shows the results of one query, expected a text, --video or --like"
             )
         check_writable(arguments.html)
+    if arguments.video is not None:
+        check_file(arguments.video, "a video file or a feature file")
     if arguments.experts and arguments.video is None:
         raise InputError("--experts is for --video, since no expert runs for a sentence")
     if arguments.features and not arguments.refine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -36,9 +36,9 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, Pat
         if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             videos.append((given, Path(given.name)))
             continue
-        in_folder, _ = _files_in(given)
+        files, in_folder, _ = _files_in(given)
         if not in_folder:
-            raise InputError(_nothing_in(given, "video"))
+            raise InputError(_nothing_in(given, files, "video"))
         videos += [(video, video.relative_to(given)) for video in in_folder]
     return videos
 
@@ -59,9 +59,9 @@ def find_videos_or_features(paths: Iterable[str | os.PathLike[str]]) -> list[str
         if not os.path.isdir(given):  # `Path.is_dir` would raise for a long name
             files.append(given)
             continue
-        videos, features = _files_in(given)
+        all_files, videos, features = _files_in(given)
         if not videos and not features:
-            raise InputError(_nothing_in(given, "video and no feature file"))
+            raise InputError(_nothing_in(given, all_files, "video and no feature file"))
         if videos and features:
             what = counted(len(features), "feature file is", "feature files are")
             logger.info(
@@ -77,8 +77,8 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The videos and the feature files in a folder."""
+def _files_in(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """All files in a folder, and the videos and the feature files among them."""
     from ..media.opening import is_still  # imports PyAV
 
     files = sorted(visible_files(folder, followlinks=True))
@@ -89,10 +89,12 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
     if stills := len(named_so) - len(videos):
         what = counted(stills, "still picture is", "still pictures are")
         logger.info("%s left out of %s", what, folder)
-    return videos, [file for file in files if file.suffix == SUFFIX]
+    return files, videos, [file for file in files if file.suffix == SUFFIX]
 
 
-def _nothing_in(folder: Path, what: str) -> str:
+def _nothing_in(folder: Path, files: Sequence[Path], what: str) -> str:
+    if not files:
+        return f"there is no file in the folder {str(folder)!r}, expected videos in it or below it"
     return (
         f"there is no {what} in the folder {str(folder)!r}: its files are still pictures, or have "
         f"none of the suffixes of videos {', '.join(VIDEO_SUFFIXES)}; any file can be named"

@@ -61,7 +61,10 @@ def test_texts_count_once(tmp_path):
         (find_texts, "none", None, "'none' cannot be read"),
         (find_texts, "-", None, "expected a file on this machine"),
         (find_items, "list.txt", "path", "is no table"),
+        (find_items, "none", None, "no file 'none', expected a folder, a list"),
+        (find_items, "none.mp4", None, "no file 'none.mp4', expected a folder, a list"),
         (find_items, ".", None, "there is no video and no feature file"),
+        (find_items, "bare", None, "there is no file in the folder 'bare'"),
         (find_items, "empty.txt", None, "holds no text"),
         (find_items, "ftp://films/a", None, "expected a folder, or one of s3://BUCKET/PREFIX"),
         (find_items, "s3:///a", None, "expected a folder, or one of s3://BUCKET/PREFIX"),
@@ -70,6 +73,7 @@ def test_texts_count_once(tmp_path):
 def test_what_is_no_source_is_refused(tmp_path, monkeypatch, find, source, column, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=message):
         find(source, column)
 

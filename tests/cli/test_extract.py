@@ -103,8 +103,13 @@ def test_extract_refuses_two_videos_of_one_name(videos, tmp_path, capsys):
 def test_extract_refuses_a_folder_without_videos_and_unknown_experts(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["extract", str(tmp_path / "empty"), f"--out={tmp_path}", "--experts=frame"]) == 1
+    assert "no file in the folder" in capsys.readouterr().err
+    (tmp_path / "empty" / "notes.txt").touch()
+    assert main(["extract", str(tmp_path / "empty"), f"--out={tmp_path}", "--experts=frame"]) == 1
     assert "no video in the folder" in capsys.readouterr().err
-    assert main(["extract", "a.mp4", f"--out={tmp_path}", "--experts=speech"]) == 1
+    (tmp_path / "a.mp4").touch()
+    command = ["extract", str(tmp_path / "a.mp4"), f"--out={tmp_path}"]
+    assert main([*command, "--experts=speech"]) == 1
     assert "'speech' cannot be run" in capsys.readouterr().err
 
 
@@ -117,7 +122,9 @@ def test_extract_says_in_one_line_that_a_file_is_a_still_picture(tmp_path, capsy
 
 def test_extract_ends_if_weights_of_an_expert_are_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MDMMT_EXPERTS", str(tmp_path))
-    assert main(["extract", "a.mp4", "--out", str(tmp_path / "out")]) == 1
+    video = tmp_path / "a.mp4"
+    video.touch()
+    assert main(["extract", str(video), "--out", str(tmp_path / "out")]) == 1
     assert "irCSN_152" in capsys.readouterr().err
 
 

@@ -348,8 +348,13 @@ def test_index_and_search_commands_name_the_error(clips, database, model, tmp_pa
     missing = str(tmp_path / "none.mp4")
     assert main(["index", "build", missing, "--db", str(tmp_path / "a.db"), *weights]) == 1
     printed = capsys.readouterr()
-    assert missing in printed.err and "a.db was not made" in printed.out
-    assert not list(tmp_path.iterdir())
+    assert missing in printed.err and not list(tmp_path.iterdir())
+    broken = tmp_path / "broken.mp4"
+    broken.touch()
+    assert main(["index", "build", str(broken), "--db", str(tmp_path / "a.db"), *weights]) == 1
+    printed = capsys.readouterr()
+    assert str(broken) in printed.err and "a.db was not made" in printed.out
+    assert list(tmp_path.iterdir()) == [broken]
     assert main(["search", "red", "--db", str(tmp_path / "b.db"), *weights]) == 1
     assert "b.db" in capsys.readouterr().err and not (tmp_path / "b.db").exists()
     build = ["index", "build", str(clips / "0.mp4"), "--db", database, *weights]

@@ -48,10 +48,10 @@ PLACES = "; expected a weights file, a model folder, 'sample', or OWNER/NAME on 
         ),
         (
             "extract none.mp4 --experts frame --out out",
-            "there is no file 'none.mp4', expected a video file",
+            "there is no file 'none.mp4', expected a video file or a folder of videos",
         ),
         (
-            "index build none.mp4 --weights sample --window=2 --stride=3 --db a.db",
+            "index build empty.mp4 --weights sample --window=2 --stride=3 --db a.db",
             "--stride is 3 and --window 2, which would leave holes between the windows; expected a "
             "stride of at most one window",
         ),
@@ -59,6 +59,7 @@ PLACES = "; expected a weights file, a model folder, 'sample', or OWNER/NAME on 
 )
 def test_commands_speak_of_their_options(command, message, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.mp4").touch()
     assert main(command.split()) == 1
     told = capsys.readouterr().err.removeprefix(f"mdmmt: {NOTICE}\n")
     assert told == f"mdmmt: {message}\n"

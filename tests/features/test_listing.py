@@ -75,6 +75,10 @@ def test_find_videos_leaves_still_pictures_out_and_counts_them(tmp_path, caplog)
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match="its files are still pictures, or have none of"):
         find_videos([tmp_path])
+    for file in tmp_path.iterdir():
+        file.rename(file.with_name(f".{file.name}"))
+    with pytest.raises(InputError, match=r"no file in the folder '.*', expected videos"):
+        find_videos([tmp_path])
 
 
 @pytest.mark.parametrize("find", [find_videos, find_videos_or_features])
