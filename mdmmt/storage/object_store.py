@@ -160,7 +160,7 @@ class Store:
                 raise
             raise InputError(
                 f"{place!r} cannot {what}: {_cause(error)}; expected that it exists, that the "
-                "store answers, and that its keys give the right"
+                "store answers, and that its keys give the right to do so"
             ) from error
 
     def _path(self, name: str) -> str:
