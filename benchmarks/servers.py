@@ -5,6 +5,9 @@
 The server gets a database of its own for each number of rows, which is removed at the end. The
 vectors come in groups, as embeddings of videos do, and each video has ten of them. The queries are
 searched for one by one, and the results are compared with those of an exact search by numpy.
+`--pid` names the process of a server on this machine, whose memory and processor time are measured
+then. Processor time compares on a busy machine as well. `--ways` names the ways to be measured, of
+which the first one on the server is its index while it is filled.
 
     python benchmarks/servers.py --server http://localhost:19530 --rows 10000 --bulk
 
@@ -17,12 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +38,7 @@ from numpy.typing import NDArray
 from pymilvus import MilvusClient
 
 from mdmmt.model import Segments
-from mdmmt.search import FileEntry, Identity, Index
+from mdmmt.search import FileEntry, Identity, Index, milvus
 from mdmmt.search.index import ROWS_AT_ONCE
 from mdmmt.search.milvus import COLLECTION, make_vector_index
 
@@ -42,13 +46,27 @@ MODEL = Identity("benchmark", "0" * 64, EXPERTS * WIDTH)
 MAX_SEARCH_S = 20  # a slow way is searched for no longer than this
 BULK_BYTES = 128 << 20  # of vectors in a file of the bulk writer
 PAUSE_S = 0.2
+QUIET_PAUSES = 50  # without an unfinished row, after which an index counts as made
+COLUMNS = (
+    "single",  # rows a second, one file after the other
+    "batched",  # rows a second
+    "fill_cpu_s",
+    "index_s",
+    "index_cpu_s",
+    "median_ms",
+    "p95_ms",
+    "search_cpu_ms",
+    "recall_at_10",
+    "memory_gb",
+)
 SINGLE_FILES = 20  # that are added one after the other, for comparison
-# On the server, beside the index that `Index` makes.
-INDEXES: dict[str, dict[str, Any]] = {
-    "server, AUTOINDEX": {"index_type": "AUTOINDEX"},
-    "server, HNSW": {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}},
-    "server, IVF_FLAT": {"index_type": "IVF_FLAT", "params": {"nlist": 128}},
+LITE = "Lite"
+INDEXES: dict[str, dict[str, Any]] = {  # on the server; `Index` makes the first
+    "AUTOINDEX": {"index_type": "AUTOINDEX"},
+    "HNSW": {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}},
+    "IVF_FLAT": {"index_type": "IVF_FLAT", "params": {"nlist": 128}},
 }
+milvus.CONNECT_S = milvus.ANSWER_S = 900  # a busy machine is measured too
 
 
 def entries(vectors: NDArray[np.float32]) -> Iterator[FileEntry]:
@@ -58,19 +76,24 @@ def entries(vectors: NDArray[np.float32]) -> Iterator[FileEntry]:
         yield FileEntry(str(first), Segments(part, spans_s[: len(part)]), "", {"number": first})
 
 
-def fill(index: Index, vectors: NDArray[np.float32]) -> tuple[float, float]:
-    """Rows a second, one file after the other and in batches."""
+def fill(index: Index, vectors: NDArray[np.float32], process: Process | None) -> dict[str, float]:
+    """Add all rows, some of them one file after the other, and then all in batches."""
     files = list(entries(vectors))
     started = time.perf_counter()
     for file in files[:SINGLE_FILES]:
         index.add(*file)
     single_s = time.perf_counter() - started
     at_once = ROWS_AT_ONCE // SEGMENTS_PER_FILE
+    before_s = cpu_s(process)
     started = time.perf_counter()
     for first in range(0, len(files), at_once):
         index.add_files(files[first : first + at_once])
     batched_s = time.perf_counter() - started
-    return SINGLE_FILES * SEGMENTS_PER_FILE / single_s, len(vectors) / batched_s
+    return {
+        "single": SINGLE_FILES * SEGMENTS_PER_FILE / single_s,
+        "batched": len(vectors) / batched_s,
+        "fill_cpu_s": cpu_s(process) - before_s,
+    }
 
 
 def fill_in_bulk(server: str, vectors: NDArray[np.float32]) -> dict[str, float]:
@@ -119,9 +142,10 @@ def fill_in_bulk(server: str, vectors: NDArray[np.float32]) -> dict[str, float]:
 
 
 def search(
-    index: Index, queries: NDArray[np.float32], exact: NDArray[np.int64]
+    index: Index, queries: NDArray[np.float32], exact: NDArray[np.int64], process: Process | None
 ) -> dict[str, float]:
     index.search(queries[0], K)
+    before_s = cpu_s(process)
     times, correct = [], 0
     for query, best in zip(queries, exact, strict=True):
         started = time.perf_counter()
@@ -131,11 +155,36 @@ def search(
         correct += len(found & {*best.tolist()})
         if sum(times) > MAX_SEARCH_S:
             break
-    return {
+    figures = {
         "median_ms": 1e3 * statistics.median(times),
         "p95_ms": 1e3 * float(np.quantile(times, 0.95)),
         "recall_at_10": correct / (K * len(times)),
+        "search_cpu_ms": 1e3 * (cpu_s(process) - before_s) / len(times),
     }
+    if process:
+        figures["memory_gb"] = process.memory_gb()
+    return figures
+
+
+class Process:
+    """The process of a server on this machine."""
+
+    def __init__(self, number: int) -> None:
+        self.folder = Path(f"/proc/{number}")
+
+    def cpu_s(self) -> float:
+        fields = (self.folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_gb(self) -> float:
+        lines = (self.folder / "status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024 / 1e9
+
+
+def cpu_s(process: Process | None) -> float:
+    """The processor time of this process and of a server."""
+    return time.process_time() + (process.cpu_s() if process else 0.0)
 
 
 @contextmanager
@@ -143,40 +192,66 @@ def database_on(server: str) -> Iterator[str]:
     name = f"benchmark_{os.getpid()}"
     client = MilvusClient(server)
     client.create_database(name)
-    yield f"{server.rstrip('/')}/{name}"
-    inside = MilvusClient(f"{server.rstrip('/')}/{name}")
-    inside.drop_collection(COLLECTION)
-    inside.close()
-    client.drop_database(name)
-    client.close()
+    try:
+        yield f"{server.rstrip('/')}/{name}"
+    finally:
+        inside = MilvusClient(f"{server.rstrip('/')}/{name}")
+        inside.drop_collection(COLLECTION)
+        inside.close()
+        client.drop_database(name)
+        client.close()
 
 
-def measure(rows: int, server: str, queries: int) -> Iterator[dict[str, Any]]:
+def wait_for_index(client: MilvusClient) -> None:
+    """Wait until the index has all rows; Milvus joins segments, and indexes those anew."""
+    quiet = 0
+    while quiet < QUIET_PAUSES:
+        state = client.describe_index(COLLECTION, client.list_indexes(COLLECTION)[0])
+        quiet = 0 if state["pending_index_rows"] else quiet + 1
+        time.sleep(PAUSE_S)
+
+
+def change_index(client: MilvusClient, way: str) -> None:
+    """Replace the index of all rows, and load it."""
+    client.release_collection(COLLECTION)
+    client.drop_index(COLLECTION, client.list_indexes(COLLECTION)[0])
+    make_vector_index(client, INDEXES[way])
+    wait_for_index(client)
+    client.load_collection(COLLECTION)
+
+
+def measure(
+    rows: int, ways: Sequence[str], server: str, queries: int, process: Process | None
+) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(1)
     vectors, query_vectors = vectors_like_videos(rows, rng), vectors_like_videos(queries, rng)
     exact = np.argsort(-(query_vectors @ vectors.T), axis=1)[:, :K]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "library.db"
-        with Index.open(path, MODEL) as index:
-            single, batched = fill(index, vectors)
-        with Index.open(path, MODEL) as index:
-            quality = search(index, query_vectors, exact)
-        yield {"way": "Milvus Lite", "single": single, "batched": batched, **quality}
+    if LITE in ways:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "library.db"
+            with Index.open(path, MODEL) as index:
+                figures = fill(index, vectors, None)
+            with Index.open(path, MODEL) as index:
+                yield {"way": LITE, **figures, **search(index, query_vectors, exact, None)}
+    on_server = [way for way in ways if way != LITE]
+    if not on_server:
+        return
     with database_on(server) as uri:
-        with Index.open(uri, MODEL) as index:
-            single, batched = fill(index, vectors)
         client = MilvusClient(uri)
+        Index.open(uri, MODEL).close()
+        change_index(client, on_server[0])
+        with Index.open(uri, MODEL) as index:
+            figures = fill(index, vectors, process)
         client.flush(COLLECTION)
-        for way, settings in INDEXES.items():
-            client.release_collection(COLLECTION)
-            client.drop_index(COLLECTION, client.list_indexes(COLLECTION)[0])
+        wait_for_index(client)
+        for way in on_server:
+            before_s = cpu_s(process)
             started = time.perf_counter()
-            make_vector_index(client, settings)  # waits until it is made
-            index_s = time.perf_counter() - started
-            client.load_collection(COLLECTION)
+            change_index(client, way)
+            figures["index_s"] = time.perf_counter() - started - QUIET_PAUSES * PAUSE_S
+            figures["index_cpu_s"] = cpu_s(process) - before_s
             with Index.open(uri, MODEL, read_only=True) as index:
-                quality = search(index, query_vectors, exact)
-            yield {"way": way, "single": single, "batched": batched, "index_s": index_s, **quality}
+                yield {"way": way, **figures, **search(index, query_vectors, exact, process)}
         client.close()
 
 
@@ -185,6 +260,10 @@ def main() -> None:
     parser.add_argument("--server", required=True, help="the address of a Milvus server")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument(
+        "--ways", nargs="+", choices=[LITE, *INDEXES], default=[LITE, *INDEXES], help="default: all"
+    )
+    parser.add_argument("--pid", type=int, help="the process of the server, to be measured")
     parser.add_argument("--bulk", action="store_true", help="fill by the bulk writer, and no more")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
@@ -204,19 +283,14 @@ def main() -> None:
             vectors = vectors_like_videos(rows, np.random.default_rng(1))
             print(rows, fill_in_bulk(arguments.server, vectors), flush=True)
         return
-    header = ("one by one", "batched", "index", "median", "p95", "recall@10")
-    print(f"{'rows':>8}  {'':<20}" + "".join(f"{name:>13}" for name in header))
+    print(f"{'rows':>8}  {'':<12}" + "".join(f"{name:>15}" for name in COLUMNS))
+    process = Process(arguments.pid) if arguments.pid else None
     results = []
     for rows in arguments.rows:
-        for figures in measure(rows, arguments.server, arguments.queries):
+        for figures in measure(rows, arguments.ways, arguments.server, arguments.queries, process):
             results.append({"rows": rows, **figures})
-            print(
-                f"{rows:>8}  {figures['way']:<20}{figures['single']:>9.0f} r/s"
-                f"{figures['batched']:>9.0f} r/s{figures.get('index_s', 0):>11.1f} s"
-                f"{figures['median_ms']:>10.1f} ms{figures['p95_ms']:>10.1f} ms"
-                f"{figures['recall_at_10']:>13.4f}",
-                flush=True,
-            )
+            cells = "".join(f"{figures.get(name, math.nan):>15.4g}" for name in COLUMNS)
+            print(f"{rows:>8}  {figures['way']:<12}{cells}", flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps({**conditions, "results": results}, indent=1) + "\n")
 
