@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,14 @@ Feed = dict[str, np.ndarray]  # the inputs of a graph by their names
 
 
 def load_engines(
-    graph: Path, threads: int, samples: Sequence[Feed] = ()
-) -> dict[str, Callable[[Feed], object]]:
+    graph: Path, threads: int, samples: Sequence[Feed] = (), is_transformer: bool = True
+) -> dict[str, Callable[[Feed], Any]]:
     """The engines that are installed, told to compute in float32.
 
     Args:
         samples: inputs by which NNCF calibrates 8 bits; without any, there is no such engine.
+        is_transformer: calibrate as NNCF advises for transformers, else for convolutions and ReLU,
+            whose inputs have no sign.
     """
     engines = {}
     if find_spec("onnxruntime"):
@@ -45,7 +48,11 @@ def load_engines(
     if find_spec("openvino"):
         import openvino
 
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # several engines may run side by side
+        }
         core = openvino.Core()
         compiled = core.compile_model(str(graph), "CPU", settings)
         engines["OpenVINO"] = compiled.create_infer_request().infer
@@ -55,7 +62,8 @@ def load_engines(
             rounded = nncf.quantize(
                 core.read_model(str(graph)),
                 nncf.Dataset(samples),
-                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
             )
             compiled = core.compile_model(rounded, "CPU", settings)
             engines["OpenVINO int8"] = compiled.create_infer_request().infer

@@ -23,6 +23,7 @@ import tempfile
 import time
 from argparse import RawDescriptionHelpFormatter as RawHelp
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -123,25 +124,30 @@ def products(plain: PlainCSN, clip: torch.Tensor) -> Callable[[], None]:
 def networks(rounds: int) -> dict[str, float]:
     """The networks alone, on clips that are decoded already; the ratios that README gives."""
     video, plain = make_video()
-    frames = seeded.pictures(0, 32, 224)[None]
-    clip = plain_input(frames)
+    count = video.clips_at_once  # each with its share of the threads, by VIDEO and by engines
+    frames = np.repeat(seeded.pictures(0, 32, 224)[None], count, axis=0)
+    clip = plain_input(frames[:1])
     runs: dict[str, Callable[[], object]] = {}
     if has_int8():
         int8 = video_of(plain, "int8")
         runs["VIDEO in int8"] = lambda: int8.features(frames)
     with tempfile.TemporaryDirectory() as folder:
         file = export(plain, (clip,), ["clip"], {"clip": {0: "batch"}}, Path(folder) / "v.onnx")
-        engines = load_engines(file, torch.get_num_threads())
-    runs |= {name: partial(engine, {"clip": clip.numpy()}) for name, engine in engines.items()}
+        engines = [load_engines(file, torch.get_num_threads() // count) for _ in range(count)]
+    workers, feed = ThreadPoolExecutor(count), {"clip": clip.numpy()}
+    for name in engines[0]:
+        copies = [engine[name] for engine in engines]
+        runs[name] = lambda copies=copies: list(workers.map(lambda copy: copy(feed), copies))
     took = measure(
         rounds,
-        plain=lambda: plain(clip),
+        plain=lambda: [plain(clip) for _ in range(count)],
         VIDEO=lambda: video.features(frames),
         products=products(plain, clip),
         **runs,
     )
+    took["products"] *= count
     facts = {
-        "VIDEO clips a processor-second": 1 / took["VIDEO"],
+        "VIDEO clips a processor-second": count / took["VIDEO"],
         "VIDEO to plain": took["plain"] / took["VIDEO"],
         "VIDEO to matrix limit": took["products"] / took["VIDEO"],
     }
@@ -239,17 +245,43 @@ def jobs(path: Path, rounds: int, only: str | None) -> dict[str, float]:
 
 
 def rounding() -> dict[str, float]:
-    """The features in 8 bits beside the exact ones, of clips that they tell apart."""
+    """The features in 8 bits beside the exact ones, of clips that they tell apart.
+
+    They are those of VIDEO, and those of OpenVINO where it is installed with NNCF.
+    """
     clips = shown_clips(40)
-    plain = lively(torch.cat([plain_input(clip[None]) for clip in clips[::5]]))
-    exact, int8 = (video_of(plain, name).features(clips) for name in ("exact", "int8"))
-    cosines = centred_cosines(exact, int8)
+    samples = [plain_input(clip[None]) for clip in clips[::5]]
+    plain = lively(torch.cat(samples))
+    exact, int8 = (video_of(plain, name) for name in ("exact", "int8"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = export(
+            plain, (samples[0],), ["clip"], {"clip": {0: "batch"}}, Path(folder) / "v.onnx"
+        )
+        feeds = [{"clip": sample.numpy()} for sample in samples]
+        engines = load_engines(file, torch.get_num_threads(), feeds, is_transformer=False)
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "VIDEO in int8": lambda clip: int8.features(clip)[0]
+    }
+    if "OpenVINO int8" in engines:
+        engine = engines["OpenVINO int8"]
+        ways["OpenVINO int8"] = lambda clip: engine({"clip": plain_input(clip).numpy()})[0][0]
+    wanted, facts = exact.features(clips), {}
+    for name, way in ways.items():
+        features = np.stack([way(clip[None]) for clip in clips])
+        facts |= {f"{name}: {fact}": value for fact, value in closeness(wanted, features).items()}
+    runs = {name: partial(way, clips[:1]) for name, way in ways.items()}
+    took = measure(5, exact=lambda: exact.features(clips[:1]), **runs)
+    return facts | {f"{name} to exact": took["exact"] / took[name] for name in ways}
+
+
+def closeness(exact: np.ndarray, features: np.ndarray) -> dict[str, float]:
+    cosines = centred_cosines(exact, features)
     return {
-        "median cosine of centred features": float(np.median(cosines)),
-        "least cosine of centred features": float(cosines.min()),
-        "share of unchanged neighbours": unchanged_neighbours(exact, int8),
-        "largest loss of a neighbour's cosine": largest_neighbour_loss(exact, int8),
-        **embedding_cosines(exact, int8),
+        "median cosine, centred": float(np.median(cosines)),
+        "least cosine, centred": float(cosines.min()),
+        "share of unchanged neighbours": unchanged_neighbours(exact, features),
+        "largest loss of a neighbour's cosine": largest_neighbour_loss(exact, features),
+        **embedding_cosines(exact, features),
     }
 
 
@@ -352,7 +384,7 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name, value in facts.items():
-        print(f"{name:42} {value:10.4g}")
+        print(f"{name:60} {value:10.4g}")
 
 
 if __name__ == "__main__":
