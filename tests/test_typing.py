@@ -82,8 +82,12 @@ def client(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_mypy_sees_the_mistakes_of_a_client(client: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--output=json", client.name]
+def test_mypy_sees_the_mistakes_of_a_client(client: Path, pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.cache is not None
+    # What mypy knows of torch and of other packages is kept for the next run, which is then quick.
+    kept = pytestconfig.cache.mkdir("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={kept}", "--output=json"]
+    command.append(client.name)
     environment = {"MYPYPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(
         command, cwd=client.parent, env=environment, capture_output=True, text=True
