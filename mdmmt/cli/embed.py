@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
 from ..storage.text import counted
@@ -34,6 +34,7 @@ from .common import (
 if TYPE_CHECKING:
     from ..batch.embed import EmbeddingRow
     from ..batch.texts import PlacedText
+    from ..model import Model
 
 STDOUT = Path("-")
 
@@ -91,68 +92,108 @@ def add_commands(commands: Commands) -> None:
     embed.set_defaults(run=_embed)
 
 
+class _Run(NamedTuple):
+    """What one call of the command embeds."""
+
+    kind: str  # of the names in the output: 'path' or 'text'
+    rows: Iterator[EmbeddingRow]  # computed as they are taken
+    videos: Sequence[str]  # none if texts are embedded
+    texts: list[PlacedText]  # those of the rows so far, since standard input may have more
+    total: int | None  # videos or texts; None: not known before standard input ends
+    read_s: float  # of each video at most
+
+
 def _embed(arguments: argparse.Namespace) -> int:
     """Embed all items that can be embedded; name the others at the end, with the reason."""
-    from ..batch.embed import EmbeddingRow, embed_texts, embed_videos, embed_windows
-    from ..batch.embedding_files import embeddings_file
-    from ..batch.outcome import INTERRUPTED
-    from ..batch.texts import STDIN, PlacedText, read_texts
+    from ..batch.texts import PlacedText, read_texts
     from ..features.listing import find_videos_or_features
 
     windows = (arguments.segments, arguments.window, arguments.stride) != (None, None, None)
     _check(arguments, windows)
-    out = arguments.out
+    # What is to be embedded is looked up before the model is loaded, which takes longer.
+    videos: list[str] = []
+    if arguments.videos:
+        check_some_are_there(arguments.videos, "a video file, a feature file or a folder of these")
+        videos = find_videos_or_features(arguments.videos)
     portions: Iterable[Sequence[PlacedText]]
     if arguments.texts:
         portions = read_texts(arguments.texts, arguments.column)
     else:
         portions = [[PlacedText(text, "") for text in arguments.text or ()]]
-    texts: list[PlacedText] = []  # that were read
-    videos: list[str] = []
-    if arguments.videos:
-        check_some_are_there(arguments.videos, "a video file, a feature file or a folder of these")
-        videos = find_videos_or_features(arguments.videos)
     model = load_model(arguments)
-    rows: Iterator[EmbeddingRow]
-    total: int | None
     if arguments.videos:
-        kind, total = "path", len(videos)
-        jobs = jobs_of(arguments, model.device)
-        if windows:
-            rows = embed_windows(model, videos, arguments.window, arguments.stride, jobs)
-        else:
-            rows = embed_videos(model, videos, jobs)
+        run = _run_of_videos(arguments, model, videos, windows)
     else:
+        run = _run_of_texts(arguments, model, portions)
+    done, interrupted = _write(run, arguments.out, windows)
+    status = _report(run, done, arguments.out, windows)
+    return 130 if interrupted else status
 
-        def embed_portions() -> Iterator[EmbeddingRow]:
-            for portion in portions:
-                texts.extend(portion)
-                yield from embed_texts(model, [text.text for text in portion])
 
-        kind = "text"
-        total = None if arguments.texts == STDIN else sum(map(len, portions))
-        rows = progress(embed_portions(), total, kind)
-    at_most_s = math.inf
-    if not windows:  # a video is read as far as the model takes it
-        with suppress(InputError):  # of experts that cannot be run, but have feature files
-            at_most_s, _ = model.window_lengths(None, None)
-    done: list[EmbeddingRow] = []  # without their vectors, which fill the memory
+def _run_of_videos(
+    arguments: argparse.Namespace, model: Model, videos: Sequence[str], windows: bool
+) -> _Run:
+    from ..batch.embed import embed_videos, embed_windows
+
+    jobs = jobs_of(arguments, model.device)
+    read_s = math.inf
+    if windows:
+        rows = embed_windows(model, videos, arguments.window, arguments.stride, jobs)
+    else:
+        rows = embed_videos(model, videos, jobs)
+        # Experts that cannot be run may still have feature files, and tell no length.
+        with suppress(InputError):
+            read_s, _ = model.window_lengths(None, None)
+    return _Run("path", rows, videos, [], len(videos), read_s)
+
+
+def _run_of_texts(
+    arguments: argparse.Namespace, model: Model, portions: Iterable[Sequence[PlacedText]]
+) -> _Run:
+    from ..batch.embed import embed_texts
+    from ..batch.texts import STDIN
+
+    texts: list[PlacedText] = []
+
+    def embed_portions() -> Iterator[EmbeddingRow]:
+        for portion in portions:
+            texts.extend(portion)
+            yield from embed_texts(model, [text.text for text in portion])
+
+    total = None if arguments.texts == STDIN else sum(map(len, portions))
+    return _Run("text", progress(embed_portions(), total, "text"), (), texts, total, math.inf)
+
+
+def _write(run: _Run, out: Path, windows: bool) -> tuple[list[EmbeddingRow], bool]:
+    """Write the rows of a run as they come.
+
+    Ctrl-C ends the run, and the rows so far are kept.
+
+    Returns:
+        The rows without their vectors, which would fill the memory; and whether there was a Ctrl-C.
+    """
+    from ..batch.embed import EmbeddingRow
+    from ..batch.embedding_files import embeddings_file
+    from ..batch.outcome import INTERRUPTED
+
+    done: list[EmbeddingRow] = []
     interrupted = False
     with ExitStack() as stack:
-        add = stack.enter_context(_printed(kind) if out == STDOUT else embeddings_file(out, kind))
+        output = _printed(run.kind) if out == STDOUT else embeddings_file(out, run.kind)
+        add = stack.enter_context(output)
         try:
-            with video_progress(videos, at_most_s) as finish:
-                for row in rows:
+            with video_progress(run.videos, run.read_s) as finish:
+                for row in run.rows:
                     with _interruption_waits():
                         add(row)
                         done.append(row._replace(vector=None))
                     finish(row.name)
-        except KeyboardInterrupt:  # the rows that are done are kept
+        except KeyboardInterrupt:
             interrupted = True
             say("interrupted")
         if not windows:
             # Row i of a .npy belongs to item i, so the items that are left get rows of NaN.
-            for name in [*videos, *(text.text for text in texts)][len(done) :]:
+            for name in [*run.videos, *(text.text for text in run.texts)][len(done) :]:
                 add(EmbeddingRow(name, None, INTERRUPTED))
         is_written = False
         try:
@@ -160,11 +201,18 @@ def _embed(arguments: argparse.Namespace) -> int:
                 stack.close()
                 is_written = True
         except KeyboardInterrupt:
-            if not is_written:  # this is the second one
+            if not is_written:  # this is the second Ctrl-C
                 raise
             interrupted = True
-    # The message of an error quotes the text itself, which may be a long one.
-    places = [row.name for row in done] if videos else [text.place for text in texts[: len(done)]]
+    return done, interrupted
+
+
+def _report(run: _Run, done: Sequence[EmbeddingRow], out: Path, windows: bool) -> int:
+    """Name the items that failed, and count the others; return the exit status."""
+    if run.videos:
+        places = [row.name for row in done]
+    else:  # the error quotes the text, which may be a long one
+        places = [text.place for text in run.texts[: len(done)]]
     failures = [
         f"{place}: {row.error}" if place else row.error
         for row, place in zip(done, places, strict=True)
@@ -173,17 +221,15 @@ def _embed(arguments: argparse.Namespace) -> int:
     embedded = len(done) - len(failures)
     if windows:
         of_videos = len({row.name for row in done if not row.error})
-        of_all = f"{of_videos} of {counted(len(videos), 'video')}"
+        of_all = f"{of_videos} of {counted(len(run.videos), 'video')}"
         summary = f"{counted(embedded, 'window')} of {of_all} embedded"
     else:
-        summary = f"{embedded} of {len(texts) if total is None else total} embedded"
+        summary = f"{embedded} of {len(run.texts) if run.total is None else run.total} embedded"
     if out == STDOUT:
-        status = report(failures, summary, say)
-    elif embedded == 0:
-        status = report(failures, f"nothing was embedded, {out} was not written")
-    else:
-        status = report(failures, f"{summary}, written to {out}")
-    return 130 if interrupted else status
+        return report(failures, summary, say)
+    if embedded == 0:
+        return report(failures, f"nothing was embedded, {out} was not written")
+    return report(failures, f"{summary}, written to {out}")
 
 
 @contextmanager

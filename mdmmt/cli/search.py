@@ -51,6 +51,13 @@ def add_commands(commands: Commands) -> None:
     index = commands.add_parser(
         "index", help="keep a collection of videos to be searched"
     ).add_subparsers(required=True, metavar="build|list|info|prune|delete|export|import")
+    _add_build(index)
+    _add_list_info_prune_delete(index)
+    _add_export_and_import(index)
+    _add_search(commands)
+
+
+def _add_build(index: Commands) -> None:
     build = index.add_parser(
         "build", help="add videos, window by window; a video that is there already is skipped"
     )
@@ -82,6 +89,9 @@ def add_commands(commands: Commands) -> None:
         help="also add videos again that `mdmmt index delete` has removed",
     )
     build.set_defaults(run=_build)
+
+
+def _add_list_info_prune_delete(index: Commands) -> None:
     list_ = index.add_parser("list", help="list the videos")
     list_.add_argument("--db", required=True, help=DATABASE_HELP)
     list_.add_argument("--json", action="store_true", help="print JSON lines")
@@ -99,6 +109,9 @@ def add_commands(commands: Commands) -> None:
     delete.add_argument("videos", nargs="+", metavar="FILE", help="videos, folders of videos")
     delete.add_argument("--db", required=True, help=DATABASE_HELP)
     delete.set_defaults(run=_delete)
+
+
+def _add_export_and_import(index: Commands) -> None:
     export = index.add_parser(
         "export", help="write all of a database into one file, to be imported into another"
     )
@@ -114,6 +127,8 @@ def add_commands(commands: Commands) -> None:
     import_.add_argument("--db", required=True, help=DATABASE_HELP)
     import_.set_defaults(run=_import)
 
+
+def _add_search(commands: Commands) -> None:
     search = commands.add_parser("search", help="find the moments that a sentence describes")
     texts = search.add_mutually_exclusive_group()
     texts.add_argument(
@@ -243,12 +258,27 @@ def _build(arguments: argparse.Namespace) -> int:
         if is_new and folder.exists() and not any(outcome.result for outcome in outcomes):
             remove_local_database(folder)
             state = "was not made"
-    failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     known = {os.path.abspath(path) for path in paths}
+    unknown = [path for path in metadata if path not in known]
+    return _report_build(arguments, outcomes, unknown, state)
+
+
+def _report_build(
+    arguments: argparse.Namespace,
+    outcomes: Sequence[Outcome[int]],
+    unknown: Iterable[str],
+    state: str,
+) -> int:
+    """Name what could not be added, and count the rest; return the exit status.
+
+    Args:
+        unknown: the paths that have metadata, and are not among the videos.
+        state: of the database, as the end of a sentence about it.
+    """
+    failures = [f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error]
     failures += [
         f"{arguments.metadata} describes {path}, which is not among these videos"
-        for path in metadata
-        if path not in known
+        for path in unknown
     ]
     failed = sum(outcome.error is not None for outcome in outcomes)
     skipped = sum(outcome.result == 0 for outcome in outcomes)

@@ -72,26 +72,45 @@ class Clock:
 
         Sets `gap` and `after_gap` too. A frame before a gap lasts no longer than others.
         """
+        time = self._time_of(frame)
+        step = time - (self._last or 0)  # from the frame before, or from the start
+        lasts_too_long = frame.duration > self._max_gap
+        self.after_gap = step > self._max_gap
+        if self.after_gap:
+            self.gap = step
+        else:
+            self.gap = frame.duration if lasts_too_long else 0
+        is_known = self._last is not None and not self.after_gap  # how far it is from another frame
+        self._learn_duration(
+            self._duration if lasts_too_long else frame.duration, step if is_known else 0
+        )
+        frame.pts, frame.duration = time, self._duration
+        self._last = time
+
+    def _time_of(self, frame: av.VideoFrame) -> int:
+        """The time of the next frame: that of the file, unless it is unknown or a jump."""
         expected = 0 if self._last is None else self._last + self._duration
-        time = None if self._ignore_times else frame.dts if frame.pts is None else frame.pts
-        late = 0 if time is None else time - self._start - expected
-        if self._is_jump(late):
+        stated = frame.dts if frame.pts is None else frame.pts
+        if stated is None or self._ignore_times:
+            return expected
+        late = stated - self._start - expected
+        if self._is_jump(late):  # the clock was set anew
             self._start += late
-            late = 0
-        frame.pts = expected + late
-        self.gap = frame.pts - (self._last or 0)
-        self.after_gap = self.gap > self._max_gap
-        if not self.after_gap:
-            self.gap = frame.duration if frame.duration > self._max_gap else 0
-        if frame.duration > self._max_gap:
-            frame.duration = self._duration
-        step = 0 if self._last is None or self.after_gap else frame.pts - self._last
-        if frame.duration > 1 or (frame.duration == 1 and step <= 2):
-            self._duration = frame.duration
+            return expected
+        return expected + late
+
+    def _learn_duration(self, stated: int, step: int) -> None:
+        """Take the duration that a frame states, or else the step from the frame before it.
+
+        Args:
+            stated: 0 stands for none. So does 1 beside a longer step, in formats that write it for
+                frames of any duration.
+            step: 0 if it is not known.
+        """
+        if stated > 1 or (stated == 1 and step <= 2):
+            self._duration = stated
         elif step > 0:
             self._duration = step
-        frame.duration = self._duration
-        self._last = frame.pts
 
     def _is_jump(self, late: int) -> bool:
         if self._max_jumps is None or self._last is None:

@@ -61,25 +61,34 @@ class Tokenizer:
         with self._lock:
             ids = self._tokenize(beginnings, max_length)
             full = [index for index, row in enumerate(ids) if len(row) >= max_length]
+            # With room for one more token, a text that is longer than `max_length` fills that, too.
             longer = self._tokenize([beginnings[i] for i in full], max_length + 1) if full else []
-        cut = [
-            index
-            for index, row in zip(full, longer, strict=True)
-            if len(row) > max_length or len(beginnings[index]) < len(texts[index].rstrip())
-        ]
-        if cut:
-            # By its words, since a caller may pass texts in batches, or one text.
-            more = f" and {counted(len(cut) - 1, 'more text')} are" if len(cut) > 1 else " is"
-            warn(
-                f"the text {_shown(texts[cut[0]])}{more} longer than this model takes: it embeds "
-                f"the first {max_length} tokens; shorter texts are embedded whole"
-            )
-        texts = beginnings
-        for index, row in enumerate(ids):
+        self._warn_of_cut_texts(
+            [
+                texts[index]
+                for index, row in zip(full, longer, strict=True)
+                if len(row) > max_length or len(beginnings[index]) < len(texts[index].rstrip())
+            ]
+        )
+        self._check(ids, beginnings)
+        return ids
+
+    def _warn_of_cut_texts(self, texts: Sequence[str]) -> None:
+        if not texts:
+            return
+        # The first is told by its words, since a caller may pass texts in batches, or one text.
+        more = f" and {counted(len(texts) - 1, 'more text')} are" if len(texts) > 1 else " is"
+        warn(
+            f"the text {_shown(texts[0])}{more} longer than this model takes: it embeds the first "
+            f"{self.config.max_length} tokens; shorter texts are embedded whole"
+        )
+
+    def _check(self, ids: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
+        """Raise unless each text has tokens, and the tower has embeddings for their ids."""
+        for row, text in zip(ids, texts, strict=True):
             if not row:
                 raise InputError(
-                    f"the tokenizer makes no token of the text {_shown(texts[index])}, expected "
-                    "some words"
+                    f"the tokenizer makes no token of the text {_shown(text)}, expected some words"
                 )
             # The vocabulary need not name all ids that a tokenizer makes.
             if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
@@ -87,7 +96,6 @@ class Tokenizer:
                     f"the tokenizer makes ids from {min(row)} to {max(row)}, and the text tower "
                     f"has {self._size} words: it is not the one this model was trained with"
                 )
-        return ids
 
     def _tokenize(self, texts: list[str], max_length: int) -> list[list[int]]:
         return self.tokenizer(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -25,10 +24,11 @@ from PIL import Image, ImageDraw, ImageFont
 from towhee import DataCollection, ops, pipe
 
 import mdmmt
+from mdmmt.app.library import DATABASE, Library, fill_with_drawn_clips
 from mdmmt.cli import main
 from mdmmt.sample.captions import caption
 from mdmmt.sample.clips import COMBINATIONS, draw
-from mdmmt.storage.paths import HOME_VARIABLE
+from mdmmt.search import Index
 
 ROOT = Path(__file__).parents[2]
 TEXT = "A red ball moves left and grows with a rising tone."
@@ -78,12 +78,22 @@ def search_page(folder: Path, path: Path) -> None:
         browser.save_screenshot(str(path))
 
 
-def app_pages(cache: Path) -> None:
-    """Start the page with a library that is drawn into a folder, and take its pictures."""
-    command = [sys.executable, "-m", "mdmmt", "app", "--port", "0"]
-    environment = os.environ | {HOME_VARIABLE: str(cache)}
+def app_pages(videos: Path) -> None:
+    """Start the page with a library whose clips are drawn into a folder, and take its pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        database, model = str(Path(folder, DATABASE)), mdmmt.load("sample", "cpu")
+        Index.open(database, model).close()
+        library = Library(database, Index.open(database, model, read_only=True), model)
+        fill_with_drawn_clips(library, videos, show_progress=False)
+        library.close()
+        take_pictures_of_app(database)
+
+
+def take_pictures_of_app(database: str) -> None:
+    """Start the page with a database, and take its pictures."""
+    command = [sys.executable, "-m", "mdmmt", "app", "--db", database, "--port", "0"]
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as app,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as app,
         open_browser() as browser,
     ):
         try:
@@ -119,14 +129,13 @@ def open_browser() -> Iterator[object]:
 
 
 if __name__ == "__main__":
-    videos = Path(tempfile.gettempdir(), "videos")  # whose name is in the picture
+    videos = Path(tempfile.gettempdir(), "videos")  # whose name is in the pictures
     videos.mkdir()
     search_page(videos, ROOT / "pictures" / "search.png")
     shutil.rmtree(videos)
-    cache = Path(tempfile.gettempdir(), "mdmmt")  # whose name is in the pictures
-    cache.mkdir()
-    app_pages(cache)
-    shutil.rmtree(cache)
+    videos.mkdir()
+    app_pages(videos)
+    shutil.rmtree(videos)
     picture(shown("text", TEXT, "text"), ROOT / "text_emb_result.png")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
