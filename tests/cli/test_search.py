@@ -618,7 +618,7 @@ def test_index_prune_command_removes_what_is_gone(stored, tmp_path, capsys):
         index.delete("d.mp4")
     shutil.rmtree(tmp_path / "videos")  # as if their disk were not mounted
     assert main(["index", "prune", "--db", stored]) == 1
-    assert "all 2 files" in capsys.readouterr().err and len(paths_in(stored)) == 2
+    assert "none of 2 files" in capsys.readouterr().err and len(paths_in(stored)) == 2
 
 
 def test_index_delete_command_takes_folders(stored, tmp_path, monkeypatch, capsys):
