@@ -131,9 +131,11 @@ def test_cli_page_lists_every_command_and_option() -> None:
 def test_sample_model_page_gives_the_scores_of_the_report() -> None:
     page = (DOCS / "sample-model.md").read_text()
     report = json.loads((SAMPLE_FOLDER / "report.json").read_text())
+    names = ("R@1", "first hits right", "queries below", "others below")
     for result in report["results"]:
-        seen, unseen = (result[name]["R@1"] for name in ("seen pairs", "unseen pairs"))
-        assert f"| {result['seed']} | {seen} | {unseen} |" in page
+        seen, unseen = result["seen pairs"], result["unseen pairs"]
+        cells = [f"{seen[name]} / {unseen[name]}" for name in names]
+        assert f"| {' | '.join([str(result['seed']), *cells])} |" in page
 
 
 def test_architecture_page_gives_a_line_to_every_module() -> None:
