@@ -162,14 +162,7 @@ def train(
         config.datasets, model.config.video.experts, config.skip_missing, exclusions
     )
     validations = _read_validations(config, model)
-    count = config.samples_per_epoch or sum(map(len, data.datasets))
-    steps = count // config.batch_size  # of an epoch
-    if not steps:
-        raise InputError(
-            f"the datasets have {counted(count, 'segment')}, too few for a batch of "
-            f"{config.batch_size}; "
-            "expected a smaller batch_size, or samples_per_epoch"
-        )
+    count, steps = _size_of_epoch(config, data)
     towers = make_towers(config, model).to(device)
     optimiser = make_optimiser(config, towers)
     own = names_of(loss, texts)
@@ -187,23 +180,17 @@ def train(
             if _is_over(config, state):
                 break
             samples = data.draw_epoch(config.seed, epoch, count, names, config.expert_dropout)
-            done = state.step % steps
+            done = state.step % steps  # of this epoch, by a run that was stopped
             losses = [line["loss"] for line in progress.read_log(out)[-done:] if done]
             size = config.batch_size
             with progress.progress_bar(show_progress, steps * size, done * size, epoch + 1) as bar:
                 for batch in reader.batches(samples, size, done, processes.index, processes.count):
-                    started = time.perf_counter()
-                    line: dict[str, float] = {"step": state.step + 1, "epoch": epoch + 1}
-                    line |= trainer.step(batch, state.step, epoch)
-                    line["seconds"] = round(time.perf_counter() - started, 4)
+                    line = _timed_step(trainer, batch, state.step, epoch)
                     state.step += 1
                     if log is not None:
                         log.write(line)
                     losses.append(line["loss"])
-                    shown = {"loss": f"{line['loss']:.4f}"}
-                    if "recall" in line:
-                        shown["recall"] = f"{line['recall']:.0%}"
-                    bar.set_postfix(shown)
+                    bar.set_postfix(_shown(line))
                     bar.update(size)
                     is_due = state.step % config.checkpoint_steps == 0 and state.step % steps
                     if is_due and processes.is_main:
@@ -216,6 +203,44 @@ def train(
             state = processes.share(state)
     assert state.best_epoch is not None  # there is at least one epoch
     return TrainingResult(out, state.best_epoch, state.history, processes.is_main)
+
+
+def _size_of_epoch(config: TrainingConfig, data: TrainingData) -> tuple[int, int]:
+    """The samples and the steps of an epoch.
+
+    Raises:
+        InputError: there are too few samples for a batch.
+    """
+    samples = config.samples_per_epoch or sum(map(len, data.datasets))
+    steps = samples // config.batch_size
+    if not steps:
+        raise InputError(
+            f"the datasets have {counted(samples, 'segment')}, too few for a batch of "
+            f"{config.batch_size}; expected a smaller batch_size, or samples_per_epoch"
+        )
+    return samples, steps
+
+
+def _timed_step(trainer: Trainer, batch: Batch, step: int, epoch: int) -> dict[str, float]:
+    """Compute a step, and make its line of the log.
+
+    Args:
+        step: the steps that are done.
+        epoch: its number, from 0; the log counts both from 1.
+    """
+    started = time.perf_counter()
+    line: dict[str, float] = {"step": step + 1, "epoch": epoch + 1}
+    line |= trainer.step(batch, step, epoch)
+    line["seconds"] = round(time.perf_counter() - started, 4)
+    return line
+
+
+def _shown(line: Mapping[str, float]) -> dict[str, str]:
+    """What the progress bar shows of a line of the log."""
+    shown = {"loss": f"{line['loss']:.4f}"}
+    if "recall" in line:
+        shown["recall"] = f"{line['recall']:.0%}"
+    return shown
 
 
 class Towers(nn.Module):
