@@ -358,7 +358,7 @@ def _select(features: VideoFeatures, span: Span, where: str) -> VideoFeatures:
     start_s, end_s = span
     if not overlaps(features, start_s, end_s):
         raise InputError(
-            f"{where} lasts {duration_s(features):g} seconds, so it has nothing between the "
+            f"{where} ends at second {duration_s(features):g}, so it has nothing between the "
             f"seconds {start_s:g} and {end_s:g}"
         )
     # The authors' rule takes the nearest features of each expert. Those of a track that sets in

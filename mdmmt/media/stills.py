@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
+from av.format import Flags as FormatFlags
 
 from ..errors import InputError
+from .clock import Clock
 from .limits import MAX_PIXELS, check_picture
 from .opening import open_media
 from .presentation import Crop, Presentation
@@ -49,14 +52,17 @@ def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Ite
             bounds of `limits`.
     """
     try:
-        with open_media(path) as container:
-            video = best_track(container, path, "video")
-            if video is None:
-                raise LookupError("the file has no video stream")
-            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            frames = _Frames(container, video)
+        with ExitStack() as stack:
+            frames = _Frames(path, stack)
+            can_seek = frames.has_times
             for time_s in times_s:
-                yield _still_at(frames, video, time_s)
+                if can_seek and not frames.is_near(time_s):
+                    can_seek = frames.seek(time_s)
+                    if not can_seek:
+                        frames = _Frames(path, stack)
+                elif frames.is_past(time_s):
+                    frames = _Frames(path, stack)
+                yield _still_at(frames, time_s)
     except InputError:
         raise
     except Exception as error:  # of any kind, since the file has caused it
@@ -88,42 +94,67 @@ class _Frames:
     Times are seconds from the first picture.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    def __init__(self, path: str | os.PathLike[str], stack: ExitStack) -> None:
+        """Open a file, which `stack` closes."""
+        self.container = stack.enter_context(open_media(path))
+        stream = best_track(self.container, path, "video")
+        if stream is None:
+            raise LookupError("the file has no video stream")
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if stream.width and stream.height:  # a header may leave them open
+            check_picture(stream.width, stream.height)
         assert stream.time_base is not None  # a stream that is being demuxed has one
-        self.container, self.stream, self.time_base = container, stream, stream.time_base
+        self.stream, self.time_base = stream, stream.time_base
+        without = cast(int, FormatFlags.no_timestamps.value)
+        self.has_times = not self.container.format.flags & without
+        self.clock = Clock.of_stream(self.container, stream)
         self.first_s = float((stream.start_time or 0) * stream.time_base)
-        self.decoded: Iterator[av.VideoFrame] = iter(())
+        self.decoded = self.container.decode(stream)
         self.recent: deque[av.VideoFrame] = deque(maxlen=2)  # the last two, decoded in this order
 
     def time_s(self, frame: av.VideoFrame) -> float | None:
         return None if frame.time is None else frame.time - self.first_s
 
-    def _is_near(self, time_s: float) -> bool:
+    def is_near(self, time_s: float) -> bool:
+        """Whether a time is not before the recent frames, and little after them."""
         times_s = [self.time_s(frame) for frame in self.recent]
         if not times_s or times_s[0] is None or times_s[-1] is None:
             return False
         return times_s[0] <= time_s <= times_s[-1] + NEAR_S
 
-    def since(self, time_s: float) -> Iterator[av.VideoFrame]:
-        """Yield frames from one at or before this time on, or from the first."""
-        if self._is_near(time_s):
-            yield from tuple(self.recent)
-        else:
-            # Seeking ends at a key frame at or before the time.
-            offset = int((self.first_s + time_s) / self.time_base)
+    def is_past(self, time_s: float) -> bool:
+        """Whether a time is before the recent frames."""
+        begun_s = self.time_s(self.recent[0]) if self.recent else None
+        return begun_s is not None and time_s < begun_s
+
+    def seek(self, time_s: float) -> bool:
+        """Go to a key frame at or before a time.
+
+        Returns:
+            False if the format has no seeking, such as .swf. The place in the file is lost then.
+        """
+        offset = int((self.first_s + time_s) / self.time_base)
+        try:
             self.container.seek(offset, stream=self.stream)
-            self.decoded = self.container.decode(self.stream)
-            self.recent.clear()
+        except PermissionError:  # FFmpeg's code -1
+            return False
+        self.decoded = self.container.decode(self.stream)
+        self.recent.clear()
+        return True
+
+    def on(self) -> Iterator[av.VideoFrame]:
+        """Yield the recent frames, and decode on."""
+        yield from tuple(self.recent)
         for frame in self.decoded:
+            if not self.has_times:
+                self.clock.set_time(frame)
             self.recent.append(frame)
             yield frame
 
 
-def _still_at(frames: _Frames, stream: av.VideoStream, time_s: float) -> Image:
-    if stream.width and stream.height:  # a header may leave them open
-        check_picture(stream.width, stream.height)
+def _still_at(frames: _Frames, time_s: float) -> Image:
     shown = None  # the picture of this time, or the last one before it
-    for frame in frames.since(time_s):
+    for frame in frames.on():
         frame_s = frames.time_s(frame)
         later_s = -1.0 if frame_s is None else frame_s - time_s
         if shown is None or later_s <= 0:
@@ -135,7 +166,7 @@ def _still_at(frames: _Frames, stream: av.VideoStream, time_s: float) -> Image:
             break
     if shown is None:
         raise LookupError("no frame can be decoded")
-    return Presentation.of(shown, Crop.of_stream(stream)).apply(shown).to_image()
+    return Presentation.of(shown, Crop.of_stream(frames.stream)).apply(shown).to_image()
 
 
 def contrast(picture: Image) -> float:

@@ -21,7 +21,7 @@ from ..batch.embedding_files import import_parquet
 from ..errors import InputError, describe_error
 from ..model import Segments
 from ..storage.files import atomic_file, check_file, check_writable
-from ..storage.text import parse_json
+from ..storage.text import counted, parse_json
 from ..weights.identity import Identity
 from .checks import (
     checked_metadata,
@@ -190,7 +190,7 @@ def import_index(file: str | os.PathLike[str], uri: str | os.PathLike[str]) -> T
                 segments += sum(len(entry.segments.vectors) for entry in entries)
             if segments != header.segments:
                 raise InputError(
-                    f"{path} has {segments} segments, which are now in the index, and its header "
+                    f"{path} has {counted(segments, 'segment')}, now in the index, and its header "
                     f"tells of {header.segments}; expected as many, so export the index again"
                 )
             index.keep_origin(header.weights, header.experts)
@@ -242,7 +242,7 @@ def _entries(rows: Iterable[Row], dim: int) -> Iterator[FileEntry]:
         if len(of_file) != of_file[0].segments:
             raise InputError(
                 f"{of_file[-1].where}: the file ends after {len(of_file)} of "
-                f"{of_file[0].segments} segments of {of_file[0].path!r}; expected all"
+                f"{counted(of_file[0].segments, 'segment')} of {of_file[0].path!r}; expected all"
             )
         yield _entry(of_file, dim)
 

@@ -97,7 +97,7 @@ def test_reader_takes_the_last_feature_of_an_expert_that_ends_early(model, tmp_p
 @pytest.mark.parametrize(
     ("start_s", "end_s", "words"),
     [
-        (21, 25, "lasts 20 seconds"),
+        (21, 25, "ends at second 20"),
         (5, 5, "start_s < end_s"),
         (-1, 5, "0 <= start_s"),
         (float("nan"), 5, "start_s < end_s"),
@@ -177,7 +177,7 @@ def test_reader_takes_segments_by_their_seconds(model, long):
         ({"segments": [(0, 1), (3, 2)]}, InputError, "segment 1 is 3 and 2"),
         ({"segments": [(0, math.inf)]}, InputError, "segment 0 is 0 and inf"),
         ({"segments": [0, 1]}, InputTypeError, "segment 0 is 0, expected"),
-        ({"segments": [(0, 1), (30, 40)]}, InputError, "lasts 20 seconds"),
+        ({"segments": [(0, 1), (30, 40)]}, InputError, "ends at second 20"),
         ({"segments": [(0, 1)], "window_s": 3}, InputError, "not for a list"),
         ({"window_s": 0}, InputError, "window_s is 0"),
         ({"window_s": "5"}, InputTypeError, "window_s is '5'"),

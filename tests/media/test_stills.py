@@ -123,16 +123,29 @@ def test_stills_at_takes_near_times_in_one_pass(tmp_path, monkeypatch, late_s):
     values = [10 + 3 * n for n in range(60)]
     path = write_video(tmp_path / "a.mkv", flat(values), fps=10, video_start_s=late_s)
     sought = []
-    is_near = stills._Frames._is_near
+    is_near = stills._Frames.is_near
 
     def watched(self, time_s):
         near = is_near(self, time_s)
         sought.extend([] if near else [time_s])
         return near
 
-    monkeypatch.setattr(stills._Frames, "_is_near", watched)
+    monkeypatch.setattr(stills._Frames, "is_near", watched)
     monkeypatch.setattr(stills, "SEARCHED_S", 0.0)  # all pictures are of one colour
     times_s = [0.02, 0.04, 0.12, 0.12, 0.9, 2.8, 5.9, 9.0, 1.0, 1.1]
     shown = [grey(one) for one in stills_at(path, times_s)]
     assert shown == [values[int(10 * min(time_s, 5.91))] for time_s in times_s]
     assert sought == [0.02, 5.9, 9.0, 1.0]  # first, far ahead, and back
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.swf", "flv1"), ("a.h264", "libx264"), ("a.ogg", "libtheora")]
+)
+def test_stills_at_reads_formats_without_seeking_from_the_beginning(tmp_path, name, codec):
+    """The first one cannot seek, and the second one has no times either."""
+    path = tmp_path / name
+    original = write_video(tmp_path / "a.mkv", flat([4 * i for i in range(60)]), fps=25)
+    ffmpeg("-i", original, "-vcodec", codec, path)
+    times_s = [0.0, 0.4, 0.44, 9.0, 0.2]
+    shades = [np.asarray(picture).mean() for picture in stills_at(path, times_s)]
+    assert shades == pytest.approx([0, 40, 44, 236, 20], abs=6)
