@@ -259,7 +259,7 @@ BAD = {
     "a number": (lambda v: 3, InputTypeError, ["video is a int", "a dict of expert features"]),
     "None": (lambda v: None, InputTypeError, ["video is a NoneType", "dict"]),
     "an array": (lambda v: v["features"]["wide"], InputTypeError, ["video is a ndarray", "dict"]),
-    "a text": (lambda v: "Hello world", InputError, ["'Hello world'", "no file", "dict"]),
+    "a text": (lambda v: "Hello world", InputError, ["'Hello world'", "no file", "feature file"]),
     "an empty list": (lambda v: [], InputError, ["video is an empty list"]),
     "an empty dict": (lambda v: {}, InputError, ["none", *PARTS]),
     "a part left out": (without("features_t"), InputError, ["features, features_ind", *PARTS]),
