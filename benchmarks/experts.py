@@ -44,7 +44,7 @@ from mdmmt.experts.ircsn import (
     PublishedIrCSN,
     VideoExpert,
 )
-from mdmmt.experts.vggish import VGGish, VggishExpert
+from mdmmt.experts.vggish import VGGish, VggishExpert, log_mel
 from mdmmt.fast import FastVideoTower
 from mdmmt.features import ExpertFeatures, extract
 from mdmmt.features.files import SUFFIX
@@ -153,18 +153,49 @@ def networks(rounds: int) -> dict[str, float]:
     }
     for name in runs:
         facts[f"{name} to VIDEO"] = took["VIDEO"] / took[name]
+    return facts | small_networks(rounds)
+
+
+def small_networks(rounds: int) -> dict[str, float]:
+    """CLIP and tf_vggish beside `transformers` and engines; only ours prepare pictures in time."""
     clip_expert, plain_clip, vggish = make_clip(), make_plain_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
     plain_pixels = plain_input(pictures[:, :, :224, :224])[:, :, 0]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
+    runs: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = {
+            "CLIP": (Projection(plain_clip), plain_pixels),
+            "tf_vggish": (vggish.network, torch.from_numpy(log_mel(windows))),
+        }
+        for expert, (network, x) in inputs.items():
+            axes = {"x": {0: "batch"}}
+            file = export(network, (x,), ["x"], axes, Path(folder) / f"{expert}.onnx")
+            for name, engine in load_engines(file, torch.get_num_threads()).items():
+                runs[f"{expert} by {name}"] = partial(engine, {"x": x.numpy()})
+    runs["CLIP by transformers"] = lambda: plain_clip(plain_pixels)
     took = measure(
         rounds,
-        transformers=lambda: plain_clip(plain_pixels),
         CLIP=lambda: clip_expert.features(pictures),
         tf_vggish=lambda: vggish.features(windows),
+        **runs,
     )
-    facts["CLIP to transformers"] = took.pop("transformers") / took["CLIP"]
-    return facts | {f"{name} clips a processor-second": 16 / work for name, work in took.items()}
+    facts = {f"{name} clips a processor-second": 16 / took[name] for name in inputs}
+    for name in runs:
+        expert = name.split()[0]
+        facts[f"{name} to {expert}"] = took[expert] / took[name]
+    return facts
+
+
+class Projection(nn.Module):
+    """CLIP's features alone, without the other outputs of `transformers`."""
+
+    def __init__(self, network: CLIPVisionModelWithProjection) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x).image_embeds
 
 
 def files(path: Path, rounds: int) -> dict[str, float]:

@@ -185,6 +185,10 @@ class VggishExpert(PretrainedExpert):
             load_file(network, file, lambda: read_tensors(file, LAYOUT))
         return network
 
+    def arrange(self, network: nn.Module) -> nn.Module:
+        """Channels last, which processors convolve in less time."""
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @torch.inference_mode()
     def features(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
         """Windows (k, 15600) float32 -> (k, 128) float32, none below 0."""
