@@ -64,8 +64,8 @@ class Clock:
             max_jumps = round(MAX_JUMP_BACK_S / unit_s), round(MAX_JUMP_AHEAD_S / unit_s)
             return cls(video.start_time or 0, duration, max_jumps=max_jumps, max_gap=max_gap)
         start_s = Fraction(container.start_time or 0, av.time_base)
-        ignore_times = bool(flags & cast(int, FormatFlags.no_timestamps.value))
-        return cls(round(start_s / unit_s), duration, ignore_times, max_gap=max_gap)
+        start = round(start_s / unit_s)
+        return cls(start, duration, not has_times(container), max_gap=max_gap)
 
     def set_time(self, frame: av.VideoFrame) -> None:
         """Set the time and duration of the next frame, in the order in which frames are shown.
@@ -117,6 +117,11 @@ class Clock:
             return False
         back, ahead = self._max_jumps
         return not -back <= late <= ahead
+
+
+def has_times(container: av.container.InputContainer) -> bool:
+    """Whether the format of an open file has times; streams such as .h264 have none."""
+    return not container.format.flags & cast(int, FormatFlags.no_timestamps.value)
 
 
 class FalseTimes(Generic[Frame]):

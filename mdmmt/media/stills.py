@@ -6,14 +6,13 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from av.format import Flags as FormatFlags
 
 from ..errors import InputError
-from .clock import Clock
+from .clock import Clock, has_times
 from .limits import MAX_PIXELS, check_picture
 from .opening import open_media
 from .presentation import Crop, Presentation
@@ -54,14 +53,8 @@ def each_still_at(path: str | os.PathLike[str], times_s: Sequence[float]) -> Ite
     try:
         with ExitStack() as stack:
             frames = _Frames(path, stack)
-            can_seek = frames.has_times
             for time_s in times_s:
-                if can_seek and not frames.is_near(time_s):
-                    can_seek = frames.seek(time_s)
-                    if not can_seek:
-                        frames = _Frames(path, stack)
-                elif frames.is_past(time_s):
-                    frames = _Frames(path, stack)
+                frames.go_to(time_s)
                 yield _still_at(frames, time_s)
     except InputError:
         raise
@@ -95,9 +88,16 @@ class _Frames:
     """
 
     def __init__(self, path: str | os.PathLike[str], stack: ExitStack) -> None:
-        """Open a file, which `stack` closes."""
-        self.container = stack.enter_context(open_media(path))
-        stream = best_track(self.container, path, "video")
+        """Open a file, which `stack` closes. Nothing else may be in `stack`."""
+        self.path, self.stack = path, stack
+        self._open()
+        self.has_times = self.can_seek = has_times(self.container)
+
+    def _open(self) -> None:
+        """Open the file, or open it anew to read it from the beginning."""
+        self.stack.close()
+        self.container = self.stack.enter_context(open_media(self.path))
+        stream = best_track(self.container, self.path, "video")
         if stream is None:
             raise LookupError("the file has no video stream")
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -105,8 +105,6 @@ class _Frames:
             check_picture(stream.width, stream.height)
         assert stream.time_base is not None  # a stream that is being demuxed has one
         self.stream, self.time_base = stream, stream.time_base
-        without = cast(int, FormatFlags.no_timestamps.value)
-        self.has_times = not self.container.format.flags & without
         self.clock = Clock.of_stream(self.container, stream)
         self.first_s = float((stream.start_time or 0) * stream.time_base)
         self.decoded = self.container.decode(stream)
@@ -122,17 +120,24 @@ class _Frames:
             return False
         return times_s[0] <= time_s <= times_s[-1] + NEAR_S
 
-    def is_past(self, time_s: float) -> bool:
+    def go_to(self, time_s: float) -> None:
+        """Let `on` yield frames from one at or before this time on, or from the first."""
+        if self.is_near(time_s):
+            return
+        if self.can_seek:
+            self.can_seek = self._seek(time_s)
+            if not self.can_seek:  # which loses the place in the file
+                self._open()
+        elif self._is_past(time_s):
+            self._open()
+
+    def _is_past(self, time_s: float) -> bool:
         """Whether a time is before the recent frames."""
         begun_s = self.time_s(self.recent[0]) if self.recent else None
         return begun_s is not None and time_s < begun_s
 
-    def seek(self, time_s: float) -> bool:
-        """Go to a key frame at or before a time.
-
-        Returns:
-            False if the format has no seeking, such as .swf. The place in the file is lost then.
-        """
+    def _seek(self, time_s: float) -> bool:
+        """Go to a key frame at or before a time; False if the format cannot, such as .swf."""
         offset = int((self.first_s + time_s) / self.time_base)
         try:
             self.container.seek(offset, stream=self.stream)
