@@ -155,15 +155,15 @@ def jobs_of(arguments: argparse.Namespace, device: torch.device) -> int:
 
 
 def check_some_are_there(paths: Sequence[str], what: str) -> None:
-    """Refuse paths of which none is there, before anything is loaded or downloaded for them.
+    """Check that one of these paths exists, before a command loads or downloads anything.
 
-    The work names a path that is missing among others.
+    If only some paths are missing, the command names them later and does the rest.
 
     Args:
         what: the kind of files that the message asks for.
 
     Raises:
-        InputError: about the last path, after a message about each of the others.
+        InputError: no path exists. The error names the last path, and messages name the others.
     """
     if any(map(os.path.exists, paths)):
         return

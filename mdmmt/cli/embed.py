@@ -224,7 +224,8 @@ def _report(run: _Run, done: Sequence[EmbeddingRow], out: Path, windows: bool) -
         of_all = f"{of_videos} of {counted(len(run.videos), 'video')}"
         summary = f"{counted(embedded, 'window')} of {of_all} embedded"
     else:
-        summary = f"{embedded} of {len(run.texts) if run.total is None else run.total} embedded"
+        count = len(run.texts) if run.total is None else run.total
+        summary = f"{embedded} of {count} embedded"
     if out == STDOUT:
         return report(failures, summary, say)
     if embedded == 0:

@@ -503,9 +503,9 @@ class VideoExpert(PretrainedExpert):
         frames, at_once = torch.from_numpy(clips), self.clips_at_once
         if self.device.type == "cpu":
             single = frames.split(1)
-            shared = len(single) % at_once  # the last ones, of which each gets all threads
-            parts = run_in_threads(self.network, single[: len(single) - shared], at_once)
-            parts += run_in_threads(self.network, single[len(single) - shared :], 1)
+            count = len(single) // at_once * at_once  # of clips that workers share evenly
+            parts = run_in_threads(self.network, single[:count], at_once)
+            parts += map(self.network, single[count:])  # all threads work on each
         else:
             parts = [self.network(upload(part, self.device)) for part in frames.split(at_once)]
         return torch.cat(parts).cpu().numpy()

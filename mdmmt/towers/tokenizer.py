@@ -79,7 +79,7 @@ class Tokenizer:
         # The first is told by its words, since a caller may pass texts in batches, or one text.
         more = f" and {counted(len(texts) - 1, 'more text')} are" if len(texts) > 1 else " is"
         warn(
-            f"the text {_shown(texts[0])}{more} longer than this model takes: it embeds the first "
+            f"the text {_quote(texts[0])}{more} longer than this model takes: it embeds the first "
             f"{self.config.max_length} tokens; shorter texts are embedded whole"
         )
 
@@ -88,7 +88,7 @@ class Tokenizer:
         for row, text in zip(ids, texts, strict=True):
             if not row:
                 raise InputError(
-                    f"the tokenizer makes no token of the text {_shown(text)}, expected some words"
+                    f"the tokenizer makes no token of the text {_quote(text)}, expected some words"
                 )
             # The vocabulary need not name all ids that a tokenizer makes.
             if self._size is not None and not 0 <= min(row) <= max(row) < self._size:
@@ -118,13 +118,13 @@ class Tokenizer:
                 text = text[: ends[-1]]
         if len(text) > MAX_CHARACTERS:
             raise InputError(
-                f"the text {_shown(text)} has {len(text)} characters before {count} words are "
+                f"the text {_quote(text)} has {len(text)} characters before {count} words are "
                 f"complete, expected at most {MAX_CHARACTERS}"
             )
         return text
 
 
-def _shown(text: str) -> str:
+def _quote(text: str) -> str:
     """The beginning of a text, for a message."""
     return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 

@@ -190,7 +190,7 @@ def train(
                     if log is not None:
                         log.write(line)
                     losses.append(line["loss"])
-                    bar.set_postfix(_shown(line))
+                    bar.set_postfix(_bar_values(line))
                     bar.update(size)
                     is_due = state.step % config.checkpoint_steps == 0 and state.step % steps
                     if is_due and processes.is_main:
@@ -235,12 +235,12 @@ def _timed_step(trainer: Trainer, batch: Batch, step: int, epoch: int) -> dict[s
     return line
 
 
-def _shown(line: Mapping[str, float]) -> dict[str, str]:
-    """What the progress bar shows of a line of the log."""
-    shown = {"loss": f"{line['loss']:.4f}"}
+def _bar_values(line: Mapping[str, float]) -> dict[str, str]:
+    """The values of a line of the log that the progress bar shows."""
+    values = {"loss": f"{line['loss']:.4f}"}
     if "recall" in line:
-        shown["recall"] = f"{line['recall']:.0%}"
-    return shown
+        values["recall"] = f"{line['recall']:.0%}"
+    return values
 
 
 class Towers(nn.Module):

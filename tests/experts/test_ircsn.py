@@ -210,7 +210,7 @@ def test_int8_bottleneck_is_close_to_the_plain_one(d_in, stride):
 
 
 def test_features_are_the_same_for_any_number_of_threads(expert, monkeypatch):
-    """Clips are computed side by side, but for the last ones, of which each gets all threads."""
+    """Workers compute clips side by side. Each clip that is left over gets all threads."""
     clips, seen, network = seeded.pictures(0, 10, 16).reshape(5, 2, 16, 16, 3), [], expert.network
 
     def watched(frames):
