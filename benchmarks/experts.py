@@ -157,22 +157,27 @@ def networks(rounds: int) -> dict[str, float]:
 
 
 def small_networks(rounds: int) -> dict[str, float]:
-    """CLIP and tf_vggish beside `transformers` and engines; only ours prepare pictures in time."""
+    """CLIP and tf_vggish beside `transformers` and engines.
+
+    All of them take sound as it is; pictures are prepared before, for all but ours.
+    """
     clip_expert, plain_clip, vggish = make_clip(), make_plain_clip(), make_vggish()
     pictures = seeded.pictures(0, 16, 228)[:, None]
     plain_pixels = plain_input(pictures[:, :, :224, :224])[:, :, 0]
     windows = seeded.sound(0, 15.6, 16000).reshape(16, 15600).astype("float32")
     runs: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        inputs = {
-            "CLIP": (Projection(plain_clip), plain_pixels),
-            "tf_vggish": (vggish.network, torch.from_numpy(log_mel(windows))),
+        inputs: dict[str, tuple[nn.Module, Callable[[], np.ndarray]]] = {
+            "CLIP": (Projection(plain_clip), plain_pixels.numpy),
+            "tf_vggish": (VGGish(), lambda: log_mel(windows)),
         }
-        for expert, (network, x) in inputs.items():
-            axes = {"x": {0: "batch"}}
+        for expert, (network, prepare) in inputs.items():
+            x, axes = torch.from_numpy(prepare()), {"x": {0: "batch"}}
             file = export(network, (x,), ["x"], axes, Path(folder) / f"{expert}.onnx")
             for name, engine in load_engines(file, torch.get_num_threads()).items():
-                runs[f"{expert} by {name}"] = partial(engine, {"x": x.numpy()})
+                runs[f"{expert} by {name}"] = lambda engine=engine, prepare=prepare: engine(
+                    {"x": prepare()}
+                )
     runs["CLIP by transformers"] = lambda: plain_clip(plain_pixels)
     took = measure(
         rounds,

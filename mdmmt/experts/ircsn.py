@@ -31,6 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..config import ExpertPrecision
 from ..kernels import cpu, cuda, private
+from ..kernels.convolution import PackedConvolution
 from ..kernels.linear import RANGES, SMALLEST, quantize, round_weight
 from ..kernels.threads import run_in_threads
 from ..kernels.transfer import upload
@@ -208,37 +209,17 @@ class OneDnnBottleneck(nn.Module):
     def __init__(self, published: PublishedBottleneck, size: Sequence[int]) -> None:
         """size: of the inputs, (t, h, w), for which the weights are laid out."""
         super().__init__()
-        self.reduce = PackedConvolution(published.conv1, size)
-        self.depthwise = PackedConvolution(published.conv2, size)
-        self.expand = PackedConvolution(published.conv3, _strided(size, published.stride))
+        self.reduce = _packed(published.conv1, size)
+        self.depthwise = _packed(published.conv2, size)
+        self.expand = _packed(published.conv3, _strided(size, published.stride))
         self.project = None
         if hasattr(published, "downsample"):
-            self.project = PackedConvolution(published.downsample, size)
+            self.project = _packed(published.downsample, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[k, d_in, t, h, w] -> [k, d, t / stride, h / stride, w / stride]"""
         y = self.depthwise(self.reduce(x, "relu"), "relu")
         return self.expand.add_to(x if self.project is None else self.project(x), y)
-
-
-class PackedConvolution:
-    """A convolution and its norm, as one convolution of oneDNN."""
-
-    def __init__(self, layer: nn.Sequential, size: Sequence[int]) -> None:
-        """size: of the inputs, (t, h, w), for which the weights are laid out."""
-        convolution = layer[0]
-        assert isinstance(convolution, nn.Conv3d) and isinstance(convolution.padding, tuple)
-        weight, self.bias = _folded(layer)
-        self.stencil = private.Stencil(convolution.stride, convolution.padding, convolution.groups)
-        shape = (1, convolution.in_channels, *size)
-        self.weight = private.pack_convolution(weight, self.stencil, shape)
-
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
-        return private.packed_convolution(x, self.weight, self.bias, self.stencil, activation)
-
-    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
-        """relu(out + the convolution of x), in the memory of `out`."""
-        return private.add_packed_convolution(out, x, self.weight, self.bias, self.stencil)
 
 
 class Int8Bottleneck(nn.Module):
@@ -259,7 +240,7 @@ class Int8Bottleneck(nn.Module):
         self.expand = Int8Product(published.conv3, steps_in=second)
         self.project = None
         if hasattr(published, "downsample"):
-            self.project = PackedConvolution(published.downsample, size)
+            self.project = _packed(published.downsample, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, d_in, t, h, w] -> [1, d, t / stride, h / stride, w / stride]"""
@@ -446,6 +427,13 @@ def _folded(layer: nn.Sequential) -> tuple[Tensor, Tensor]:
         norm.bias,
     )
     return weight.detach(), bias.detach()
+
+
+def _packed(layer: nn.Sequential, size: Sequence[int]) -> PackedConvolution:
+    """A convolution and its norm, as one convolution of oneDNN for inputs of this size."""
+    convolution = layer[0]
+    assert isinstance(convolution, nn.Conv3d)
+    return PackedConvolution(convolution, *_folded(layer), size)
 
 
 def _steps(layer: nn.Sequential) -> Tensor:

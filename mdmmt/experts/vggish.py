@@ -14,7 +14,8 @@ Shape notation: k windows.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..kernels import cpu, private
+from ..kernels.convolution import PackedConvolution
+from ..kernels.linear import float32_linear, take_weight
 from ..media.specs import AudioSpec
 from ..storage.checkpoint import CheckpointLayout, load_file, load_strict, read_tensors
 from .mel import mel_filters
@@ -34,8 +38,11 @@ FRAME, HOP, FFT_SIZE = 400, 160, 512  # samples
 FRAMES = 96  # in a window
 WINDOW = (FRAMES - 1) * HOP + FRAME  # samples
 BANDS = 64
+POOLED = 2  # numbers along each side that a pooling makes one
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 LOG_OFFSET = 0.01
+
+CPU = torch.device("cpu")
 
 LAYOUT = CheckpointLayout(
     renames=(
@@ -70,7 +77,7 @@ class VGGish(nn.Module):
             for size in channels:
                 layers += [nn.Conv2d(last, size, 3, padding=1), nn.ReLU(inplace=True)]
                 last = size
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(POOLED))
         self.features = nn.Sequential(*layers)
         self.embeddings = nn.Sequential(
             nn.Linear(FRAMES // 16 * BANDS // 16 * last, 4096),
@@ -87,13 +94,56 @@ class VGGish(nn.Module):
         return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as TensorFlow's
 
 
+class OneDnnVGGish(nn.Module):
+    """The same function by oneDNN's convolutions and products, for inference on x86 processors."""
+
+    def __init__(self, published: VGGish) -> None:
+        """published: the weights of its linear layers are moved out of it."""
+        super().__init__()
+        kind, size = float32_linear(CPU), [FRAMES, BANDS]
+        self.features: list[Callable[[Tensor], Tensor]] = []
+        for layer in published.features:
+            if isinstance(layer, nn.Conv2d):
+                convolve = PackedConvolution(
+                    layer, layer.weight.detach(), _copied_bias(layer), size
+                )
+                self.features.append(partial(convolve, activation="relu"))
+            elif isinstance(layer, nn.MaxPool2d):
+                self.features.append(layer)
+                size = [side // POOLED for side in size]
+        self.embeddings = [
+            kind(take_weight(layer), _copied_bias(layer))
+            for layer in published.embeddings
+            if isinstance(layer, nn.Linear)
+        ]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[k, 96 frames, 64 bands] -> [k, 128]"""
+        x = patches[:, None].contiguous(memory_format=torch.channels_last)
+        for layer in self.features:
+            x = layer(x)
+        x = x.permute(0, 2, 3, 1).flatten(1)  # channels last, as TensorFlow's
+        for linear in self.embeddings:
+            x = linear(x, "relu")
+        return x
+
+
+def _copied_bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """A copy, without which the file of all weights would stay mapped for the biases."""
+    assert layer.bias is not None
+    return layer.bias.detach().clone()
+
+
 def log_mel(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mono sound [k, 15600 samples] -> [k, 96 frames, 64 bands]"""
     frames = np.lib.stride_tricks.sliding_window_view(windows, FRAME, axis=1)[:, ::HOP]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
     magnitude = np.abs(np.fft.rfft(frames * hann, n=FFT_SIZE))
     filters = mel_filters(SAMPLE_RATE_HZ, FFT_SIZE, BANDS, LOWEST_HZ, HIGHEST_HZ)
-    return np.log(magnitude @ filters + LOG_OFFSET).astype(np.float32)
+    # By torch, since the threads of numpy's own product stay busy for a while after it, and would
+    # take the processor from the network.
+    mel = (torch.from_numpy(magnitude) @ torch.tensor(filters)).numpy()
+    return np.log(mel + LOG_OFFSET).astype(np.float32)
 
 
 def from_tensorflow(variables: Mapping[str, NDArray[Any]], source: Path) -> dict[str, Tensor]:
@@ -186,8 +236,10 @@ class VggishExpert(PretrainedExpert):
         return network
 
     def arrange(self, network: nn.Module) -> nn.Module:
-        """Channels last, which processors convolve in less time."""
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if cpu.has_onednn(self.device) and private.has_packed_convolution():
+            assert isinstance(network, VGGish)
+            return OneDnnVGGish(network)
+        return network.to(self.device)
 
     @torch.inference_mode()
     def features(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -146,29 +146,34 @@ class Stencil(NamedTuple):
 
 
 def pack_convolution(weight: Tensor, stencil: Stencil, size: Sequence[int]) -> Tensor:
-    """Lay out a weight [d_out, d_in / groups, t, h, w] as `packed_convolution` needs it.
+    """Lay out a weight as `packed_convolution` needs it.
 
     Args:
-        size: of the inputs to expect, [1, d_in, t, h, w]. Others are computed as well, but slower.
+        weight: [d_out, d_in / groups, h, w] or [d_out, d_in / groups, t, h, w].
+        size: of the inputs to expect, [k, d_in, h, w] or [k, d_in, t, h, w]. Others are computed as
+            well, but slower.
     """
     return torch.ops.mkldnn._reorder_convolution_weight(
-        weight, stencil.padding, stencil.stride, NO_DILATION, stencil.groups, size
+        weight, stencil.padding, stencil.stride, NO_DILATION[: len(size) - 2], stencil.groups, size
     )
 
 
 def packed_convolution(
     x: Tensor, weight: Tensor, bias: Tensor, stencil: Stencil, activation: str = "none"
 ) -> Tensor:
-    """A convolution and its activation by oneDNN: [k, d_in, t, h, w] -> [k, d_out, t', h', w']
+    """A convolution in two dimensions or three, and its activation, by oneDNN.
 
     Args:
-        x: float32, channels last in memory; the output is laid out likewise.
+        x: [k, d_in, h, w] or [k, d_in, t, h, w] float32, channels last in memory.
         weight: from `pack_convolution`.
         activation: 'none' or 'relu'.
+
+    Returns:
+        [k, d_out, h', w'] or [k, d_out, t', h', w'], laid out as the input.
     """
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, stencil.padding, stencil.stride, NO_DILATION, stencil.groups,
-        activation, [], "",
+        x, weight, bias, stencil.padding, stencil.stride, NO_DILATION[: x.dim() - 2],
+        stencil.groups, activation, [], "",
     )  # fmt: skip
 
 
@@ -177,8 +182,8 @@ def add_packed_convolution(
 ) -> Tensor:
     """relu(out + the convolution of x), in the memory of `out`; otherwise `packed_convolution`."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        out, x, weight, bias, stencil.padding, stencil.stride, NO_DILATION, stencil.groups,
-        "add", 1.0, "relu", [], "",
+        out, x, weight, bias, stencil.padding, stencil.stride, NO_DILATION[: x.dim() - 2],
+        stencil.groups, "add", 1.0, "relu", [], "",
     )  # fmt: skip
 
 
@@ -332,32 +337,37 @@ def has_inner_int8_linear() -> bool:
 
 @lru_cache
 def has_packed_convolution() -> bool:
-    """Whether `packed_convolution` and `add_packed_convolution` compute what `F.conv3d` does."""
+    """Whether `packed_convolution` and `add_packed_convolution` compute what torch does."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        channels, size = 16, (3, 5, 4)
-        x = small_numbers(channels * 60, 7).view(1, channels, *size) / 4
-        x = x.contiguous(memory_format=CHANNELS_LAST)
-        bias = small_numbers(channels, 3) / 4
-        for taps, stencil in (
-            (1, Stencil()),
-            (1, Stencil(stride=(2, 2, 2))),
-            (3, Stencil(padding=(1, 1, 1), groups=channels)),
-            (3, Stencil(stride=(2, 2, 2), padding=(1, 1, 1), groups=channels)),
+        d = 16
+        volume, picture = (1, d, 3, 5, 4), (2, d, 5, 4)
+        ones, twos = (1, 1, 1), (2, 2, 2)
+        for size, taps, stencil in (
+            (volume, 1, Stencil()),
+            (volume, 1, Stencil(stride=twos)),
+            (volume, 3, Stencil(padding=ones, groups=d)),
+            (volume, 3, Stencil(stride=twos, padding=ones, groups=d)),
+            (picture, 3, Stencil(stride=ones[:2], padding=ones[:2])),
         ):
-            shape = (channels, channels // stencil.groups, taps, taps, taps)
+            layout = torch.channels_last if size == picture else CHANNELS_LAST
+            convolve = F.conv2d if size == picture else F.conv3d
+            x = small_numbers(math.prod(size), 7).view(size) / 4
+            x = x.contiguous(memory_format=layout)
+            bias = small_numbers(d, 3) / 4
+            shape = (d, d // stencil.groups, *[taps] * (len(size) - 2))
             weight = small_numbers(math.prod(shape), 5).view(shape) / 4
-            y = F.conv3d(x, weight, bias, stencil.stride, stencil.padding, 1, stencil.groups)
-            packed = pack_convolution(weight, stencil, x.shape)
+            y = convolve(x, weight, bias, stencil.stride, stencil.padding, 1, stencil.groups)
+            packed = pack_convolution(weight, stencil, size)
             yield packed_convolution(x, packed, bias, stencil), y
             yield packed_convolution(x, packed, bias, stencil, "relu"), torch.relu(y)
-            out = torch.ones_like(y, memory_format=CHANNELS_LAST)
+            out = torch.ones_like(y, memory_format=layout)
             add_packed_convolution(out, x, packed, bias, stencil)
             yield out, torch.relu(1 + y)
 
     return agrees(
         "mkldnn._reorder_convolution_weight with mkldnn._convolution_pointwise",
-        "torch.nn.functional.conv3d",
+        "torch's own convolution",
         compare,
         CPU,
     )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mdmmt.errors import WeightsError
 from mdmmt.experts.vggish import VGGish, VggishExpert, from_tensorflow, log_mel
 from mdmmt.features import extract
+from mdmmt.kernels import private
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FILE = "vggish-10086976.pth"
@@ -40,10 +41,19 @@ def windows(wave: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expert() -> VggishExpert:
+def state() -> dict[str, torch.Tensor]:
+    return seeded.state(0, shapes())
+
+
+def published(state: dict[str, torch.Tensor]) -> VGGish:
     network = VGGish()
-    network.load_state_dict(seeded.state(0, shapes()), assign=True)
-    return VggishExpert(network, torch.device("cpu"))
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def expert(state) -> VggishExpert:
+    return VggishExpert(published(state), torch.device("cpu"))
 
 
 @pytest.mark.slow
@@ -57,6 +67,34 @@ def test_features_equal_torchvggish(expert):
     assert np.abs(features - goldens["features"]).max() <= 1e-4 * goldens["features"].max()
     np.testing.assert_allclose(expert.features(clips[1:2]), features[1:2], rtol=1e-4, atol=1e-5)
     assert np.array_equal(clips, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 5, 17])
+def test_features_equal_the_plain_network(state, expert, count, threads):
+    """Each row of a batch by itself, as the plain network computes it."""
+    clips = seeded.sound(4, 17.0, 16000)[: count * 15600].reshape(count, 15600).astype(np.float32)
+    with torch.inference_mode():
+        plain = published(state)
+        wanted = torch.cat([plain(patch) for patch in torch.from_numpy(log_mel(clips)).split(1)])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        features = expert.features(clips)
+    finally:
+        torch.set_num_threads(before)
+    assert np.abs(features - wanted.numpy()).max() <= 1e-5 * wanted.max().item()
+
+
+@pytest.mark.slow
+def test_features_without_private_operators_equal_the_others(state, expert, monkeypatch):
+    monkeypatch.setattr(private, "has_packed_convolution", lambda: False)
+    plain = VggishExpert(published(state), torch.device("cpu"))
+    assert isinstance(plain.network, VGGish)
+    clips = windows(seeded.sound(5, 3, 16000))
+    wanted, features = plain.features(clips), expert.features(clips)
+    assert np.abs(features - wanted).max() <= 1e-5 * wanted.max()
 
 
 def test_features_of_silence_are_finite(expert):
@@ -89,7 +127,7 @@ def test_extract_leaves_the_expert_out_of_a_silent_film(expert, tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["common", "torchaudio", "with more behind"])
-def test_load_reads_the_names_of_every_port(tmp_path, spelling):
+def test_read_knows_the_names_of_every_port(tmp_path, spelling):
     state = hollow()
     if spelling == "torchaudio":
         spelt = {}
@@ -101,7 +139,7 @@ def test_load_reads_the_names_of_every_port(tmp_path, spelling):
     else:
         spelt = state | {"pproc.pca_means": torch.ones(1), "classifier.0.bias": torch.ones(1)}
     torch.save(spelt, tmp_path / FILE)
-    network = VggishExpert.load(tmp_path).network
+    network = VggishExpert.read(VggishExpert.find(tmp_path))
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, state[name]), name
 
@@ -125,10 +163,10 @@ def test_load_names_the_tensor_that_is_not_finite(tmp_path):
 
 
 @pytest.mark.slow
-def test_load_gives_tensorflow_variables_their_meaning(tmp_path):
+def test_read_gives_tensorflow_variables_their_meaning(tmp_path):
     given = variables()
     np.savez(tmp_path / "vggish_model.npz", **given)
-    network = VggishExpert.load(tmp_path).network
+    network = VggishExpert.read(VggishExpert.find(tmp_path))
     (tmp_path / "vggish_model.npz").unlink()  # 288 MB
     random = np.random.default_rng(1)
 

@@ -22,7 +22,7 @@ def test_load_reads_a_checkpoint(version, tmp_path):
         saver.save(session, str(tmp_path / "vggish_model.ckpt"), write_meta_graph=False)
     file = "vggish_model.ckpt" if version == 1 else "vggish_model.ckpt.index"
     assert (tmp_path / file).is_file()
-    state = VggishExpert.load(tmp_path).network.state_dict()
+    state = VggishExpert.read(VggishExpert.find(tmp_path)).state_dict()
     wanted = from_tensorflow(given, tmp_path)
     assert all(np.array_equal(state[name], wanted[name]) for name in wanted)
 
