@@ -26,6 +26,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -57,14 +58,12 @@ import seeded
 from closeness import (
     centred_cosines,
     largest_neighbour_loss,
-    real_clips,
-    seconds_of,
+    shown_clips,
     unchanged_neighbours,
 )
 from engines import export, load_engines
 from media import BIG_BUCK_BUNNY, footage
 from plain_csn import PlainCSN, lively
-from sample_clips import draw_sample_clips
 
 CPU = torch.device("cpu")
 VIDEOS = 4  # that `jobs` extracts
@@ -128,9 +127,10 @@ def networks(rounds: int) -> dict[str, float]:
     frames = np.repeat(seeded.pictures(0, 32, 224)[None], count, axis=0)
     clip = plain_input(frames[:1])
     runs: dict[str, Callable[[], object]] = {}
+    if cpu.has_openvino(CPU):
+        runs["VIDEO by OpenVINO"] = partial(video_of(plain, by_openvino=True).features, frames)
     if has_int8():
-        int8 = video_of(plain, "int8")
-        runs["VIDEO in int8"] = lambda: int8.features(frames)
+        runs["VIDEO in int8"] = partial(video_of(plain, "int8").features, frames)
     with tempfile.TemporaryDirectory() as folder:
         file = export(plain, (clip,), ["clip"], {"clip": {0: "batch"}}, Path(folder) / "v.onnx")
         engines = [load_engines(file, torch.get_num_threads() // count) for _ in range(count)]
@@ -223,9 +223,12 @@ def files(path: Path, rounds: int) -> dict[str, float]:
                     expert.features(clip.data[None])
 
     runs = {}
+    if cpu.has_openvino(CPU):
+        by_openvino = running | {"VIDEO": video_of(plain, by_openvino=True)}
+        runs["together by OpenVINO"] = partial(extract, path, by_openvino)
     if has_int8():
         rounded = running | {"VIDEO": video_of(plain, "int8")}
-        runs["together in int8"] = lambda: extract(path, rounded)
+        runs["together in int8"] = partial(extract, path, rounded)
     took = measure(
         rounds,
         clock=True,
@@ -243,6 +246,8 @@ def files(path: Path, rounds: int) -> dict[str, float]:
 def cost(path: Path, name: str) -> dict[str, float]:
     """One expert in this process alone: seconds, memory and disk for a minute of video."""
     make = {"VIDEO": lambda: make_video()[0], "CLIP": make_clip, "tf_vggish": make_vggish}
+    make["VIDEO by OpenVINO"] = lambda: video_of(make_video()[1], by_openvino=True)
+    make["VIDEO in int8"] = lambda: video_of(make_video()[1], "int8")
     expert = make[name]()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "features.safetensors"
@@ -285,7 +290,7 @@ def rounding() -> dict[str, float]:
 
     They are those of VIDEO, and those of OpenVINO where it is installed with NNCF.
     """
-    clips = shown_clips(40)
+    clips = shown_clips(40, CLIP_FRAMES, CLIP_SIZE)
     samples = [plain_input(clip[None]) for clip in clips[::5]]
     plain = lively(torch.cat(samples))
     exact, int8 = (video_of(plain, name) for name in ("exact", "int8"))
@@ -346,17 +351,8 @@ def embedding_cosines(exact: np.ndarray, int8: np.ndarray) -> dict[str, float]:
     }
 
 
-def shown_clips(count: int) -> np.ndarray:
-    """Clips that show something: the footage, and one second of each of the sample's clips."""
-    clips = real_clips(CLIP_FRAMES, CLIP_SIZE)
-    with tempfile.TemporaryDirectory() as folder:
-        for drawn in draw_sample_clips(Path(folder), count - len(clips), seed=0):
-            clips += seconds_of(drawn.path, CLIP_FRAMES, CLIP_SIZE)[:1]
-    return np.stack(clips)
-
-
 def has_int8() -> bool:
-    return cpu.has_onednn(CPU) and cpu.has_instructions("avx512_vnni")
+    return cpu.has_openvino(CPU) and cpu.has_instructions("avx512_vnni")
 
 
 def make_video() -> tuple[VideoExpert, PlainCSN]:
@@ -368,12 +364,16 @@ def make_video() -> tuple[VideoExpert, PlainCSN]:
     return video_of(plain), plain.eval()
 
 
-def video_of(plain: PlainCSN, precision: ExpertPrecision = "exact") -> VideoExpert:
-    """The expert with the weights of a plain network."""
+def video_of(
+    plain: PlainCSN, precision: ExpertPrecision = "exact", by_openvino: bool = False
+) -> VideoExpert:
+    """The expert with the weights of a plain network; 'int8' is by OpenVINO in any case."""
     with torch.device("meta"):
         published = PublishedIrCSN()
     published.load_state_dict(plain.state_dict(), assign=True)
-    return VideoExpert(published.eval(), CPU, precision=precision)
+    by_openvino |= precision == "int8"
+    with patch.object(cpu, "has_openvino", lambda device: by_openvino):
+        return VideoExpert(published.eval(), CPU, precision=precision)
 
 
 def make_clip() -> ClipExpert:
@@ -414,7 +414,8 @@ def main() -> None:
         facts = cost(args.video, args.expert)
     else:
         facts = {}
-        for name in ("VIDEO", "CLIP", "tf_vggish"):
+        ways = ["VIDEO by OpenVINO"] * cpu.has_openvino(CPU) + ["VIDEO in int8"] * has_int8()
+        for name in ("VIDEO", *ways, "CLIP", "tf_vggish"):
             command = [sys.executable, __file__, "cost", "--expert", name]
             subprocess.run([*command, "--video", args.video], check=True)
         return

@@ -12,14 +12,14 @@ import argparse
 from collections.abc import Iterator
 
 # `experts.py files` and `cost`, `servers.py` and `cluster.py`, on two cores of an AMD EPYC with
-# AVX512-VNNI, 2026-11-27; `experts_on_cuda.py` on an NVIDIA H200. Core seconds are processor time.
+# AVX512-VNNI, 2026-11-28; `experts_on_cuda.py` on an NVIDIA H200. Core seconds are processor time.
 MEASURED = {
-    "decoding": 0.664 / 5.28,  # core seconds for each second of 720p video, for all three experts
-    "VIDEO": 11.932 / 5.28,  # these three with their own decoding
-    "CLIP": 0.867 / 5.28,
-    "tf_vggish": 0.391 / 5.28,
-    "all in one pass": 13.131 / 5.28,
-    "all in one pass, int8": 8.267 / 5.28,
+    "decoding": 0.599 / 5.28,  # core seconds for each second of 720p video, for all three experts
+    "VIDEO": 11.016 / 5.28,  # these three with their own decoding
+    "CLIP": 0.785 / 5.28,
+    "tf_vggish": 0.178 / 5.28,
+    "all in one pass": 11.924 / 5.28,
+    "all in one pass, int8": 6.093 / 5.28,
     "VIDEO in float16, GPU": 0.001,  # seconds for each second of video, decoded already
     "feature bytes": 647_000 / 60,  # of a second of video
     "rows a second": 2_517,  # into a Milvus server of two cores, in batches

@@ -34,7 +34,7 @@ from .weights.locate import default_source, find_weights
 
 PACKAGES = (
     *("torch", "transformers", "towhee", "numpy", "av", "safetensors", "huggingface-hub"),
-    *("setuptools", "filelock", "requests", "pymilvus", "milvus-lite"),
+    *("setuptools", "filelock", "requests", "openvino", "pymilvus", "milvus-lite"),
 )
 MISSING = "missing"
 

@@ -495,7 +495,7 @@ def load(
         time_limit_s: how many seconds each video file may take, with the work of the experts.
         experts_precision: the experts' arithmetic: 'exact' (float32); 'float16', in which VIDEO
             and CLIP take less time on CUDA; or 'int8', in which VIDEO takes less time on x86
-            processors with AVX512-VNNI. Only features of one precision
+            processors with AVX512-VNNI and the extra `openvino`. Only features of one precision
             compare, so an index or a feature file refuses to mix them.
 
     Raises:

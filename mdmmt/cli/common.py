@@ -66,7 +66,7 @@ def add_experts_options(command: argparse.ArgumentParser, default: str) -> None:
         choices=EXPERT_PRECISIONS,
         default="exact",
         help="the arithmetic of the experts; float16 takes less time on CUDA, and int8 on "
-        "processors with AVX512-VNNI; default: %(default)s",
+        "processors with AVX512-VNNI (extra openvino); default: %(default)s",
     )
 
 

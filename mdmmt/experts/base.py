@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import EXPERT_PRECISIONS, ExpertPrecision
-from ..errors import InputError
-from ..kernels import cpu, private
+from ..errors import InputError, MissingDependency
+from ..kernels import cpu
 from ..media.specs import AudioSpec, FrameSpec
 
+INT8_OF_EXPERTS = "the precision 'int8' of the experts"  # in messages
 WeightsSource = str | os.PathLike[str]  # a weights file, a folder that holds it, or 'owner/name'
 
 
@@ -56,11 +57,9 @@ class Expert(ABC):
 def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
     """Check that experts can compute in a precision on a device.
 
-    Returns:
-        The precision; 'exact' for 'int8' where torch's operators for it have changed.
-
     Raises:
         InputError: not one of `EXPERT_PRECISIONS`, or one that the device or the processor lacks.
+        MissingDependency: OpenVINO, which computes in 8 bits, is not installed.
     """
     if precision == "exact":
         return "exact"
@@ -81,9 +80,6 @@ def check_precision(precision: str, device: torch.device) -> ExpertPrecision:
             "the precision of the experts is 'int8', which needs an x86 processor with "
             f"AVX512-VNNI; on this {device.type} device, use 'exact'"
         )
-    has_all = (
-        private.has_packed_convolution()
-        and private.has_int8_convolution()
-        and private.has_inner_int8_linear()
-    )
-    return "int8" if has_all else "exact"
+    if not cpu.has_openvino(device):
+        raise MissingDependency(INT8_OF_EXPERTS, extra="openvino")
+    return "int8"

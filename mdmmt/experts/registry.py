@@ -42,12 +42,14 @@ def load(
             name, a file, a folder or a Hugging Face repository. None: the places that
             `mdmmt.experts.pretrained` lists.
         device: where the pretrained experts run.
-        precision: 'exact', which is float32; or 'int8', for x86 processors with AVX512-VNNI: VIDEO
-            then computes most of its products in 8 bits. The other experts are exact in both.
+        precision: 'exact', which is float32; 'float16', for CUDA: VIDEO and CLIP then compute in
+            it; or 'int8', for x86 processors with AVX512-VNNI and the extra `openvino`: VIDEO then
+            computes most of its products in 8 bits. The other experts are exact in all.
 
     Raises:
         InputError: an unknown expert in `names` or `weights`, or a precision that is unknown or
             that the device lacks.
+        MissingDependency: the precision needs an extra that is not installed.
         WeightsError: weights are missing or do not fit their expert.
     """
     if not isinstance(weights, Mapping):

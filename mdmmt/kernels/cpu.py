@@ -1,8 +1,9 @@
-"""The capabilities of the processor, and of oneDNN on it."""
+"""The capabilities of the processor, and of oneDNN and OpenVINO on it."""
 
 from __future__ import annotations
 
 import platform
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,8 +11,16 @@ import torch
 
 def has_onednn(device: torch.device) -> bool:
     """Whether oneDNN's operators take tensors of this device: on x86 processors alone."""
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return device.type == "cpu" and is_x86 and torch.backends.mkldnn.is_available()
+    return _is_x86(device) and torch.backends.mkldnn.is_available()
+
+
+def has_openvino(device: torch.device) -> bool:
+    """Whether OpenVINO, which is an extra, takes the place of torch: on x86 processors alone."""
+    return _is_x86(device) and find_spec("openvino") is not None
+
+
+def _is_x86(device: torch.device) -> bool:
+    return device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
 
 
 def has_avx512() -> bool:

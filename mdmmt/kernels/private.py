@@ -100,32 +100,6 @@ def int8_linear(
     return y[: len(x)]
 
 
-def int8_linear_to_int8(x: Tensor, step: float, zero: int, layer: Int8Layer) -> Tensor:
-    """A linear layer and its ReLU, rounded to 8 bits: [t, d_in] -> [t, d_out] uint8
-
-    The output is 255 where it would be more. Rows are not padded, so few values of t should occur.
-
-    Args:
-        x, step, zero: as for `int8_linear`.
-    """
-    return torch.ops.onednn.qlinear_pointwise(
-        x, step, zero, *layer, 1.0, 0, torch.uint8, "none", [], ""
-    )
-
-
-def add_int8_linear(out: Tensor, x: Tensor, step: float, zero: int, layer: Int8Layer) -> Tensor:
-    """relu(out + the linear layer of x), in the memory of `out`: [t, d_in] -> [t, d_out]
-
-    Args:
-        out: [t, d_out] float32.
-        x, step, zero: as for `int8_linear`.
-    """
-    return torch.ops.onednn.qlinear_pointwise.binary(
-        x, step, zero, layer.weight, layer.scale, layer.zeros, out, layer.bias,
-        1.0, 0, out.dtype, 1.0, 0, "sum", 1.0, "relu", [], "",
-    )  # fmt: skip
-
-
 def pad_rows(x: Tensor) -> Tensor:
     """Add rows of zeros up to the next of few numbers of rows: [t, d] -> [at least t, d]
 
@@ -184,44 +158,6 @@ def add_packed_convolution(
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         out, x, weight, bias, stencil.padding, stencil.stride, NO_DILATION[: x.dim() - 2],
         stencil.groups, "add", 1.0, "relu", [], "",
-    )  # fmt: skip
-
-
-def pack_int8_convolution(
-    weight: Tensor, scale: Tensor, stencil: Stencil, size: Sequence[int]
-) -> Tensor:
-    """Lay out a weight int8 as `int8_convolution` needs it.
-
-    Args:
-        weight: [d_out, d_in / groups, h, w] or [d_out, d_in / groups, t, h, w].
-        scale: as for `int8_convolution`.
-        size: of the inputs to expect, [k, d_in, h, w] or [k, d_in, t, h, w]. Others are computed as
-            well, but slower.
-    """
-    return torch.ops.onednn.qconv_prepack(
-        weight, scale, 1.0, 0, stencil.stride, stencil.padding, NO_DILATION[: len(size) - 2],
-        stencil.groups, size,
-    )  # fmt: skip
-
-
-def int8_convolution(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, stencil: Stencil
-) -> Tensor:
-    """A convolution on 8-bit numbers in two dimensions or three.
-
-    Args:
-        x: uint8, [k, d_in, h, w] or [k, d_in, t, h, w], channels last in memory.
-        weight: from `pack_int8_convolution`; each kernel of it counts `scale` times, [d_out].
-
-    Returns:
-        [k, d_out, h', w'] or [k, d_out, t', h', w'] float32, laid out as the input.
-    """
-    onednn = torch.ops.onednn
-    convolve = onednn.qconv2d_pointwise if x.dim() == 4 else onednn.qconv3d_pointwise
-    weight_zeros = torch.zeros(len(scale), dtype=torch.int32, device=CPU)
-    return convolve(
-        x, 1.0, 0, weight, scale, weight_zeros, bias, stencil.stride, stencil.padding,
-        NO_DILATION[: x.dim() - 2], stencil.groups, 1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
 
 
@@ -316,26 +252,6 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
 
 
 @lru_cache
-def has_inner_int8_linear() -> bool:
-    """Whether `int8_linear_to_int8` and `add_int8_linear` compute what `F.linear` does."""
-
-    def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        operands, y = _small_int8_layer()
-        yield int8_linear_to_int8(*operands).float(), y.round().clamp(0, 255)
-        out = small_numbers(y.numel(), 9).view(y.shape)
-        public = torch.relu(out + y)
-        add_int8_linear(out, *operands)
-        yield out, public
-
-    return agrees(
-        "onednn.qlinear_pointwise to 8 bits with onednn.qlinear_pointwise.binary",
-        "the precision 'exact'",
-        compare,
-        CPU,
-    )
-
-
-@lru_cache
 def has_packed_convolution() -> bool:
     """Whether `packed_convolution` and `add_packed_convolution` compute what torch does."""
 
@@ -368,40 +284,6 @@ def has_packed_convolution() -> bool:
     return agrees(
         "mkldnn._reorder_convolution_weight with mkldnn._convolution_pointwise",
         "torch's own convolution",
-        compare,
-        CPU,
-    )
-
-
-@lru_cache
-def has_int8_convolution() -> bool:
-    """Whether `int8_convolution` computes what `F.conv2d` and `F.conv3d` do."""
-
-    def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        d = 16
-        scale = 0.125 * (1 + torch.arange(d, device=CPU) % 3).to(torch.float32)
-        bias = small_numbers(d, 3)
-        for size, shape, stencil, layout in (
-            ((2, 12, 7, 6), (d, 12, 4, 4), Stencil((1, 1), (0, 0)), torch.channels_last),
-            *(
-                ((1, d, 3, 5, 4), (d, 1, 3, 3, 3), Stencil(stride, (1, 1, 1), d), CHANNELS_LAST)
-                for stride in ((1, 1, 1), (2, 2, 2))
-            ),
-        ):
-            x = (small_numbers(math.prod(size), 7) + 3).to(torch.uint8).view(size)
-            x = x.contiguous(memory_format=layout)
-            weight = small_numbers(math.prod(shape), 5).to(torch.int8).view(shape)
-            packed = pack_int8_convolution(weight, scale, stencil, size)
-            scaled = weight * scale.view(-1, *[1] * (x.dim() - 1))
-            convolve = F.conv2d if x.dim() == 4 else F.conv3d
-            y = convolve(
-                x.float(), scaled, bias, stencil.stride, stencil.padding, 1, stencil.groups
-            )
-            yield int8_convolution(x, packed, scale, bias, stencil), y
-
-    return agrees(
-        "onednn.qconv_prepack with onednn.qconv2d_pointwise and onednn.qconv3d_pointwise",
-        "the precision 'exact'",
         compare,
         CPU,
     )

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import mdmmt
-from mdmmt.errors import InputError
+from mdmmt.errors import InputError, MissingDependency
 from mdmmt.experts import LIGHT_EXPERTS, expert_classes, load
 from mdmmt.experts.base import check_precision
-from mdmmt.kernels import cpu, private
+from mdmmt.kernels import cpu
 from mdmmt.media.specs import AudioSpec, FrameSpec
 
 EXPERTS = expert_classes(LIGHT_EXPERTS)
@@ -66,11 +66,12 @@ def test_check_precision_refuses_float16_without_cuda(device):
     assert check_precision("float16", torch.device("cuda", 1)) == "float16"
 
 
-def test_check_precision_is_exact_where_an_operator_has_changed(monkeypatch):
+def test_check_precision_names_the_extra_that_8_bits_need(monkeypatch):
     monkeypatch.setattr(cpu, "has_onednn", lambda device: True)
     monkeypatch.setattr(cpu, "has_instructions", lambda name: True)
-    monkeypatch.setattr(private, "has_inner_int8_linear", lambda: False)
-    assert check_precision("int8", torch.device("cpu")) == "exact"
+    monkeypatch.setattr(cpu, "has_openvino", lambda device: False)
+    with pytest.raises(MissingDependency, match=r"'int8' .* pip install 'mdmmt\[openvino\]'"):
+        check_precision("int8", torch.device("cpu"))
 
 
 def test_light_experts_are_the_same_in_every_precision():

@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 import seeded
 import torch
-from closeness import centred_cosines, different_clips, unchanged_neighbours
-from fast_towers import CPU, computing_with, on_x86
+from closeness import check_apart, different_clips, relative, unchanged_neighbours
+from fast_towers import CPU, computing_with
 from media import flat, write_video
-from plain_csn import Bottleneck, PlainCSN, lively
+from plain_csn import PlainCSN, lively_experts, noise, normalised
 from safetensors.torch import save_file
 
 from mdmmt.errors import WeightsError
-from mdmmt.experts import expert_classes, ircsn
+from mdmmt.experts import expert_classes
 from mdmmt.experts.ircsn import (
-    MEAN,
-    STD,
-    Int8Bottleneck,
     IrCSN,
-    PublishedBottleneck,
     PublishedIrCSN,
     TorchBottleneck,
     VideoExpert,
@@ -43,24 +39,9 @@ def hollow() -> dict[str, torch.Tensor]:
     return {name: torch.ones(()).expand(shape) for name, shape in shapes().items()}
 
 
-def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-
-
 def clip(seed: int, frames: int, size: int) -> torch.Tensor:
     """Frames [1, t, h, w, 3] uint8."""
     return torch.from_numpy(seeded.pictures(seed, frames, size))[None]
-
-
-def noise(*size: int) -> torch.Tensor:
-    """Frames [k, t, h, w, 3] uint8 without any order."""
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
-
-
-def normalised(frames: torch.Tensor) -> torch.Tensor:
-    """[k, t, h, w, 3] uint8 -> what the plain network takes, [k, 3, t, h, w] float32"""
-    colours = (frames / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-    return colours.permute(0, 4, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +59,17 @@ def file(state, tmp_path_factory) -> Path:
     path.unlink()  # 116 MB
 
 
+@pytest.fixture(autouse=True)
+def without_openvino(monkeypatch):
+    """test_ircsn_openvino.py tests VIDEO with it."""
+    monkeypatch.setattr(cpu, "has_openvino", lambda device: False)
+
+
 @pytest.fixture(scope="module")
 def expert(file) -> VideoExpert:
-    return VideoExpert.load(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "has_openvino", lambda device: False)
+        return VideoExpert.load(file)
 
 
 @pytest.fixture(scope="module")
@@ -131,22 +120,6 @@ def test_network_without_private_operators_equals_the_plain_one(state, plain, mo
         assert relative(network(frames).numpy(), theirs) <= 1e-5
 
 
-def check_apart(wanted: np.ndarray, features: np.ndarray, median: float, least: float) -> None:
-    """Features less their mean are close to the exact ones, which a constant output is not."""
-    cosines = centred_cosines(wanted, features)
-    assert np.median(cosines) >= median and cosines.min() >= least
-    constant = np.broadcast_to(wanted[0], wanted.shape)
-    assert np.median(centred_cosines(wanted, constant)) < 0.5
-    assert unchanged_neighbours(wanted, constant) < 0.5
-
-
-def lively_experts(clips: np.ndarray, device: torch.device, *precisions: str) -> list[VideoExpert]:
-    """Experts of the same weights, whose features tell these clips apart."""
-    published = PublishedIrCSN()
-    published.load_state_dict(lively(normalised(torch.from_numpy(clips[::4]))).state_dict())
-    return [VideoExpert(published.eval(), device, precision=one) for one in precisions]
-
-
 @pytest.mark.slow
 def test_float16_keeps_clips_apart():
     """On the CPU, where public operators compute what Triton's kernels do on CUDA."""
@@ -168,56 +141,15 @@ def test_float16_keeps_clips_apart_on_cuda(cuda_without_tf32):
     assert relative(half.features(clips[[5, 3]]), features[[5, 3]]) <= 5e-3  # in any batch
 
 
-@pytest.mark.slow
-@on_x86
-def test_int8_keeps_clips_apart(monkeypatch):
-    if not cpu.has_instructions("avx512_vnni"):
-        pytest.skip("this processor has no AVX512-VNNI, so 'int8' is refused")
-    monkeypatch.setattr(ircsn, "CLIP_FRAMES", 16)  # so that weights are laid out for these clips
-    monkeypatch.setattr(ircsn, "CLIP_SIZE", 112)
-    clips = different_clips(32, frames=16, size=112)
-    exact, rounded = lively_experts(clips, CPU, "exact", "int8")
-    wanted, features = exact.features(clips), rounded.features(clips)
-    assert "int8" in rounded.version and "int8" not in exact.version
-    check_apart(wanted, features, 0.985, 0.98)
-    assert unchanged_neighbours(wanted, features) >= 0.9
-    assert np.array_equal(features[[5, 3]], rounded.features(clips[[5, 3]]))  # in any batch
-
-
-@on_x86
-@pytest.mark.parametrize(("d_in", "stride"), [(64, 1), (64, 2), (128, 1)])
-def test_int8_bottleneck_is_close_to_the_plain_one(d_in, stride):
-    """One channel, as some of trained networks, is always 0 within: its norm says no deviation."""
-    if not cpu.has_instructions("avx512_vnni"):
-        pytest.skip("this processor has no AVX512-VNNI, so 'int8' is refused")
-    generator = torch.Generator().manual_seed(d_in + stride)
-    x = torch.randn(1, d_in, 4, 12, 12, generator=generator).relu()
-    plain = Bottleneck(d_in, 32, stride)
-    for norm in (plain.conv1[1], plain.conv2[1]):
-        norm.momentum = None
-        norm.weight.data[3], norm.bias.data[3] = 0, 0
-    with torch.no_grad():
-        plain.train()(x)
-        wanted = plain.eval()(x)
-        published = PublishedBottleneck(d_in, 32, stride).eval()
-        published.load_state_dict(plain.state_dict())
-        rounded = Int8Bottleneck(published, x.shape[2:])
-        ours = rounded(x.contiguous(memory_format=torch.channels_last_3d).clone())
-    assert ours.shape == wanted.shape
-    assert rounded.depthwise.scale.isfinite().all() and rounded.depthwise.bias.isfinite().all()
-    assert (ours - wanted).square().mean() <= (0.03**2) * wanted.square().mean()
-    assert (ours - wanted).abs().max() <= 0.1 * wanted.abs().max()
-
-
 def test_features_are_the_same_for_any_number_of_threads(expert, monkeypatch):
     """Workers compute clips side by side. Each clip that is left over gets all threads."""
-    clips, seen, network = seeded.pictures(0, 10, 16).reshape(5, 2, 16, 16, 3), [], expert.network
+    clips, seen, forward = seeded.pictures(0, 10, 16).reshape(5, 2, 16, 16, 3), [], IrCSN.forward
 
-    def watched(frames):
+    def watched(network, frames):
         seen.append((len(frames), torch.get_num_threads()))
-        return network(frames)
+        return forward(network, frames)
 
-    monkeypatch.setattr(expert, "network", watched)
+    monkeypatch.setattr(IrCSN, "forward", watched)
     alone = np.concatenate([expert.features(one[None]) for one in clips])
     for threads, wanted in SHARES.items():
         seen.clear()

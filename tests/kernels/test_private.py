@@ -32,7 +32,6 @@ PACKING = (
     "_reorder_linear_weight",
     "_reorder_convolution_weight",
     "qlinear_prepack",
-    "qconv_prepack",
 )
 
 
@@ -137,27 +136,6 @@ def test_has_packed_convolution_falls_back(name, how, replace_operator, caplog):
     with caplog.at_level(logging.WARNING, logger="mdmmt"):
         assert not private.has_packed_convolution()
     assert "torch's own convolution takes its place" in caplog.text
-
-
-@on_x86
-@pytest.mark.parametrize("how", ["missing", "broken", "wrong"])
-@pytest.mark.parametrize(
-    ("probe", "name"),
-    [
-        (private.has_int8_convolution, "qconv_prepack"),
-        (private.has_int8_convolution, "qconv2d_pointwise"),
-        (private.has_int8_convolution, "qconv3d_pointwise"),
-        (private.has_inner_int8_linear, "qlinear_prepack"),
-        (private.has_inner_int8_linear, "qlinear_pointwise"),
-    ],
-)
-def test_probes_of_the_experts_in_8_bits_fall_back(probe, name, how, replace_operator, caplog):
-    assert probe()
-    probe.cache_clear()
-    replace_operator("onednn", name, how)
-    with caplog.at_level(logging.WARNING, logger="mdmmt"):
-        assert not probe()
-    assert "the precision 'exact' takes its place" in caplog.text
 
 
 @on_x86

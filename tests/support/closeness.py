@@ -6,12 +6,14 @@ clips show. The mean of the exact features is that part, and is subtracted first
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import seeded
 from media import BIG_BUCK_BUNNY, BIKES, footage
 from numpy.typing import NDArray
+from sample_clips import draw_sample_clips
 
 from mdmmt.media.decode import read_clips
 from mdmmt.media.specs import FrameSpec
@@ -22,6 +24,15 @@ def different_clips(count: int, frames: int, size: int) -> NDArray[np.uint8]:
     real = real_clips(frames, size)
     drawn = [seeded.pictures(seed, frames, size) for seed in range(count - len(real))]
     return np.stack([*real, *drawn])
+
+
+def shown_clips(count: int, frames: int, size: int) -> NDArray[np.uint8]:
+    """Clips that show something: the footage, and one second of each of the sample's clips."""
+    clips = real_clips(frames, size)
+    with tempfile.TemporaryDirectory() as folder:
+        for drawn in draw_sample_clips(Path(folder), count - len(clips), seed=0):
+            clips += seconds_of(drawn.path, frames, size)[:1]
+    return np.stack(clips)
 
 
 def real_clips(frames: int, size: int) -> list[NDArray[np.uint8]]:
@@ -71,3 +82,19 @@ def _centred(
         exact / np.linalg.norm(exact, axis=1, keepdims=True),
         others / np.linalg.norm(others, axis=1, keepdims=True),
     )
+
+
+def check_apart(
+    wanted: NDArray[np.float32], features: NDArray[np.float32], median: float, least: float
+) -> None:
+    """Features less their mean are close to the exact ones, which a constant output is not."""
+    cosines = centred_cosines(wanted, features)
+    assert np.median(cosines) >= median and cosines.min() >= least
+    constant = np.broadcast_to(wanted[0], wanted.shape)
+    assert np.median(centred_cosines(wanted, constant)) < 0.5
+    assert unchanged_neighbours(wanted, constant) < 0.5
+
+
+def relative(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """The largest difference, as a share of the largest number."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import seeded
 import torch
 from torch import Tensor, nn
+
+from mdmmt.experts.ircsn import MEAN, STD, PublishedIrCSN, VideoExpert
 
 
 def layer(d_in: int, d_out: int, size, stride=1, padding=0, groups=1, relu=True) -> nn.Sequential:
@@ -72,3 +75,21 @@ def lively(clips: Tensor) -> PlainCSN:
     with torch.no_grad():
         network.train()(clips)
     return network.eval()
+
+
+def lively_experts(clips: np.ndarray, device: torch.device, *precisions: str) -> list[VideoExpert]:
+    """Experts of the same weights, whose features tell these clips apart."""
+    published = PublishedIrCSN()
+    published.load_state_dict(lively(normalised(torch.from_numpy(clips[::4]))).state_dict())
+    return [VideoExpert(published.eval(), device, precision=one) for one in precisions]
+
+
+def normalised(frames: torch.Tensor) -> torch.Tensor:
+    """[k, t, h, w, 3] uint8 -> what the plain network takes, [k, 3, t, h, w] float32"""
+    colours = (frames / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    return colours.permute(0, 4, 1, 2, 3)
+
+
+def noise(*size: int) -> torch.Tensor:
+    """Frames [k, t, h, w, 3] uint8 without any order."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
