@@ -133,6 +133,7 @@ def test_int8_takes_channels_that_are_always_0():
 def test_torch_takes_the_place_of_an_openvino_that_cannot_be_imported(plain, monkeypatch, caplog):
     monkeypatch.delitem(sys.modules, "mdmmt.experts.ircsn_openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(cpu, "has_openvino", lambda device: True)
     expert = VideoExpert(published(plain), CPU)
     assert isinstance(expert.network, IrCSN)
     assert "OpenVINO cannot be used, torch takes its place" in caplog.text
