@@ -502,6 +502,7 @@ def load(
         WeightsError: the weights are missing, or the model folder describes no model.
         InputError: an unknown device, parameter, expert or precision, or a time limit that is not
             above 0.
+        MissingDependency: the precision of the experts needs an extra that is not installed.
     """
     check_time_limit(time_limit_s)
     resolved = resolve_device(device)

@@ -69,7 +69,7 @@ class MDMMT(NNOperator):
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
             themselves are read at the first call.
-        MissingDependency: Towhee is not installed.
+        MissingDependency: Towhee is not installed, or OpenVINO for the precision 'int8' of experts.
     """
 
     def __init__(

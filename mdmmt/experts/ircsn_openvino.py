@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import ExpertPrecision
-from ..kernels.linear import SMALLEST, round_weight
+from ..kernels.linear import round_weight
 from .ircsn_published import MEAN, STD, PublishedBottleneck, PublishedIrCSN, folded
 from .pretrained import PIXEL_MAX
 
@@ -35,6 +35,7 @@ EXACT_BOTTLENECKS = 2
 # From the mean of a channel to the greatest number that is not cut. The output of a depth-wise
 # convolution reaches further than others.
 DEVIATIONS, DEPTHWISE_DEVIATIONS = 10, 16
+LEAST_RANGE = 1e-12  # of a channel that is always 0, so that no number of its rounding is infinite
 BORDER = (1, 3, 3)  # frames and pixels that the first convolution sees beyond each edge
 NO_BORDER = (0, 0, 0)
 # Engines of the parent of a forked process. To destroy one would abort, as its threads are gone.
@@ -80,7 +81,8 @@ class Spread(NamedTuple):
 
     def greatest(self, deviations: float) -> Tensor:
         """The number that lies these deviations above the mean, or above 0 if that is more: [c]"""
-        return (self.mean.clamp_min(0) + deviations * self.variance.sqrt()).clamp_min(SMALLEST)
+        greatest = self.mean.clamp_min(0) + deviations * self.variance.sqrt()
+        return greatest.clamp_min(LEAST_RANGE)
 
 
 class OpenVinoIrCSN(nn.Module):
