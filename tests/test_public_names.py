@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -81,6 +82,17 @@ def test_public_names_use_no_other_types_of_the_package(module: ModuleType) -> N
             for used in classes_in(*hints.values()):
                 is_ours = used.__module__.startswith("mdmmt.")
                 assert not is_ours or id(used) in public or used.__name__ in INSIDE, (name, used)
+
+
+def test_public_functions_take_paths_as_strings_too(module: ModuleType) -> None:
+    for name in module.__all__:
+        for function in functions_of(getattr(module, name)):
+            if inspect.isclass(function) or function.__name__ == "__init__":
+                continue  # the package itself makes those that hold a path, such as a `Model`
+            hints = get_type_hints(function, localns={"MilvusClient": object})
+            for parameter, hint in hints.items():
+                kinds = [hint, *get_args(hint)]
+                assert parameter == "return" or Path not in kinds or str in kinds, (name, parameter)
 
 
 def functions_of(value: Any) -> Iterator[Callable[..., Any]]:

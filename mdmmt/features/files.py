@@ -46,8 +46,9 @@ class SourceVideo:
     sha256: str | None
 
     @classmethod
-    def of(cls, path: Path) -> SourceVideo:
+    def of(cls, path: str | os.PathLike[str]) -> SourceVideo:
         """Describe a file, which is read to the end for its hash."""
+        path = Path(path)
         return cls(path.name, path.stat().st_size, sha256_of(path))
 
 
@@ -92,7 +93,7 @@ def versions_of(experts: Mapping[str, Expert]) -> dict[str, str]:
     return {name: f"{one.version}, media {MEDIA_VERSION}" for name, one in experts.items()}
 
 
-def write_features(path: Path, content: FeatureFile) -> None:
+def write_features(path: str | os.PathLike[str], content: FeatureFile) -> None:
     """Write a feature file. It appears whole or not at all."""
     tensors = {}
     for name, features in content.features.items():
@@ -104,7 +105,7 @@ def write_features(path: Path, content: FeatureFile) -> None:
         "experts": json.dumps(dict(content.versions)),
         "clock": content.clock,
     }
-    with atomic_file(path) as part:
+    with atomic_file(Path(path)) as part:
         part.write_bytes(save(tensors, header))
 
 
@@ -137,12 +138,13 @@ def read_header(path: Path) -> FeatureHeader:
         return _parse_header(path, file)
 
 
-def read_features(path: Path) -> FeatureFile:
+def read_features(path: str | os.PathLike[str]) -> FeatureFile:
     """Read a feature file.
 
     Raises:
         InputError: the file cannot be read, is not a feature file, or contradicts itself.
     """
+    path = Path(path)
     with _open(path) as file:
         source, versions, clock = _parse_header(path, file)
         try:

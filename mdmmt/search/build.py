@@ -29,7 +29,7 @@ def index_files(
     window_s: float | None = None,
     stride_s: float | None = None,
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
-    features: Path | None = None,
+    features: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     restore: bool = False,
 ) -> Iterator[Outcome[int]]:
@@ -55,7 +55,7 @@ def index_files(
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     found = find_videos_or_features(given)
-    folder = FeatureFolder(features) if features else None
+    folder = FeatureFolder(Path(features)) if features else None
     mixture = MixtureCheck(index)
 
     def read(path: str) -> Callable[[], int]:
@@ -89,11 +89,11 @@ def _add_each(outcomes: Iterable[Outcome[Callable[[], int]]]) -> Iterator[Outcom
 def index_file(
     index: Index,
     model: Model,
-    path: str,
+    path: str | os.PathLike[str],
     window_s: float | None = None,
     stride_s: float | None = None,
     metadata: Mapping[str, Any] | None = None,
-    feature_files: Sequence[Path] = (),
+    feature_files: Sequence[str | os.PathLike[str]] = (),
 ) -> int:
     """Add the windows of one file, unless the index has them.
 
@@ -112,7 +112,8 @@ def index_file(
             features of other versions of the experts, or of another clock.
     """
     mixture = MixtureCheck(index)
-    add = _read_file(index, mixture, model, path, window_s, stride_s, metadata, feature_files)
+    files = [Path(file) for file in feature_files]
+    add = _read_file(index, mixture, model, os.fspath(path), window_s, stride_s, metadata, files)
     return add()
 
 
@@ -185,7 +186,7 @@ def _is_current(stored: Source | None, source: Source) -> bool:
     return stored is not None and (stored == source or source == Source(stored.facts, None, None))
 
 
-def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
+def read_metadata(file: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Read the metadata of files from JSON lines, such as `{"path": "a.mp4", "year": 2021}`.
 
     Returns:
@@ -194,6 +195,7 @@ def read_metadata(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: naming the file and the line.
     """
+    file = Path(file)
     metadata: dict[str, dict[str, Any]] = {}
     for line, where in numbered_lines(file, read_text(file)):
         record = parse_json(line, where)

@@ -64,7 +64,7 @@ class Card(NamedTuple):
 
 
 def write_page(
-    out: Path,
+    out: str | os.PathLike[str],
     query: str,
     hits: Sequence[Hit],
     similarity: Similarity | None = None,
@@ -89,6 +89,7 @@ def write_page(
     Raises:
         InputError: `similarity` has another shape.
     """
+    out = Path(out)
     summary = f"{counted(len(hits), 'moment')}, best first"
     if similarity is not None and hits:
         summary += "; the experts' shares add up to the score"

@@ -21,8 +21,8 @@ from mdmmt.features.files import (
 
 
 def test_read_features_reads_what_write_features_wrote(tmp_path):
-    write_features(tmp_path / "a.safetensors", content())
-    read = read_features(tmp_path / "a.safetensors")
+    write_features(str(tmp_path / "a.safetensors"), content())
+    read = read_features(str(tmp_path / "a.safetensors"))
     assert same(read.features, content().features)
     assert (read.source, read.versions) == (content().source, content().versions)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
