@@ -74,7 +74,6 @@ test-oracles: $(VENV)-oracles/installed  ## compare with torchvision, torchvggis
 
 .PHONY: bench
 bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and README's plot
-	$(BIN)/python -m pip install --quiet 'openvino>=2024,<2027'
 	mkdir -p bench
 	$(BIN)/python -W ignore benchmarks/towers.py --out bench/towers.json | tee bench/towers.txt
 	$(BIN)/python -W ignore benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 \
@@ -89,6 +88,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/experts.py files | tee bench/files.txt
 	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
 	$(BIN)/python benchmarks/experts.py jobs | tee bench/jobs.txt
+	$(BIN)/python benchmarks/experts.py rounding | tee bench/rounding.txt
 	$(BIN)/python benchmarks/index.py | tee bench/index.txt
 	$(BIN)/python benchmarks/combined.py | tee bench/combined.txt
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
