@@ -117,7 +117,11 @@ def test_two_processes_give_the_losses_of_one(make_config, tmp_path, changes):
         # A batch norm takes off the first, and a softmax the second: their gradients are rounding.
         if name.endswith((".cg.fc.bias", ".key.bias")):
             continue
-        torch.testing.assert_close(value, second[name], atol=1e-3, rtol=1e-3, msg=name)
+        tolerance = 1e-3
+        if name.endswith(".cg.batch_norm.running_mean"):  # it follows the first
+            bias = name.replace("batch_norm.running_mean", "fc.bias")
+            tolerance += float((first[bias] - second[bias]).abs().max())
+        torch.testing.assert_close(value, second[name], atol=tolerance, rtol=1e-3, msg=name)
 
 
 @pytest.mark.slow
