@@ -121,7 +121,7 @@ def products(plain: PlainCSN, clip: torch.Tensor) -> Callable[[], None]:
 
 
 def networks(rounds: int) -> dict[str, float]:
-    """The networks alone, on clips that are decoded already; the ratios that README gives."""
+    """The networks alone, on clips that are decoded already; the ratios of docs/performance.md."""
     video, plain = make_video()
     count = video.clips_at_once  # each with its share of the threads, by VIDEO and by engines
     frames = np.repeat(seeded.pictures(0, 32, 224)[None], count, axis=0)
@@ -286,10 +286,13 @@ def jobs(path: Path, rounds: int, only: str | None) -> dict[str, float]:
 
 
 def rounding() -> dict[str, float]:
-    """The features in 8 bits beside the exact ones, of clips that they tell apart.
+    """The features of VIDEO in 8 bits beside the exact ones, of clips that they tell apart.
 
-    They are those of VIDEO, and those of OpenVINO where it is installed with NNCF.
+    Where NNCF is installed, the 8 bits that it makes of the plain network are measured, too.
     """
+    if not has_int8():
+        print("VIDEO has no 8 bits here: they need OpenVINO, and a processor with AVX512-VNNI")
+        return {}
     clips = shown_clips(40, CLIP_FRAMES, CLIP_SIZE)
     samples = [plain_input(clip[None]) for clip in clips[::5]]
     plain = lively(torch.cat(samples))

@@ -69,7 +69,8 @@ class MDMMT(NNOperator):
     Raises:
         InputError, WeightsError: at construction, which Towhee does in `.output()`. The weights
             themselves are read at the first call.
-        MissingDependency: Towhee is not installed, or OpenVINO for the precision 'int8' of experts.
+        MissingDependency: Towhee is not installed. Or `experts_precision` is 'int8', and OpenVINO
+            is not installed.
     """
 
     def __init__(

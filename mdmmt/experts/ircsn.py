@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ExpertPrecision
-from ..errors import MissingDependency
+from ..errors import InputError, MissingDependency
 from ..kernels import cpu, cuda, private
 from ..kernels.convolution import PackedConvolution
 from ..kernels.threads import run_in_threads
@@ -282,8 +282,13 @@ class VideoExpert(PretrainedExpert):
                 return OpenVinoIrCSN(network, self.precision, CLIPS_ON_CPU)
             except (ImportError, AttributeError) as error:  # a damaged or an old one
                 if self.precision == "int8":
-                    raise MissingDependency(INT8_OF_EXPERTS, extra="openvino") from error
+                    raise InputError(
+                        "the precision of the experts is 'int8', but OpenVINO is damaged or too "
+                        f"old ({error}): pip install --force-reinstall openvino, or use 'exact'"
+                    ) from error
                 logger.warning("OpenVINO cannot be used, torch takes its place: %s", error)
+        if self.precision == "int8":
+            raise MissingDependency(INT8_OF_EXPERTS, extra="openvino")
         return IrCSN(network, self.device, self.precision)
 
     @torch.inference_mode()

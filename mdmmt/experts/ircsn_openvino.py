@@ -10,6 +10,7 @@ Shape notation: k clips, t frames, h w pixels, c channels.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from importlib import import_module
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -38,23 +40,22 @@ DEVIATIONS, DEPTHWISE_DEVIATIONS = 10, 16
 LEAST_RANGE = 1e-12  # of a channel that is always 0, so that no number of its rounding is infinite
 BORDER = (1, 3, 3)  # frames and pixels that the first convolution sees beyond each edge
 NO_BORDER = (0, 0, 0)
-# Engines of the parent of a forked process. To destroy one would abort, as its threads are gone.
-inherited: list[dict[Use, Engine]] = []
+networks: WeakSet[OpenVinoIrCSN] = WeakSet()  # all of this process
 
 
-def _import_silently(name: str) -> Any:
-    """Import a part of OpenVINO, which would report that over the network with its telemetry."""
-    is_unknown = TELEMETRY not in sys.modules
-    if is_unknown:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # counts as not installed
+def _import_silently() -> Any:
+    """Import OpenVINO without its telemetry, which would report the import to Intel."""
+    telemetry = sys.modules.pop(TELEMETRY, None)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # counts as not installed
     try:
-        return import_module(name)
+        return import_module("openvino")
     finally:
-        if is_unknown:
-            del sys.modules[TELEMETRY]
+        del sys.modules[TELEMETRY]
+        if telemetry is not None:
+            sys.modules[TELEMETRY] = telemetry
 
 
-openvino = _import_silently("openvino")
+openvino = _import_silently()
 op = openvino.opset13
 
 
@@ -80,7 +81,7 @@ class Spread(NamedTuple):
         return Spread(self.mean.clamp_min(0), self.variance)
 
     def greatest(self, deviations: float) -> Tensor:
-        """The number that lies these deviations above the mean, or above 0 if that is more: [c]"""
+        """The mean, or 0 if that is more, plus this number of deviations: [c]"""
         greatest = self.mean.clamp_min(0) + deviations * self.variance.sqrt()
         return greatest.clamp_min(LEAST_RANGE)
 
@@ -96,9 +97,13 @@ class OpenVinoIrCSN(nn.Module):
         self.rounds = precision == "int8"
         self.graph = _graph(published, self.rounds)
         self.clips_at_once = clips_at_once
+        self.forget_engines()
+        networks.add(self)
+
+    def forget_engines(self) -> None:
+        """Compile engines anew at their next use."""
         self.lock = Lock()
         self.engines: dict[Use, Engine] = {}
-        self.process = os.getpid()  # that has compiled them
 
     def forward(self, clips: Tensor) -> Tensor:
         """Frames [k, t, h, w, 3] uint8 -> features [k, 2048] float32"""
@@ -118,15 +123,26 @@ class OpenVinoIrCSN(nn.Module):
     def _engine(self, use: Use) -> Engine:
         """The engine for a use. It is compiled once, and anew if the size or the threads change."""
         with self.lock:
-            if self.process != os.getpid():
-                inherited.append(self.engines)
-                self.process, self.engines = os.getpid(), {}
             if any(known[:2] != use[:2] for known in self.engines):
                 self.engines = {}
             if use not in self.engines:
                 self.graph.reshape([1, *use.size])
                 self.engines[use] = Engine(self.graph, use)
             return self.engines[use]
+
+
+def _leave_engines_to_the_parent() -> None:
+    """Let a forked process forget all engines without destroying one.
+
+    An engine that is destroyed waits for its threads, and a forked process lacks them.
+    """
+    for network in networks:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(network.engines))
+        network.forget_engines()
+
+
+if hasattr(os, "register_at_fork"):  # all systems but Windows
+    os.register_at_fork(after_in_child=_leave_engines_to_the_parent)
 
 
 class Use(NamedTuple):
@@ -171,7 +187,7 @@ def _graph(published: PublishedIrCSN, rounds: bool) -> Any:
     """OpenVINO's model of the network, from pixels [1, t, h, w, 3] uint8 to features [1, 2048].
 
     Args:
-        rounds: to 8 bits. The pixels are those of `_bordered`.
+        rounds: whether the convolutions take 8-bit numbers. The pixels then come from `_bordered`.
     """
     pixels = op.parameter([1, -1, -1, -1, 3], np.uint8, "clip")
     x = op.transpose(op.convert(pixels, np.float32), op.constant(np.array([0, 4, 1, 2, 3])))

@@ -66,15 +66,15 @@ def packed_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "no
 
 
 class Int8Layer(NamedTuple):
-    """A linear layer whose weight is in 8 bits, laid out as the operators below need it."""
+    """A linear layer whose weight is in 8 bits, laid out as `int8_linear` needs it."""
 
     weight: Tensor  # in the layout of oneDNN
     scale: Tensor  # [d_out], which multiplies the rows of the weight
-    zeros: Tensor  # [d_out] int32, all 0: the operators ask for them
-    bias: Tensor | None  # [d_out]
+    zeros: Tensor  # [d_out] int32, all 0: the operator asks for them
+    bias: Tensor  # [d_out]
 
     @classmethod
-    def pack(cls, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Layer:
+    def pack(cls, weight: Tensor, scale: Tensor, bias: Tensor) -> Int8Layer:
         """From a weight [d_out, d_in] int8."""
         packed = torch.ops.onednn.qlinear_prepack(weight, [TOKENS_EXPECTED, weight.shape[1]])
         return cls(packed, scale, torch.zeros(len(weight), dtype=torch.int32, device=CPU), bias)
@@ -238,9 +238,14 @@ def has_int8_linear(dtype: torch.dtype) -> bool:
     """Whether `int8_linear` computes what `F.linear` does, and puts it out in this dtype."""
 
     def compare() -> Iterator[tuple[Tensor, Tensor]]:
-        operands, y = _small_int8_layer()
+        x, weight, bias = _small_layer()
+        step, zero = 0.25, 5
+        x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
+        scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
+        y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
+        layer = Int8Layer.pack(weight, scale, bias)
         for activation in ALGORITHM:
-            private = int8_linear(*operands, dtype, activation)
+            private = int8_linear(x, step, zero, layer, dtype, activation)
             yield private, _activate(y, activation).to(dtype)
 
     return agrees(
@@ -403,16 +408,6 @@ def _small_layer() -> tuple[Tensor, Tensor, Tensor]:
     x = small_numbers(5 * 32, 7).view(5, 32) / 4
     weight = small_numbers(16 * 32, 5).view(16, 32) / 4
     return x, weight, small_numbers(16, 3) / 4
-
-
-def _small_int8_layer() -> tuple[tuple[Tensor, float, int, Int8Layer], Tensor]:
-    """x, step, zero and layer of `int8_linear` for `_small_layer`, and the output [5, 16]."""
-    x, weight, bias = _small_layer()
-    step, zero = 0.25, 5
-    x, weight = (x / step + zero).to(torch.uint8), (weight / step).to(torch.int8)
-    scale = 0.125 * (1 + torch.arange(len(weight), device=CPU) % 3).to(torch.float32)
-    y = F.linear((x.float() - zero) * step, weight.float() * scale[:, None], bias)
-    return (x, step, zero, Int8Layer.pack(weight, scale, bias)), y
 
 
 def small_numbers(count: int, period: int) -> Tensor:

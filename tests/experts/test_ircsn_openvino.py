@@ -1,10 +1,11 @@
 """VIDEO by OpenVINO: equal to torch, and close to it in 8 bits."""
 
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
-from subprocess import run
+from subprocess import Popen, run
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from closeness import check_apart, relative, shown_clips, unchanged_neighbours
 from fast_towers import CPU, computing_with, on_x86
 from plain_csn import PlainCSN, lively, lively_experts, noise, normalised
 
-from mdmmt.errors import MissingDependency
+from mdmmt.errors import InputError, MissingDependency
 from mdmmt.experts.ircsn import IrCSN, PublishedIrCSN, VideoExpert
 from mdmmt.kernels import cpu
 
@@ -91,7 +92,8 @@ def test_forked_child_computes_after_its_parent(expert):
     wanted = expert.features(clips)
     receiver, sender = get_context("fork").Pipe(duplex=False)
     child = get_context("fork").Process(target=lambda: sender.send(expert.features(clips)))
-    child.start()
+    with expert.network.lock:  # another thread may compile at that moment
+        child.start()
     try:
         assert receiver.poll(60)
         assert np.array_equal(receiver.recv(), wanted)
@@ -101,6 +103,30 @@ def test_forked_child_computes_after_its_parent(expert):
         child.kill()
         child.join()
     assert np.array_equal(expert.features(clips), wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.parametrize("use", ["pass", "expert = None", "expert.features(clips)"])
+def test_forked_child_ends(use):
+    """By the interpreter's own end, which the children of multiprocessing skip."""
+    code = f"""
+import os, sys
+from mdmmt.experts.ircsn import PublishedIrCSN, VideoExpert
+import numpy as np, torch
+expert = VideoExpert(PublishedIrCSN().eval(), torch.device("cpu"))
+clips = np.zeros((3, 2, 16, 16, 3), np.uint8)
+expert.features(clips)
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+{use}
+sys.exit(7)
+"""
+    process = Popen([sys.executable, "-W", "ignore", "-c", code], start_new_session=True)
+    try:
+        assert process.wait(60) == 7
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
 
 
 def test_int8_keeps_clips_apart():
@@ -137,6 +163,12 @@ def test_torch_takes_the_place_of_an_openvino_that_cannot_be_imported(plain, mon
     expert = VideoExpert(published(plain), CPU)
     assert isinstance(expert.network, IrCSN)
     assert "OpenVINO cannot be used, torch takes its place" in caplog.text
+    with pytest.raises(InputError, match=r"'int8', but OpenVINO is damaged .*reinstall openvino"):
+        VideoExpert(published(plain), CPU, precision="int8")
+
+
+def test_int8_without_openvino_is_refused(plain, monkeypatch):
+    monkeypatch.setattr(cpu, "has_openvino", lambda device: False)
     with pytest.raises(MissingDependency, match=r"'int8' .* pip install 'mdmmt\[openvino\]'"):
         VideoExpert(published(plain), CPU, precision="int8")
 
