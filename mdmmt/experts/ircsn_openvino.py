@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..config import ExpertPrecision
 from ..kernels.linear import round_weight
@@ -38,8 +39,8 @@ EXACT_BOTTLENECKS = 2
 # convolution reaches further than others.
 DEVIATIONS, DEPTHWISE_DEVIATIONS = 10, 16
 LEAST_RANGE = 1e-12  # of a channel that is always 0, so that no number of its rounding is infinite
-BORDER = (1, 3, 3)  # frames and pixels that the first convolution sees beyond each edge
-NO_BORDER = (0, 0, 0)
+# The first convolution: what it sees beyond each edge, in frames and pixels, and its size and step.
+BORDER, WINDOW, STRIDE = (1, 3, 3), 7, 2
 networks: WeakSet[OpenVinoIrCSN] = WeakSet()  # all of this process
 
 
@@ -108,7 +109,7 @@ class OpenVinoIrCSN(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Frames [k, t, h, w, 3] uint8 -> features [k, 2048] float32"""
         if self.rounds:
-            clips = _bordered(clips)
+            clips = _windows(clips)
         frames, threads = clips.contiguous().numpy(), torch.get_num_threads()
         at_once = min(self.clips_at_once, threads)
         count = len(clips) // at_once * at_once
@@ -187,20 +188,22 @@ def _graph(published: PublishedIrCSN, rounds: bool) -> Any:
     """OpenVINO's model of the network, from pixels [1, t, h, w, 3] uint8 to features [1, 2048].
 
     Args:
-        rounds: whether the convolutions take 8-bit numbers. The pixels then come from `_bordered`.
+        rounds: whether the convolutions take 8-bit numbers. The input is then that of `_windows`.
     """
-    pixels = op.parameter([1, -1, -1, -1, 3], np.uint8, "clip")
+    colours = STRIDE * WINDOW * 3 if rounds else 3
+    pixels = op.parameter([1, -1, -1, -1, colours], np.uint8, "clip")
     x = op.transpose(op.convert(pixels, np.float32), op.constant(np.array([0, 4, 1, 2, 3])))
     mean, std = (torch.tensor(colour) * PIXEL_MAX for colour in (MEAN, STD))
     weight, bias = folded(published.stem)
-    border = BORDER
+    border, stride = BORDER, (1, STRIDE, STRIDE)
     if rounds:
         weight = weight / std.view(-1, 1, 1, 1)
         bias = bias - (weight.sum(dim=(2, 3, 4)) * mean).sum(dim=1)
-        x, border = _round(x, torch.full((1,), float(UINT8_MAX))), NO_BORDER
+        weight, border, stride = _of_windows(weight), (0, 0, 0), (1, 1, 1)
+        x = _round(x, torch.full((1,), float(UINT8_MAX)))
     else:
         x = op.divide(op.subtract(x, _column(mean)), _column(std))
-    x = op.convolution(x, _kernel(weight, rounds), (1, 2, 2), border, border, (1, 1, 1))
+    x = op.convolution(x, _kernel(weight, rounds), stride, border, border, (1, 1, 1))
     x = op.relu(op.add(x, _column(bias)))
     x = op.max_pool(x, (1, 2, 2), (1, 1, 1), (0, 1, 1), (0, 1, 1), (1, 3, 3)).output(0)
     spread = Spread.of(published.stem).relu()
@@ -266,11 +269,25 @@ def _column(channels: Tensor) -> Any:
     return op.constant(channels.view(1, -1, 1, 1, 1).contiguous().numpy())
 
 
-def _bordered(clips: Tensor) -> Tensor:
-    """The mean colour around the pixels, which stands for the zeros around normalised ones."""
+def _windows(clips: Tensor) -> Tensor:
+    """[k, t, h, w, 3] -> [k, t + 2, h / 2 + 3, w / 2, 42]
+
+    What a row of the first convolution's window sees of two rows of pixels, side by side. The
+    convolution then has many channels: with the three of a pixel, the matrices of Intel's AMX would
+    be nearly empty. The mean colour around the pixels stands for the zeros around normalised ones.
+    """
     k, t, h, w, _ = clips.shape
     frames, side, _ = BORDER
     mean = (torch.tensor(MEAN) * PIXEL_MAX).round().to(torch.uint8)
-    x = mean.repeat(k, t + 2 * frames, h + 2 * side, w + 2 * side, 1)
-    x[:, frames:-frames, side:-side, side:-side] = clips
-    return x
+    pairs, across = -(-h // STRIDE) + WINDOW // STRIDE, -(-w // STRIDE)
+    x = mean.repeat(k, t + 2 * frames, STRIDE * pairs, w + 2 * side, 1)
+    x[:, frames:-frames, side : side + h, side : side + w] = clips
+    x = x.unflatten(2, (pairs, STRIDE)).unfold(4, WINDOW, STRIDE)  # [k, t, pairs, 2, across, 3, 7]
+    return x.permute(0, 1, 2, 4, 3, 6, 5).reshape(k, -1, pairs, across, STRIDE * WINDOW * 3)
+
+
+def _of_windows(weight: Tensor) -> Tensor:
+    """The weight of the first convolution for `_windows`: [c, 3, 3, 7, 7] -> [c, 42, 3, 4, 1]"""
+    weight = F.pad(weight, (0, 0, 0, -WINDOW % STRIDE))  # whole pairs of rows
+    weight = weight.unflatten(3, (-1, STRIDE))  # [c, 3, 3, 4, 2, 7]
+    return weight.permute(0, 4, 5, 1, 2, 3).flatten(1, 3)[..., None]

@@ -14,9 +14,10 @@ import torch
 from closeness import check_apart, relative, shown_clips, unchanged_neighbours
 from fast_towers import CPU, computing_with, on_x86
 from plain_csn import PlainCSN, lively, lively_experts, noise, normalised
+from torch.nn import functional as F
 
 from mdmmt.errors import InputError, MissingDependency
-from mdmmt.experts.ircsn import IrCSN, PublishedIrCSN, VideoExpert
+from mdmmt.experts.ircsn import MEAN, IrCSN, PublishedIrCSN, VideoExpert
 from mdmmt.kernels import cpu
 
 pytestmark = [on_x86, pytest.mark.slow]
@@ -179,3 +180,18 @@ def test_import_reports_nothing(tmp_path):
     environment = os.environ | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
     run([sys.executable, "-c", code], env=environment, check=True)
     assert not (tmp_path / "intel").exists() and not (tmp_path / "Intel").exists()
+
+
+@pytest.mark.parametrize("size", [(1, 1, 33, 47), (2, 5, 16, 22), (1, 2, 7, 8)])
+def test_windows_see_what_the_first_convolution_sees(size):
+    from mdmmt.experts.ircsn_openvino import _of_windows, _windows
+
+    clips = noise(*size)
+    weight = torch.randn(5, 3, 3, 7, 7, dtype=torch.float64)
+    mean = (torch.tensor(MEAN, dtype=torch.float64) * 255).round()
+    pixels = (clips - mean).permute(0, 4, 1, 2, 3)
+    windows = _windows(clips).to(torch.float64)
+    windows -= mean.repeat(windows.shape[-1] // 3)
+    seen = F.conv3d(windows.permute(0, 4, 1, 2, 3), _of_windows(weight))
+    wanted = F.conv3d(pixels, weight, None, (1, 2, 2), (1, 3, 3))
+    torch.testing.assert_close(seen, wanted, rtol=1e-12, atol=1e-9)
