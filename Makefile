@@ -79,6 +79,9 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python -W ignore benchmarks/towers.py --corpus 10000 --only captions --ways exact int8 \
 	  --rounds 1 | tee bench/corpus.txt
 	$(BIN)/python benchmarks/plot.py bench/towers.json pictures
+	$(BIN)/python -m pip install --quiet nncf==3.4.0  # makes the 8-bit networks of OpenVINO
+	$(BIN)/python -W ignore benchmarks/towers.py --quick --threads 1 --errors \
+	  | tee bench/errors.txt
 	$(BIN)/python -W ignore benchmarks/on_cuda.py | tee bench/cuda.txt
 	$(BIN)/python -W ignore benchmarks/experts_on_cuda.py | tee bench/experts-cuda.txt
 	$(BIN)/python -W ignore benchmarks/precisions.py | tee bench/precisions.txt
@@ -89,6 +92,7 @@ bench: $(VENV)/installed-test  ## measure everything, some hours: ./bench and RE
 	$(BIN)/python benchmarks/experts.py cost | tee bench/cost.txt
 	$(BIN)/python benchmarks/experts.py jobs | tee bench/jobs.txt
 	$(BIN)/python benchmarks/experts.py rounding | tee bench/rounding.txt
+	$(BIN)/python benchmarks/actors.py | tee bench/actors.txt
 	$(BIN)/python benchmarks/index.py | tee bench/index.txt
 	$(BIN)/python benchmarks/combined.py | tee bench/combined.txt
 	$(BIN)/python benchmarks/metrics.py | tee bench/metrics.txt
