@@ -40,8 +40,6 @@ from mdmmt.experts.clip import ClipExpert
 from mdmmt.experts.ircsn import (
     CLIP_FRAMES,
     CLIP_SIZE,
-    MEAN,
-    STD,
     PublishedIrCSN,
     VideoExpert,
 )
@@ -63,7 +61,7 @@ from closeness import (
 )
 from engines import export, load_engines
 from media import BIG_BUCK_BUNNY, footage
-from plain_csn import PlainCSN, lively
+from plain_csn import PlainCSN, lively, normalised
 
 CPU = torch.device("cpu")
 VIDEOS = 4  # that `jobs` extracts
@@ -393,8 +391,7 @@ def make_vggish() -> VggishExpert:
 
 def plain_input(frames: np.ndarray) -> torch.Tensor:
     """[1, t, h, w, 3] uint8 -> [1, 3, t, h, w] float32, normalised"""
-    colours = (torch.from_numpy(frames) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-    return colours.permute(0, 4, 1, 2, 3).contiguous()
+    return normalised(torch.from_numpy(frames)).contiguous()
 
 
 @torch.inference_mode()

@@ -127,7 +127,8 @@ sys.exit(7)
     try:
         assert process.wait(60) == 7
     finally:
-        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_int8_keeps_clips_apart():
